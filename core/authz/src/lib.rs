@@ -1,0 +1,1 @@
+//! One decision function with its reason: RBAC and mesh policy.

@@ -1,0 +1,1 @@
+//! Reconcilers as pure steps and the order in which they run.

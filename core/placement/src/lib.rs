@@ -1,0 +1,1 @@
+//! Pool, filters, scores, preemption: where a pod runs and why.

@@ -1,0 +1,1 @@
+//! Usage windows, forecasts, horizontal demand.

@@ -1,0 +1,1 @@
+//! Route tables, matching, balancing, retries.

@@ -1,0 +1,1 @@
+//! Runs the controllers over any Kubernetes API; serves xDS and workload certificates.

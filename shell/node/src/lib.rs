@@ -1,0 +1,1 @@
+//! Node agent: CRI, CNI, volumes, probes, cgroups.

@@ -1,0 +1,1 @@
+//! Data plane: capture, HBONE, HTTP, DNS, telemetry; decides nothing.

@@ -1,0 +1,1 @@
+//! Virtual time, faults, load models, independent checkers.

@@ -1,0 +1,1 @@
+//! Patch algebra: JSON patch, merge patch, strategic merge, server-side apply.

@@ -1,0 +1,1 @@
+//! Container Runtime Interface v1 messages.

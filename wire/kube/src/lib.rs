@@ -1,0 +1,1 @@
+//! Kubernetes kinds: schema tables, JSON and protobuf codecs, OpenAPI, custom resources.

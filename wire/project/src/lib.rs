@@ -1,0 +1,1 @@
+//! Between object bytes and the model: projection of events, rendering of effects.

@@ -1,0 +1,1 @@
+//! Revisioned index, watch windows, log records, recovery; no IO.

@@ -1,0 +1,1 @@
+//! Delta xDS session and Diolkos's own mesh resources.
