@@ -1,1 +1,3 @@
 //! Delta xDS session and Diolkos's own mesh resources.
+
+pub mod attach;
