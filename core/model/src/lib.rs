@@ -7,6 +7,7 @@ pub mod map;
 pub mod meta;
 pub mod quantity;
 pub mod selector;
+pub mod taint;
 pub mod time;
 
 pub use meta::{Key, Labels, Meta, OwnerRef};
