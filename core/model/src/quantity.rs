@@ -59,7 +59,10 @@ impl Quantity {
         }
         let mut digits: i128 = 0;
         for byte in whole.bytes().chain(fraction.bytes()) {
-            digits = digits.checked_mul(10).and_then(|d| d.checked_add(i128::from(byte - b'0'))).ok_or(ParseQuantityError)?;
+            digits = digits
+                .checked_mul(10)
+                .and_then(|d| d.checked_add(i128::from(byte - b'0')))
+                .ok_or(ParseQuantityError)?;
         }
         let scale = fraction.len() as u32;
         let milli = match suffix {
