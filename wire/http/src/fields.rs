@@ -1,0 +1,141 @@
+//! Header fields over one text buffer.
+
+/// Where a piece of the text is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    at: u32,
+    len: u32,
+}
+
+impl Span {
+    pub(crate) fn new(at: usize, len: usize) -> Self {
+        Self { at: at as u32, len: len as u32 }
+    }
+
+    pub(crate) fn of(self, text: &[u8]) -> &[u8] {
+        // Spans are made only by this crate over texts below 4 GiB, and texts never shrink while spans live.
+        text.get(self.at as usize..(self.at + self.len) as usize).unwrap_or_default()
+    }
+}
+
+/// A name or value that cannot stand in a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a header name or value")]
+pub struct FieldError;
+
+/// Ordered end-to-end header fields. Names keep the letters they came with and are compared without regard to case.
+#[derive(Clone, Debug, Default)]
+pub struct Fields {
+    pub(crate) text: Vec<u8>,
+    pub(crate) entries: Vec<(Span, Span)>,
+}
+
+impl Fields {
+    /// Forgets everything but the memory.
+    pub fn clear(&mut self) {
+        self.text.clear();
+        self.entries.clear();
+    }
+
+    /// Number of fields.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there is no field.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// All fields in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.entries.iter().map(|(name, value)| (text(name.of(&self.text)), value.of(&self.text)))
+    }
+
+    /// The first value of `name`.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.get_all(name).next()
+    }
+
+    /// The first value of `name`, if it is text.
+    pub fn get_str(&self, name: &str) -> Option<&str> {
+        self.get(name).and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    /// All values of `name` in order.
+    pub fn get_all<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.entries
+            .iter()
+            .filter(move |(have, _)| have.of(&self.text).eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value.of(&self.text))
+    }
+
+    /// Adds a field at the end.
+    pub fn append(&mut self, name: &str, value: &[u8]) -> Result<(), FieldError> {
+        if name.is_empty() || !name.bytes().all(is_token) || !value.iter().all(|byte| is_value(*byte)) {
+            return Err(FieldError);
+        }
+        let entry = (self.store(name.as_bytes()), self.store(value.trim_ascii()));
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// Makes `value` the only value of `name`.
+    pub fn set(&mut self, name: &str, value: &[u8]) -> Result<(), FieldError> {
+        self.remove(name);
+        self.append(name, value)
+    }
+
+    /// Removes every field of that name.
+    pub fn remove(&mut self, name: &str) {
+        let text = &self.text;
+        self.entries.retain(|(have, _)| !have.of(text).eq_ignore_ascii_case(name.as_bytes()));
+    }
+
+    pub(crate) fn store(&mut self, bytes: &[u8]) -> Span {
+        let span = Span::new(self.text.len(), bytes.len());
+        self.text.extend_from_slice(bytes);
+        span
+    }
+}
+
+/// Names are tokens and therefore ASCII; anything else never gets into [`Fields`].
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+pub(crate) fn is_token(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+    ) || byte.is_ascii_alphanumeric()
+}
+
+pub(crate) fn is_value(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_compare_without_case_and_order_is_kept() {
+        let mut fields = Fields::default();
+        fields.append("X-A", b"1").unwrap();
+        fields.append("b", b"2").unwrap();
+        fields.append("x-a", b" 3 ").unwrap();
+        assert_eq!(fields.get_all("x-A").collect::<Vec<_>>(), [b"1", b"3"]);
+        fields.set("X-a", b"4").unwrap();
+        assert_eq!(fields.iter().collect::<Vec<_>>(), [("b", &b"2"[..]), ("X-a", b"4")]);
+    }
+
+    #[test]
+    fn a_filter_cannot_split_a_header() {
+        let mut fields = Fields::default();
+        for (name, value) in [("a", &b"1\r\nb: 2"[..]), ("a\r", b""), ("", b""), ("a b", b""), ("a", b"\0")] {
+            assert_eq!(fields.append(name, value), Err(FieldError));
+        }
+        assert!(fields.is_empty());
+    }
+}
