@@ -10,6 +10,7 @@ pub mod doc;
 pub mod effect;
 pub mod kind;
 pub mod map;
+pub mod mesh;
 pub mod meta;
 pub mod object;
 pub mod pod;

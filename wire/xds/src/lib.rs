@@ -1,3 +1,14 @@
 //! Delta xDS session and Diolkos's own mesh resources.
+//!
+//! A proxy is a [`session::Client`]: it subscribes to all of each type of [`resources`], decodes what it receives with
+//! [`convert::decode`] into `model::mesh` nouns, applies it and answers. The control plane keeps a [`catalog::Catalog`] and one
+//! [`session::Server`] for each stream. [`ca`] holds the messages of the certificate and join calls, [`attach`] those between node
+//! agent and proxy.
 
 pub mod attach;
+pub mod ca;
+pub mod catalog;
+pub mod convert;
+pub mod discovery;
+pub mod resources;
+pub mod session;

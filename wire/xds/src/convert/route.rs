@@ -1,0 +1,288 @@
+//! Routes.
+
+use super::{DecodeError, arcs, key_in, key_out, number, pick, port_in, strings};
+use crate::resources as wire;
+use model::Timestamp;
+use model::mesh::{
+    Backend, BackendTarget, Cors, Filter, Fraction, HeaderModifier, Hostname, Match, Mirror, Parent, ParentTarget,
+    PathMatch, PathModifier, Redirect, Retry, Rewrite, Route, RouteKind, Rule, TextMatch, Timeouts, ValueMatch,
+};
+use std::sync::Arc;
+
+const KIND: &[(u32, RouteKind)] =
+    &[(1, RouteKind::Http), (2, RouteKind::Grpc), (3, RouteKind::Tls), (4, RouteKind::Tcp), (5, RouteKind::Udp)];
+
+impl From<&Route> for wire::Route {
+    fn from(it: &Route) -> Self {
+        wire::Route {
+            name: it.name.to_string(),
+            key: Some(key_out(&it.key)),
+            kind: number(it.kind, KIND),
+            created: it.created.0,
+            parents: it.parents.iter().map(parent_out).collect(),
+            rules: it.rules.iter().map(rule_out).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::Route> for Route {
+    type Error = DecodeError;
+    fn try_from(it: wire::Route) -> Result<Self, DecodeError> {
+        if it.name.is_empty() {
+            return Err(DecodeError::Missing("name"));
+        }
+        Ok(Route {
+            name: it.name.into(),
+            key: key_in(it.key, "key")?,
+            kind: pick(it.kind, "kind", KIND)?,
+            created: Timestamp(it.created),
+            parents: it.parents.into_iter().map(parent_in).collect::<Result<_, _>>()?,
+            rules: it.rules.into_iter().map(rule_in).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn parent_out(it: &Parent) -> wire::Parent {
+    let hostnames = it.hostnames.iter().map(ToString::to_string).collect();
+    match &it.target {
+        ParentTarget::Listener { gateway, listener } => wire::Parent {
+            key: Some(key_out(gateway)),
+            listener: listener.to_string(),
+            hostnames,
+            ..Default::default()
+        },
+        ParentTarget::Service { service, port, consumer } => wire::Parent {
+            key: Some(key_out(service)),
+            port: port.map_or(0, u32::from),
+            hostnames,
+            consumer: consumer.as_ref().map(ToString::to_string),
+            ..Default::default()
+        },
+    }
+}
+
+fn parent_in(it: wire::Parent) -> Result<Parent, DecodeError> {
+    let key = key_in(it.key, "parent")?;
+    let target = if it.listener.is_empty() {
+        ParentTarget::Service {
+            service: key,
+            port: Some(port_in(it.port, "port")?).filter(|port| *port != 0),
+            consumer: it.consumer.map(Into::into),
+        }
+    } else {
+        ParentTarget::Listener { gateway: key, listener: it.listener.into() }
+    };
+    Ok(Parent { target, hostnames: it.hostnames.iter().filter_map(|text| Hostname::new(text)).collect() })
+}
+
+fn rule_out(it: &Rule) -> wire::Rule {
+    wire::Rule {
+        name: it.name.to_string(),
+        matches: it.matches.iter().map(match_out).collect(),
+        filters: it.filters.iter().map(filter_out).collect(),
+        backends: it
+            .backends
+            .iter()
+            .map(|backend| wire::Backend {
+                target: Some(target_out(&backend.target)),
+                weight: backend.weight,
+                filters: backend.filters.iter().map(filter_out).collect(),
+            })
+            .collect(),
+        request_timeout_ms: it.timeouts.request_ms,
+        backend_timeout_ms: it.timeouts.backend_request_ms,
+        retry: it.retry.as_ref().map(|retry| wire::Retry {
+            attempts: retry.attempts,
+            backoff_ms: retry.backoff_ms,
+            codes: retry.codes.iter().map(|code| u32::from(*code)).collect(),
+        }),
+    }
+}
+
+fn rule_in(it: wire::Rule) -> Result<Rule, DecodeError> {
+    let backend = |backend: wire::Backend| {
+        Ok(Backend {
+            target: target_in(backend.target)?,
+            weight: backend.weight,
+            filters: backend.filters.into_iter().map(filter_in).collect::<Result<_, DecodeError>>()?,
+        })
+    };
+    let retry = |retry: wire::Retry| {
+        Ok(Retry {
+            attempts: retry.attempts,
+            backoff_ms: retry.backoff_ms,
+            codes: retry.codes.into_iter().map(|code| port_in(code, "code")).collect::<Result<_, DecodeError>>()?,
+        })
+    };
+    Ok(Rule {
+        name: it.name.into(),
+        matches: it.matches.into_iter().map(match_in).collect::<Result<_, _>>()?,
+        filters: it.filters.into_iter().map(filter_in).collect::<Result<_, _>>()?,
+        backends: it.backends.into_iter().map(backend).collect::<Result<_, DecodeError>>()?,
+        timeouts: Timeouts { request_ms: it.request_timeout_ms, backend_request_ms: it.backend_timeout_ms },
+        retry: it.retry.map(retry).transpose()?,
+    })
+}
+
+fn match_out(it: &Match) -> wire::Match {
+    let (path_kind, path) = match &it.path {
+        PathMatch::Prefix(path) => (0, path),
+        PathMatch::Exact(path) => (1, path),
+        PathMatch::Regex(path) => (2, path),
+    };
+    wire::Match {
+        path_kind,
+        path: path.to_string(),
+        method: it.method.as_ref().map(ToString::to_string),
+        headers: it.headers.iter().map(value_out).collect(),
+        query: it.query.iter().map(value_out).collect(),
+    }
+}
+
+fn match_in(it: wire::Match) -> Result<Match, DecodeError> {
+    let path: Arc<str> = it.path.into();
+    Ok(Match {
+        path: match it.path_kind {
+            0 => PathMatch::Prefix(path),
+            1 => PathMatch::Exact(path),
+            2 => PathMatch::Regex(path),
+            other => return Err(DecodeError::Unknown { field: "path_kind", value: other.to_string() }),
+        },
+        method: it.method.map(Into::into),
+        headers: it.headers.into_iter().map(value_in).collect::<Result<_, _>>()?,
+        query: it.query.into_iter().map(value_in).collect::<Result<_, _>>()?,
+    })
+}
+
+fn value_out(it: &ValueMatch) -> wire::ValueMatch {
+    let (kind, value) = match &it.value {
+        TextMatch::Exact(text) => (0, text.to_string()),
+        TextMatch::Regex(text) => (1, text.to_string()),
+        TextMatch::Prefix(text) => (2, text.to_string()),
+        TextMatch::Present => (3, String::new()),
+    };
+    wire::ValueMatch { name: it.name.to_string(), kind, value }
+}
+
+fn value_in(it: wire::ValueMatch) -> Result<ValueMatch, DecodeError> {
+    let value = match it.kind {
+        0 => TextMatch::Exact(it.value.into()),
+        1 => TextMatch::Regex(it.value.into()),
+        2 => TextMatch::Prefix(it.value.into()),
+        3 => TextMatch::Present,
+        other => return Err(DecodeError::Unknown { field: "value kind", value: other.to_string() }),
+    };
+    Ok(ValueMatch { name: it.name.into(), value })
+}
+
+fn target_out(it: &BackendTarget) -> wire::BackendTarget {
+    match it {
+        BackendTarget::Service { service, port } => {
+            wire::BackendTarget { service: Some(key_out(service)), port: u32::from(*port), invalid: String::new() }
+        }
+        BackendTarget::Invalid { reason } => {
+            wire::BackendTarget { service: None, port: 0, invalid: reason.to_string() }
+        }
+    }
+}
+
+fn target_in(it: Option<wire::BackendTarget>) -> Result<BackendTarget, DecodeError> {
+    let it = it.ok_or(DecodeError::Missing("target"))?;
+    match it.service {
+        Some(service) => Ok(BackendTarget::Service {
+            service: key_in(Some(service), "service")?,
+            port: port_in(it.port, "backend port")?,
+        }),
+        None => Ok(BackendTarget::Invalid { reason: it.invalid.into() }),
+    }
+}
+
+fn headers_out(it: &HeaderModifier) -> wire::HeaderModifier {
+    let pairs = |pairs: &[(Arc<str>, Arc<str>)]| {
+        pairs.iter().map(|(name, value)| wire::Header { name: name.to_string(), value: value.to_string() }).collect()
+    };
+    wire::HeaderModifier { set: pairs(&it.set), add: pairs(&it.add), remove: strings(&it.remove) }
+}
+
+fn headers_in(it: wire::HeaderModifier) -> HeaderModifier {
+    let pairs =
+        |pairs: Vec<wire::Header>| pairs.into_iter().map(|header| (header.name.into(), header.value.into())).collect();
+    HeaderModifier { set: pairs(it.set), add: pairs(it.add), remove: arcs(it.remove) }
+}
+
+fn path_out(it: &PathModifier) -> wire::PathModifier {
+    match it {
+        PathModifier::ReplaceFull(value) => wire::PathModifier { prefix: false, value: value.to_string() },
+        PathModifier::ReplacePrefix(value) => wire::PathModifier { prefix: true, value: value.to_string() },
+    }
+}
+
+fn path_in(it: wire::PathModifier) -> PathModifier {
+    if it.prefix { PathModifier::ReplacePrefix(it.value.into()) } else { PathModifier::ReplaceFull(it.value.into()) }
+}
+
+fn filter_out(it: &Filter) -> wire::Filter {
+    let text = |text: &Option<Arc<str>>| text.as_ref().map(ToString::to_string);
+    let kind = match it {
+        Filter::RequestHeaders(headers) => wire::FilterKind::RequestHeaders(headers_out(headers)),
+        Filter::ResponseHeaders(headers) => wire::FilterKind::ResponseHeaders(headers_out(headers)),
+        Filter::Redirect(redirect) => wire::FilterKind::Redirect(wire::Redirect {
+            scheme: text(&redirect.scheme),
+            hostname: text(&redirect.hostname),
+            path: redirect.path.as_ref().map(path_out),
+            port: redirect.port.map(u32::from),
+            status: u32::from(redirect.status),
+        }),
+        Filter::Rewrite(rewrite) => wire::FilterKind::Rewrite(wire::Rewrite {
+            hostname: text(&rewrite.hostname),
+            path: rewrite.path.as_ref().map(path_out),
+        }),
+        Filter::Mirror(mirror) => wire::FilterKind::Mirror(wire::Mirror {
+            backend: Some(target_out(&mirror.backend)),
+            numerator: mirror.fraction.numerator,
+            denominator: mirror.fraction.denominator,
+        }),
+        Filter::Cors(cors) => wire::FilterKind::Cors(wire::Cors {
+            allow_origins: strings(&cors.allow_origins),
+            allow_credentials: cors.allow_credentials,
+            allow_methods: strings(&cors.allow_methods),
+            allow_headers: strings(&cors.allow_headers),
+            expose_headers: strings(&cors.expose_headers),
+            max_age_s: cors.max_age_s,
+        }),
+    };
+    wire::Filter { kind: Some(kind) }
+}
+
+fn filter_in(it: wire::Filter) -> Result<Filter, DecodeError> {
+    // A filter of a later version: to leave it out would change what the route means, so the route is refused.
+    Ok(match it.kind.ok_or(DecodeError::Missing("filter"))? {
+        wire::FilterKind::RequestHeaders(headers) => Filter::RequestHeaders(headers_in(headers)),
+        wire::FilterKind::ResponseHeaders(headers) => Filter::ResponseHeaders(headers_in(headers)),
+        wire::FilterKind::Redirect(redirect) => Filter::Redirect(Redirect {
+            scheme: redirect.scheme.map(Into::into),
+            hostname: redirect.hostname.map(Into::into),
+            path: redirect.path.map(path_in),
+            port: redirect.port.map(|port| port_in(port, "port")).transpose()?,
+            status: port_in(redirect.status, "status")?,
+        }),
+        wire::FilterKind::Rewrite(rewrite) => {
+            Filter::Rewrite(Rewrite { hostname: rewrite.hostname.map(Into::into), path: rewrite.path.map(path_in) })
+        }
+        wire::FilterKind::Mirror(mirror) => Filter::Mirror(Mirror {
+            backend: target_in(mirror.backend)?,
+            fraction: match mirror.denominator {
+                0 => Fraction { numerator: mirror.numerator, denominator: 100 },
+                denominator => Fraction { numerator: mirror.numerator, denominator },
+            },
+        }),
+        wire::FilterKind::Cors(cors) => Filter::Cors(Cors {
+            allow_origins: arcs(cors.allow_origins),
+            allow_credentials: cors.allow_credentials,
+            allow_methods: arcs(cors.allow_methods),
+            allow_headers: arcs(cors.allow_headers),
+            expose_headers: arcs(cors.expose_headers),
+            max_age_s: cors.max_age_s,
+        }),
+    })
+}

@@ -1,0 +1,221 @@
+//! Workloads, services, endpoints, gateways.
+
+use super::{
+    DecodeError, address_in, address_out, arcs, key_in, key_out, keys_in, keys_out, number, pick, port_in, strings,
+};
+use crate::resources as wire;
+use model::mesh::{
+    AppProtocol, Endpoint, EndpointGroup, Gateway, Health, Hostname, Listener, ListenerProtocol, Service, ServicePort,
+    TlsMode, Transport, Tunnel, Workload, WorkloadStatus,
+};
+
+const STATUS: &[(u32, WorkloadStatus)] =
+    &[(0, WorkloadStatus::Running), (1, WorkloadStatus::Draining), (2, WorkloadStatus::Gone)];
+const TUNNEL: &[(u32, Tunnel)] = &[(0, Tunnel::None), (1, Tunnel::Hbone)];
+const TRANSPORT: &[(u32, Transport)] = &[(0, Transport::Tcp), (1, Transport::Udp)];
+const APP_PROTOCOL: &[(u32, AppProtocol)] = &[
+    (0, AppProtocol::Unspecified),
+    (1, AppProtocol::Tcp),
+    (2, AppProtocol::Http),
+    (3, AppProtocol::Http2),
+    (4, AppProtocol::Grpc),
+    (5, AppProtocol::Tls),
+];
+const HEALTH: &[(u32, Health)] = &[(0, Health::NotReady), (1, Health::Draining), (2, Health::Ready)];
+const LISTENER_PROTOCOL: &[(u32, ListenerProtocol)] = &[
+    (1, ListenerProtocol::Http),
+    (2, ListenerProtocol::Https),
+    (3, ListenerProtocol::Tls),
+    (4, ListenerProtocol::Tcp),
+    (5, ListenerProtocol::Udp),
+];
+const TLS_MODE: &[(u32, TlsMode)] = &[(0, TlsMode::None), (1, TlsMode::Terminate), (2, TlsMode::Passthrough)];
+
+impl From<&Workload> for wire::Workload {
+    fn from(it: &Workload) -> Self {
+        wire::Workload {
+            name: it.name.to_string(),
+            uid: it.uid.to_string(),
+            key: Some(key_out(&it.key)),
+            service_account: it.service_account.to_string(),
+            node: it.node.to_string(),
+            addresses: it.addresses.iter().map(|address| address_out(*address)).collect(),
+            status: number(it.status, STATUS),
+            tunnel: number(it.tunnel, TUNNEL),
+            zone: it.zone.to_string(),
+            region: it.region.to_string(),
+            canonical_name: it.canonical_name.to_string(),
+            canonical_kind: it.canonical_kind.to_string(),
+            app: it.app.to_string(),
+            revision: it.revision.to_string(),
+            authorization_policies: keys_out(&it.authorization_policies),
+            peer_authentications: keys_out(&it.peer_authentications),
+        }
+    }
+}
+
+impl TryFrom<wire::Workload> for Workload {
+    type Error = DecodeError;
+    fn try_from(it: wire::Workload) -> Result<Self, DecodeError> {
+        if it.name.is_empty() {
+            return Err(DecodeError::Missing("name"));
+        }
+        Ok(Workload {
+            name: it.name.into(),
+            uid: it.uid.into(),
+            key: key_in(it.key, "key")?,
+            service_account: it.service_account.into(),
+            node: it.node.into(),
+            addresses: it.addresses.iter().map(|bytes| address_in(bytes)).collect::<Result<_, _>>()?,
+            status: pick(it.status, "status", STATUS)?,
+            tunnel: pick(it.tunnel, "tunnel", TUNNEL)?,
+            zone: it.zone.into(),
+            region: it.region.into(),
+            canonical_name: it.canonical_name.into(),
+            canonical_kind: it.canonical_kind.into(),
+            app: it.app.into(),
+            revision: it.revision.into(),
+            authorization_policies: keys_in(it.authorization_policies, "authorization_policies")?,
+            peer_authentications: keys_in(it.peer_authentications, "peer_authentications")?,
+        })
+    }
+}
+
+impl From<&Service> for wire::Service {
+    fn from(it: &Service) -> Self {
+        let port = |port: &ServicePort| wire::ServicePort {
+            port: port.port.into(),
+            name: port.name.to_string(),
+            transport: number(port.transport, TRANSPORT),
+            app_protocol: number(port.app_protocol, APP_PROTOCOL),
+            node_port: port.node_port.into(),
+        };
+        wire::Service {
+            key: Some(key_out(&it.key)),
+            vips: it.vips.iter().map(|address| address_out(*address)).collect(),
+            hostnames: strings(&it.hostnames),
+            ports: it.ports.iter().map(port).collect(),
+            headless: it.headless,
+            affinity_s: it.affinity_s,
+            publish_not_ready: it.publish_not_ready,
+            external_name: it.external_name.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl TryFrom<wire::Service> for Service {
+    type Error = DecodeError;
+    fn try_from(it: wire::Service) -> Result<Self, DecodeError> {
+        let port = |port: wire::ServicePort| {
+            Ok(ServicePort {
+                port: port_in(port.port, "port")?,
+                name: port.name.into(),
+                transport: pick(port.transport, "transport", TRANSPORT)?,
+                app_protocol: pick(port.app_protocol, "app_protocol", APP_PROTOCOL)?,
+                node_port: port_in(port.node_port, "node_port")?,
+            })
+        };
+        Ok(Service {
+            key: key_in(it.key, "key")?,
+            vips: it.vips.iter().map(|bytes| address_in(bytes)).collect::<Result<_, _>>()?,
+            hostnames: arcs(it.hostnames),
+            ports: it.ports.into_iter().map(port).collect::<Result<_, DecodeError>>()?,
+            headless: it.headless,
+            affinity_s: it.affinity_s,
+            publish_not_ready: it.publish_not_ready,
+            external_name: it.external_name.map(Into::into),
+        })
+    }
+}
+
+impl From<&EndpointGroup> for wire::Endpoints {
+    fn from(it: &EndpointGroup) -> Self {
+        let endpoint = |endpoint: &Endpoint| wire::Endpoint {
+            address: address_out(endpoint.address),
+            workload: endpoint.workload.to_string(),
+            health: number(endpoint.health, HEALTH),
+            weight: if endpoint.weight == 1 { 0 } else { endpoint.weight },
+            zone: endpoint.zone.to_string(),
+            node: endpoint.node.to_string(),
+            hostname: endpoint.hostname.to_string(),
+        };
+        wire::Endpoints {
+            key: Some(key_out(&it.key)),
+            service: Some(key_out(&it.service)),
+            ports: it
+                .ports
+                .iter()
+                .map(|(name, port)| wire::EndpointPort { name: name.to_string(), port: u32::from(*port) })
+                .collect(),
+            endpoints: it.endpoints.iter().map(endpoint).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::Endpoints> for EndpointGroup {
+    type Error = DecodeError;
+    fn try_from(it: wire::Endpoints) -> Result<Self, DecodeError> {
+        let endpoint = |endpoint: wire::Endpoint| {
+            Ok(Endpoint {
+                address: address_in(&endpoint.address)?,
+                workload: endpoint.workload.into(),
+                health: pick(endpoint.health, "health", HEALTH)?,
+                weight: endpoint.weight.max(1),
+                zone: endpoint.zone.into(),
+                node: endpoint.node.into(),
+                hostname: endpoint.hostname.into(),
+            })
+        };
+        Ok(EndpointGroup {
+            key: key_in(it.key, "key")?,
+            service: key_in(it.service, "service")?,
+            ports: it
+                .ports
+                .into_iter()
+                .map(|port| Ok((port.name.into(), port_in(port.port, "port")?)))
+                .collect::<Result<_, DecodeError>>()?,
+            endpoints: it.endpoints.into_iter().map(endpoint).collect::<Result<_, DecodeError>>()?,
+        })
+    }
+}
+
+impl From<&Gateway> for wire::Gateway {
+    fn from(it: &Gateway) -> Self {
+        let listener = |listener: &Listener| wire::Listener {
+            name: listener.name.to_string(),
+            port: listener.port.into(),
+            protocol: number(listener.protocol, LISTENER_PROTOCOL),
+            hostname: listener.hostname.as_ref().map(ToString::to_string).unwrap_or_default(),
+            certificates: keys_out(&listener.certificates),
+            tls: number(listener.tls, TLS_MODE),
+        };
+        wire::Gateway {
+            key: Some(key_out(&it.key)),
+            listeners: it.listeners.iter().map(listener).collect(),
+            service_account: it.service_account.to_string(),
+            authorization_policies: keys_out(&it.authorization_policies),
+        }
+    }
+}
+
+impl TryFrom<wire::Gateway> for Gateway {
+    type Error = DecodeError;
+    fn try_from(it: wire::Gateway) -> Result<Self, DecodeError> {
+        let listener = |listener: wire::Listener| {
+            Ok(Listener {
+                name: listener.name.into(),
+                port: port_in(listener.port, "port")?,
+                protocol: pick(listener.protocol, "protocol", LISTENER_PROTOCOL)?,
+                hostname: Hostname::new(&listener.hostname),
+                certificates: keys_in(listener.certificates, "certificates")?,
+                tls: pick(listener.tls, "tls", TLS_MODE)?,
+            })
+        };
+        Ok(Gateway {
+            key: key_in(it.key, "key")?,
+            listeners: it.listeners.into_iter().map(listener).collect::<Result<_, DecodeError>>()?,
+            service_account: it.service_account.into(),
+            authorization_policies: keys_in(it.authorization_policies, "authorization_policies")?,
+        })
+    }
+}
