@@ -1,1 +1,3 @@
 //! One decision function with its reason: RBAC and mesh policy.
+
+pub mod rbac;
