@@ -97,7 +97,12 @@ pub trait ObjectApi: Send + Sync + 'static {
     /// Everything that `options` select.
     fn list<'a>(&'a self, of: Resource, options: ListOptions) -> BoxFuture<'a, Result<ObjectList, ApiError>>;
     /// Changes after `revision`.
-    fn watch<'a>(&'a self, of: Resource, options: ListOptions, revision: u64) -> BoxFuture<'a, Result<WatchStream, ApiError>>;
+    fn watch<'a>(
+        &'a self,
+        of: Resource,
+        options: ListOptions,
+        revision: u64,
+    ) -> BoxFuture<'a, Result<WatchStream, ApiError>>;
     /// POST; `subresource` is for `pods/NAME/binding`, `pods/NAME/eviction`, `serviceaccounts/NAME/token`: then `name` is given too.
     fn create<'a>(
         &'a self,

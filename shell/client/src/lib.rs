@@ -5,6 +5,16 @@
 
 mod api;
 mod error;
+mod https;
+mod kubeconfig;
+mod lines;
+mod tls;
 
-pub use api::{BoxFuture, DeleteOptions, EventKind, ListOptions, ObjectApi, ObjectList, PatchKind, Resource, WatchEvent, WatchStream};
+pub use api::{
+    BoxFuture, DeleteOptions, EventKind, ListOptions, ObjectApi, ObjectList, PatchKind, Resource, WatchEvent,
+    WatchStream,
+};
 pub use error::ApiError;
+pub use https::{Answer, HttpsApi};
+pub use kubeconfig::{ConfigError, Endpoint};
+pub use tls::{TlsError, client_tls, load_certs, load_key};

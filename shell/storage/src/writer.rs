@@ -97,7 +97,10 @@ struct Staged {
     record: Record,
 }
 
-type Answer = oneshot::Sender<Result<Record, CommitError>>;
+/// Who waits, and what it will be told once the batch is on disk.
+type Answer = (oneshot::Sender<Result<Record, CommitError>>, Result<Record, CommitError>);
+/// Resource, namespace, name.
+type ObjectName = (Arc<str>, Arc<str>, Arc<str>);
 
 struct Writer {
     log: Log,
@@ -169,10 +172,10 @@ impl Writer {
     }
 
     /// Checks preconditions against what is published plus what this batch has staged, and gives out revisions.
-    fn stage(&mut self, batch: Vec<Pending>) -> (Vec<Staged>, Vec<(Answer, Result<Record, CommitError>)>) {
+    fn stage(&mut self, batch: Vec<Pending>) -> (Vec<Staged>, Vec<Answer>) {
         let state = self.state.read().expect("the writer never panics while it publishes");
         let mut revision = state.index.revision();
-        let mut overlay: HashMap<(Arc<str>, Arc<str>, Arc<str>), Option<Record>> = HashMap::new();
+        let mut overlay: HashMap<ObjectName, Option<Record>> = HashMap::new();
         let (mut staged, mut answers) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         for Pending { write, answer } in batch {
             let key = (write.resource.clone(), write.namespace.clone(), write.name.clone());

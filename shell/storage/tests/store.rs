@@ -121,7 +121,7 @@ async fn rotation_and_snapshots_lose_nothing() {
     let before = contents(&store);
     drop(store);
     assert!(
-        segments(dir.path())[0].to_string_lossy().ends_with("log-0000000000000001.seg") == false,
+        !segments(dir.path())[0].to_string_lossy().ends_with("log-0000000000000001.seg"),
         "snapshots discard old segments"
     );
     let (store, _) = Store::open(dir.path(), small()).unwrap();
