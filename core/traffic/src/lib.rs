@@ -1,1 +1,19 @@
-//! Route tables, matching, balancing, retries.
+//! Route tables, matching, balancing, retries: what happens to a request, decided without touching it.
+//!
+//! The proxy's half works on compiled nouns of `model::mesh`: [`directory`] joins what the control plane tells, [`table`] finds the rule, [`rewrite`] and [`cors`] say what its filters
+//! do, [`balance`] chooses backend and endpoint, [`retry`] whether to try again.
+#![warn(missing_docs)]
+
+pub mod balance;
+pub mod cors;
+pub mod directory;
+pub mod pattern;
+pub mod request;
+pub mod retry;
+pub mod rewrite;
+pub mod table;
+
+pub use balance::{Policy, Pool};
+pub use directory::{Directory, GatewayEntry, ListenerEntry, PortEntry, ServiceEntry};
+pub use request::{Headers, RequestView};
+pub use table::{Hit, RouteTable};
