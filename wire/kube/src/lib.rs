@@ -1,1 +1,13 @@
-//! Kubernetes kinds: schema tables, JSON and protobuf codecs, OpenAPI, custom resources.
+//! The form of every Kubernetes kind: schema tables, the registry of resources, JSON, YAML and protobuf codecs, discovery,
+//! OpenAPI, custom resource definitions and `Status` answers. What a kind *does* is in `kinds`; how patches combine is in `apply`.
+//!
+//! Nothing here reads a clock, a file or a socket: bytes and values in, bytes and values out.
+
+pub mod crd;
+pub mod registry;
+pub mod schema;
+pub mod status;
+
+pub use registry::{Registry, Resource};
+pub use schema::{Field, ListKind, MapKind, PatchStrategy, Scalar, Schema, Shape};
+pub use status::{Cause, Status};

@@ -1,0 +1,139 @@
+//! Custom resources that come with the program: Gateway API and Istio's policy kinds. Their schemas are read from the compiled-in
+//! files when a resource is first used, so a cluster without them pays for one line each.
+
+use super::{CustomForm, CustomParts, Resource};
+use crate::crd::{self, CustomVersion};
+use serde_json::{Map, Value};
+use std::sync::{Arc, OnceLock};
+
+const SOURCES: [&str; 2] = [include_str!("../../schema/gateway-1.6.schema"), include_str!("../../schema/istio.schema")];
+
+/// One version whose schema is read on demand; resources that share a schema share this.
+#[derive(Clone, Debug)]
+pub(crate) struct Lazy(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// `spec` of the definition's names and scope, and the version without its schema.
+    head: Value,
+    version: Value,
+    lines: &'static str,
+    ready: OnceLock<CustomVersion>,
+}
+
+impl Lazy {
+    /// The compiled version.
+    pub(crate) fn version(&self) -> &CustomVersion {
+        self.0.ready.get_or_init(|| {
+            let mut lines = self.0.lines.lines().peekable();
+            let schema = tree(&mut lines, 1).map_or(Value::Null, |(_, schema)| schema);
+            let mut version = self.0.version.clone();
+            version["schema"] = Value::Object(Map::from_iter([("openAPIV3Schema".to_owned(), schema)]));
+            crd::compile_version(&self.0.head, &version).expect("a test compiles every bundled schema")
+        })
+    }
+}
+
+/// Resources of all bundled definitions.
+pub(super) fn resources() -> impl Iterator<Item = Resource> {
+    SOURCES.iter().flat_map(|source| definitions(source)).flat_map(|(head, versions)| {
+        let stored =
+            versions.iter().find(|(version, _)| version["storage"] == true).map(|(version, _)| text(version, "name"));
+        let stored = stored.unwrap_or_default();
+        let made: Vec<Resource> =
+            versions.into_iter().map(|(version, lines)| resource(&head, version, lines, &stored)).collect();
+        made
+    })
+}
+
+fn text(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap_or_default().to_owned()
+}
+
+fn resource(head: &Value, version: Value, lines: &'static str, stored: &str) -> Resource {
+    let names = &head["names"];
+    let list = |key: &str| {
+        let items = names[key].as_array().map(Vec::as_slice).unwrap_or_default();
+        items.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let parts = CustomParts {
+        group: text(head, "group"),
+        version: text(&version, "name"),
+        plural: text(names, "plural"),
+        singular: text(names, "singular"),
+        kind: text(names, "kind"),
+        list_kind: text(names, "listKind"),
+        short_names: list("shortNames"),
+        categories: list("categories"),
+        namespaced: head["scope"] == "Namespaced",
+        status: version["subresources"].get("status").is_some(),
+        scale: version["subresources"].get("scale").is_some(),
+        stored_version: stored.to_owned(),
+    };
+    let lazy = Lazy(Arc::new(Inner { head: head.clone(), version, lines, ready: OnceLock::new() }));
+    Resource::custom_version(&parts, CustomForm::Lazy(lazy))
+}
+
+/// Splits a file into definitions, each with its versions and the lines of their schemas.
+fn definitions(source: &'static str) -> Vec<(Value, Vec<(Value, &'static str)>)> {
+    let mut out: Vec<(Value, Vec<(Value, &'static str)>)> = Vec::new();
+    let mut rest = source;
+    while !rest.is_empty() {
+        let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
+        rest = after;
+        if let Some(head) = line.strip_prefix("R ") {
+            out.push((json(head), Vec::new()));
+        } else if let Some(version) = line.strip_prefix("V ") {
+            let end = if after.starts_with(' ') {
+                after.find("\nR ").into_iter().chain(after.find("\nV ")).min()
+            } else {
+                Some(0)
+            };
+            let (lines, after) = end.map_or((after, ""), |end| after.split_at(end));
+            rest = after.trim_start_matches('\n');
+            if let Some((_, versions)) = out.last_mut() {
+                let version = json(version);
+                let lines = versions
+                    .iter()
+                    .find(|(other, _)| other["name"] == version["schemaOf"])
+                    .map_or(lines, |other| other.1);
+                versions.push((version, lines));
+            }
+        }
+    }
+    out
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).expect("a test reads every line of the bundled files")
+}
+
+/// Reads one node and what is indented below it: its name and its JSON schema.
+fn tree(lines: &mut std::iter::Peekable<std::str::Lines<'static>>, depth: usize) -> Option<(&'static str, Value)> {
+    let line = lines.next_if(|line| indent(line) == depth)?;
+    let mut columns = line[depth..].split('\t');
+    let (name, kind, rest, description) = (columns.next()?, columns.next()?, columns.next()?, columns.next()?);
+    let mut schema = if rest.is_empty() { Map::new() } else { json(rest).as_object().cloned()? };
+    if !kind.is_empty() {
+        schema.insert("type".to_owned(), kind.into());
+    }
+    if !description.is_empty() {
+        schema.insert("description".to_owned(), crate::schema::text::unescape(description).into_owned().into());
+    }
+    let mut properties = Map::new();
+    while let Some((child, value)) = tree(lines, depth + 1) {
+        match child {
+            "[]" => drop(schema.insert("items".to_owned(), value)),
+            "{}" => drop(schema.insert("additionalProperties".to_owned(), value)),
+            name => drop(properties.insert(name.to_owned(), value)),
+        }
+    }
+    if !properties.is_empty() {
+        schema.insert("properties".to_owned(), Value::Object(properties));
+    }
+    Some((name, Value::Object(schema)))
+}
+
+fn indent(line: &str) -> usize {
+    line.len() - line.trim_start_matches(' ').len()
+}
