@@ -1,3 +1,4 @@
 //! One decision function with its reason: RBAC and mesh policy.
 
+pub mod mesh;
 pub mod rbac;

@@ -9,11 +9,13 @@
 
 pub mod api;
 pub mod gateway;
+pub mod headers;
 pub mod policy;
 pub mod route;
 pub mod workload;
 
 pub use gateway::{Gateway, Listener, ListenerProtocol, TlsMode};
+pub use headers::Headers;
 pub use policy::{
     Action, AuthorizationPolicy, Condition, MtlsMode, Operation, PeerAuthentication, PolicyRule, Scope, Source,
 };

@@ -1,0 +1,316 @@
+//! Rules compiled: each a conjunction of parts, each part a list of alternatives.
+
+use super::path::{Template, is_template};
+use super::{Call, HttpCall};
+use model::Key;
+use model::mesh::{Action, AuthorizationPolicy, Condition, Operation, PolicyRule, Source};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A compiled policy.
+#[derive(Clone, Debug)]
+pub(super) struct Policy {
+    pub(super) key: Key,
+    pub(super) action: Action,
+    pub(super) dry_run: bool,
+    rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug)]
+struct Rule {
+    from: Vec<Conjunction>,
+    to: Vec<Conjunction>,
+    when: Conjunction,
+}
+
+/// All must hold.
+type Conjunction = Vec<Check>;
+
+/// One field: some of `any` (if there are values) and none of `none`.
+#[derive(Clone, Debug)]
+struct Check {
+    attribute: Attribute,
+    any: Option<Vec<Pattern>>,
+    none: Vec<Pattern>,
+}
+
+/// What is looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Attribute {
+    Principal,
+    Namespace,
+    ServiceAccount,
+    SourceIp,
+    RemoteIp,
+    DestinationIp,
+    DestinationPort,
+    Sni,
+    Host,
+    Method,
+    Path,
+    Header(Arc<str>),
+    /// Of a verified JWT; there is none until RequestAuthentication is built, so it is always absent.
+    Jwt,
+    /// Not known, or without any value: cannot be decided.
+    Unknown,
+}
+
+#[derive(Clone, Debug)]
+enum Pattern {
+    Exact(Arc<str>),
+    ExactIgnoreCase(Arc<str>),
+    Prefix(Arc<str>),
+    Suffix(Arc<str>),
+    Present,
+    Template(Template),
+    Block(Block),
+    Port(u16),
+    /// Not valid: matches nothing.
+    Never,
+}
+
+/// How a text's patterns are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Text,
+    TextIgnoreCase,
+    Exact,
+    Path,
+    Block,
+    Port,
+}
+
+impl Policy {
+    pub(super) fn compile(policy: &AuthorizationPolicy) -> Self {
+        Policy {
+            key: policy.key.clone(),
+            action: policy.action,
+            dry_run: policy.dry_run,
+            rules: policy.rules.iter().map(Rule::compile).collect(),
+        }
+    }
+
+    /// The first rule that matches.
+    pub(super) fn matches(&self, call: &Call<'_>) -> Option<usize> {
+        // What cannot be decided must not widen what is allowed, and may widen what is refused.
+        let undecided = self.action != Action::Allow;
+        self.rules.iter().position(|rule| rule.matches(call, undecided))
+    }
+}
+
+impl Rule {
+    fn compile(rule: &PolicyRule) -> Self {
+        Rule {
+            from: rule.from.iter().map(source).collect(),
+            to: rule.to.iter().map(operation).collect(),
+            when: rule.when.iter().map(condition).collect(),
+        }
+    }
+
+    fn matches(&self, call: &Call<'_>, undecided: bool) -> bool {
+        let all = |checks: &Conjunction| checks.iter().all(|check| check.holds(call).unwrap_or(undecided));
+        let some = |alternatives: &[Conjunction]| alternatives.is_empty() || alternatives.iter().any(all);
+        some(&self.from) && some(&self.to) && all(&self.when)
+    }
+}
+
+fn source(source: &Source) -> Conjunction {
+    let checks = [
+        check(Attribute::Principal, Form::Text, &source.principals, &source.not_principals),
+        check(Attribute::Jwt, Form::Text, &source.request_principals, &source.not_request_principals),
+        check(Attribute::Namespace, Form::Text, &source.namespaces, &source.not_namespaces),
+        check(Attribute::ServiceAccount, Form::Exact, &source.service_accounts, &source.not_service_accounts),
+        check(Attribute::SourceIp, Form::Block, &source.ip_blocks, &source.not_ip_blocks),
+        check(Attribute::RemoteIp, Form::Block, &source.remote_ip_blocks, &source.not_remote_ip_blocks),
+    ];
+    filled(checks)
+}
+
+fn operation(operation: &Operation) -> Conjunction {
+    let checks = [
+        check(Attribute::Host, Form::TextIgnoreCase, &operation.hosts, &operation.not_hosts),
+        check(Attribute::DestinationPort, Form::Port, &operation.ports, &operation.not_ports),
+        check(Attribute::Method, Form::Text, &operation.methods, &operation.not_methods),
+        check(Attribute::Path, Form::Path, &operation.paths, &operation.not_paths),
+    ];
+    filled(checks)
+}
+
+fn condition(condition: &Condition) -> Check {
+    let bracketed = |name: &str| {
+        condition.key.strip_prefix(name).and_then(|rest| rest.strip_prefix('[')).and_then(|rest| rest.strip_suffix(']'))
+    };
+    let (attribute, form) = match &*condition.key {
+        "source.ip" => (Attribute::SourceIp, Form::Block),
+        "remote.ip" => (Attribute::RemoteIp, Form::Block),
+        "source.namespace" => (Attribute::Namespace, Form::Text),
+        "source.principal" => (Attribute::Principal, Form::Text),
+        "source.serviceAccount" => (Attribute::ServiceAccount, Form::Exact),
+        "destination.ip" => (Attribute::DestinationIp, Form::Block),
+        "destination.port" => (Attribute::DestinationPort, Form::Port),
+        "connection.sni" => (Attribute::Sni, Form::Text),
+        "request.auth.principal" | "request.auth.audiences" | "request.auth.presenter" => (Attribute::Jwt, Form::Text),
+        _ if bracketed("request.auth.claims").is_some() => (Attribute::Jwt, Form::Text),
+        _ => match bracketed("request.headers") {
+            Some(name) => (Attribute::Header(name.to_ascii_lowercase().into()), Form::Text),
+            None => (Attribute::Unknown, Form::Text),
+        },
+    };
+    check(attribute, form, &condition.values, &condition.not_values).unwrap_or_else(Check::unknown)
+}
+
+/// None when the field is not there.
+fn check(attribute: Attribute, form: Form, any: &[Arc<str>], none: &[Arc<str>]) -> Option<Check> {
+    let patterns = |texts: &[Arc<str>]| texts.iter().map(|text| pattern(form, text)).collect::<Vec<_>>();
+    (!any.is_empty() || !none.is_empty()).then(|| Check {
+        attribute,
+        any: (!any.is_empty()).then(|| patterns(any)),
+        none: patterns(none),
+    })
+}
+
+/// The fields that are there; a source or operation without any says nothing that can be decided.
+fn filled<const N: usize>(checks: [Option<Check>; N]) -> Conjunction {
+    let checks: Conjunction = checks.into_iter().flatten().collect();
+    if checks.is_empty() { vec![Check::unknown()] } else { checks }
+}
+
+fn pattern(form: Form, text: &Arc<str>) -> Pattern {
+    match form {
+        Form::Exact => Pattern::Exact(text.clone()),
+        Form::Port => text.parse().map_or(Pattern::Never, Pattern::Port),
+        Form::Block => Block::parse(text).map_or(Pattern::Never, Pattern::Block),
+        Form::Path if is_template(text) => Template::parse(text).map_or(Pattern::Never, Pattern::Template),
+        Form::Text | Form::TextIgnoreCase | Form::Path => {
+            let text: Arc<str> =
+                if form == Form::TextIgnoreCase { text.to_ascii_lowercase().into() } else { text.clone() };
+            if &*text == "*" {
+                Pattern::Present
+            } else if let Some(prefix) = text.strip_suffix('*') {
+                Pattern::Prefix(prefix.into())
+            } else if let Some(suffix) = text.strip_prefix('*') {
+                Pattern::Suffix(suffix.into())
+            } else if form == Form::TextIgnoreCase {
+                Pattern::ExactIgnoreCase(text)
+            } else {
+                Pattern::Exact(text)
+            }
+        }
+    }
+}
+
+impl Check {
+    fn unknown() -> Self {
+        Check { attribute: Attribute::Unknown, any: None, none: Vec::new() }
+    }
+
+    /// None: it cannot be decided.
+    fn holds(&self, call: &Call<'_>) -> Option<bool> {
+        let http = |read: &dyn Fn(&HttpCall<'_>) -> bool| call.http.as_ref().map(read);
+        match &self.attribute {
+            Attribute::Principal => Some(self.text(call.peer.map(|peer| peer.principal()))),
+            Attribute::Namespace => Some(self.text(call.peer.map(|peer| peer.namespace()))),
+            Attribute::ServiceAccount => {
+                let name = call.peer.map(|peer| format!("{}/{}", peer.namespace(), peer.service_account()));
+                Some(self.text(name.as_deref()))
+            }
+            Attribute::SourceIp => Some(self.address(call.source_ip)),
+            Attribute::RemoteIp => Some(self.address(call.remote_ip)),
+            Attribute::DestinationIp => Some(self.address(call.destination_ip)),
+            Attribute::DestinationPort => {
+                Some(self.by(|pattern| matches!(pattern, Pattern::Port(port) if *port == call.destination_port)))
+            }
+            Attribute::Sni => Some(self.text(call.sni)),
+            Attribute::Host => http(&|http| self.text(Some(&http.authority.to_ascii_lowercase()))),
+            Attribute::Method => http(&|http| self.text(Some(http.method))),
+            Attribute::Path => http(&|http| self.text(Some(http.path))),
+            Attribute::Header(name) => http(&|http| self.text(http.headers.value(name).as_deref())),
+            Attribute::Jwt => http(&|_| self.text(None)),
+            Attribute::Unknown => None,
+        }
+    }
+
+    fn by(&self, matches: impl Fn(&Pattern) -> bool) -> bool {
+        self.any.as_ref().is_none_or(|any| any.iter().any(&matches)) && !self.none.iter().any(&matches)
+    }
+
+    fn text(&self, value: Option<&str>) -> bool {
+        self.by(|pattern| value.is_some_and(|value| pattern.matches_text(value)))
+    }
+
+    fn address(&self, address: IpAddr) -> bool {
+        self.by(|pattern| matches!(pattern, Pattern::Block(block) if block.contains(address)))
+    }
+}
+
+impl Pattern {
+    fn matches_text(&self, value: &str) -> bool {
+        match self {
+            Pattern::Exact(text) => &**text == value,
+            Pattern::ExactIgnoreCase(text) => text.eq_ignore_ascii_case(value),
+            Pattern::Prefix(text) => value.starts_with(&**text),
+            Pattern::Suffix(text) => value.ends_with(&**text),
+            Pattern::Present => !value.is_empty(),
+            Pattern::Template(template) => template.matches(value),
+            Pattern::Block(_) | Pattern::Port(_) | Pattern::Never => false,
+        }
+    }
+}
+
+/// An address or CIDR, as the high bits of 128.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Block {
+    bits: u128,
+    length: u32,
+}
+
+impl Block {
+    fn parse(text: &str) -> Option<Self> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length.parse::<u32>().ok()?)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let (offset, most) = if address.is_ipv4() { (96, 32) } else { (0, 128) };
+        let length = length.unwrap_or(most);
+        (length <= most).then(|| Block { bits: bits(address), length: length + offset })
+    }
+
+    fn contains(self, address: IpAddr) -> bool {
+        self.length == 0 || (self.bits ^ bits(address)).leading_zeros() >= self.length
+    }
+}
+
+/// IPv4 is placed where IPv4-mapped IPv6 is, so that both forms of an address are one.
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
+        IpAddr::V6(v6) => u128::from(v6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks() {
+        for (block, address, yes) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("0.0.0.0/0", "8.8.8.8", true),
+            ("0.0.0.0/0", "2001:db8::1", false),
+            ("::/0", "8.8.8.8", true),
+            ("10.0.0.0/8", "::ffff:10.1.1.1", true),
+            ("2001:db8::/32", "2001:db8:1::1", true),
+            ("2001:db8::/32", "2001:db9::1", false),
+        ] {
+            assert_eq!(Block::parse(block).unwrap().contains(address.parse().unwrap()), yes, "{block} {address}");
+        }
+        for bad in ["", "10.0.0.0/33", "10.0.0.0/x", "ten", "::/129"] {
+            assert_eq!(Block::parse(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! All policies of a proxy, and those of one workload.
+
+use super::matcher::Policy;
+use super::{Call, Decision, DryRun, Reason};
+use model::Key;
+use model::mesh::{Action, AuthorizationPolicy, MtlsMode, PeerAuthentication, Scope};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Every policy that a proxy was told.
+#[derive(Debug, Default)]
+pub struct PolicySet {
+    revision: u64,
+    authorization: BTreeMap<Key, (Scope, Arc<Policy>)>,
+    peer: BTreeMap<Key, Arc<PeerAuthentication>>,
+}
+
+/// What holds for one workload (or gateway), compiled. Immutable: take a new one when the set or the workload changed.
+#[derive(Clone, Debug, Default)]
+pub struct WorkloadPolicy {
+    custom: Vec<Arc<Policy>>,
+    deny: Vec<Arc<Policy>>,
+    allow: Vec<Arc<Policy>>,
+    audit: Vec<Arc<Policy>>,
+    /// Any of the above is a dry-run one: then every decision is made twice.
+    has_dry_run: bool,
+    /// From the narrowest scope to the widest.
+    peer: Vec<Arc<PeerAuthentication>>,
+}
+
+impl PolicySet {
+    /// No policies.
+    pub fn new() -> Self {
+        PolicySet::default()
+    }
+
+    /// Moves with every change.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// A policy came or changed.
+    pub fn set_authorization(&mut self, policy: &AuthorizationPolicy) {
+        self.revision += 1;
+        self.authorization.insert(policy.key.clone(), (policy.scope, Arc::new(Policy::compile(policy))));
+    }
+
+    /// A policy is gone.
+    pub fn remove_authorization(&mut self, key: &Key) {
+        self.revision += 1;
+        self.authorization.remove(key);
+    }
+
+    /// A peer authentication came or changed.
+    pub fn set_peer(&mut self, policy: Arc<PeerAuthentication>) {
+        self.revision += 1;
+        self.peer.insert(policy.key.clone(), policy);
+    }
+
+    /// A peer authentication is gone.
+    pub fn remove_peer(&mut self, key: &Key) {
+        self.revision += 1;
+        self.peer.remove(key);
+    }
+
+    /// What holds for a workload of `namespace` that lists these. A listed policy that is not known is one that was removed a moment ago
+    /// (policies are told before workloads), so it counts for nothing.
+    pub fn for_workload(&self, namespace: &str, authorization: &[Key], peer: &[Key]) -> WorkloadPolicy {
+        let mut out = WorkloadPolicy::default();
+        for (key, (scope, policy)) in &self.authorization {
+            let holds = match scope {
+                Scope::Mesh => true,
+                Scope::Namespace => &*key.namespace == namespace,
+                Scope::Workload => authorization.contains(key),
+            };
+            if !holds {
+                continue;
+            }
+            out.has_dry_run |= policy.dry_run;
+            match policy.action {
+                Action::Allow => out.allow.push(policy.clone()),
+                Action::Deny => out.deny.push(policy.clone()),
+                Action::Audit => out.audit.push(policy.clone()),
+                Action::Custom => out.custom.push(policy.clone()),
+            }
+        }
+        let oldest = |of: &dyn Fn(&PeerAuthentication) -> bool| {
+            self.peer
+                .values()
+                .filter(|policy| of(policy))
+                .min_by_key(|policy| (policy.created, policy.key.clone()))
+                .cloned()
+        };
+        let listed = peer.iter().find_map(|key| self.peer.get(key)).cloned();
+        let in_namespace = oldest(&|policy| policy.scope == Scope::Namespace && &*policy.key.namespace == namespace);
+        let in_mesh = oldest(&|policy| policy.scope == Scope::Mesh);
+        out.peer = [listed, in_namespace, in_mesh].into_iter().flatten().collect();
+        out
+    }
+}
+
+impl WorkloadPolicy {
+    /// Whether a call may pass.
+    pub fn decide(&self, call: &Call<'_>) -> Decision {
+        let (allow, policy, rule, reason) = self.outcome(call, false);
+        let dry_run = self
+            .has_dry_run
+            .then(|| self.outcome(call, true))
+            .filter(|other| other.0 != allow)
+            .map(|(allow, policy, rule, _)| DryRun { allow, policy, rule });
+        let audited = self
+            .audit
+            .iter()
+            .filter(|policy| policy.matches(call).is_some())
+            .map(|policy| policy.key.clone())
+            .collect();
+        Decision { allow, policy, rule, reason, audited, dry_run }
+    }
+
+    fn outcome(&self, call: &Call<'_>, with_dry_run: bool) -> (bool, Option<Key>, Option<usize>, Reason) {
+        let first = |policies: &[Arc<Policy>]| {
+            policies
+                .iter()
+                .filter(|policy| with_dry_run || !policy.dry_run)
+                .find_map(|policy| policy.matches(call).map(|rule| (policy.key.clone(), rule)))
+        };
+        if let Some((key, rule)) = first(&self.custom) {
+            return (false, Some(key), Some(rule), Reason::NoAuthorizer);
+        }
+        if let Some((key, rule)) = first(&self.deny) {
+            return (false, Some(key), Some(rule), Reason::Denied);
+        }
+        if !self.allow.iter().any(|policy| with_dry_run || !policy.dry_run) {
+            return (true, None, None, Reason::NoPolicy);
+        }
+        match first(&self.allow) {
+            Some((key, rule)) => (true, Some(key), Some(rule), Reason::Allowed),
+            None => (false, None, None, Reason::NotAllowed),
+        }
+    }
+
+    /// Whether plain text is taken on a port of the workload.
+    pub fn mtls_mode(&self, port: u16) -> MtlsMode {
+        self.mtls(port).0
+    }
+
+    /// Whether a connection in plain text may come in; what it carries is still to be decided by [`decide`](Self::decide).
+    pub fn admit_plain_text(&self, port: u16) -> Decision {
+        let (mode, policy) = self.mtls(port);
+        let allow = mode != MtlsMode::Strict;
+        let reason = if allow { Reason::NoPolicy } else { Reason::PlainText };
+        Decision { allow, policy: policy.filter(|_| !allow), rule: None, reason, audited: Vec::new(), dry_run: None }
+    }
+
+    /// Whether any decision looks at HTTP attributes or at all: without any policy a connection need not be asked about.
+    pub fn is_empty(&self) -> bool {
+        self.custom.is_empty() && self.deny.is_empty() && self.allow.is_empty() && self.audit.is_empty()
+    }
+
+    fn mtls(&self, port: u16) -> (MtlsMode, Option<Key>) {
+        for policy in &self.peer {
+            // Port modes count only in policies that select workloads (Istio ignores them elsewhere).
+            let of_port = policy.ports.iter().find(|(of, _)| *of == port).map(|(_, mode)| *mode);
+            let of_port = of_port.filter(|_| policy.scope == Scope::Workload).unwrap_or_default();
+            for mode in [of_port, policy.mode] {
+                if mode != MtlsMode::Unset {
+                    return (mode, Some(policy.key.clone()));
+                }
+            }
+        }
+        (MtlsMode::Permissive, None)
+    }
+}
