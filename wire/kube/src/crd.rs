@@ -4,6 +4,9 @@
 pub mod columns;
 mod compile;
 mod definition;
+mod format;
+pub mod object;
+pub mod validate;
 
 pub use columns::{Column, JsonPath};
 pub use definition::{Conditions, CustomResource, NAMES_CONFLICT, names_conflict};
