@@ -1,1 +1,31 @@
-//! Pool, filters, scores, preemption: where a pod runs and why.
+//! The placement engine: which node a pod goes to, why that one, and if none, why not and what would help.
+//!
+//! [`Pool`] holds nodes, pods and storage under dense ids. A pod's spec, labels, namespace and owner make its *class*: equal pods
+//! are placed by one computation. [`Pool::decide`] answers for one pod with kube-scheduler's semantics: the filters in its order
+//! and wording, its default scores and weights, over every node. It has two ways to the same answer, which a property test holds
+//! equal: the whole evaluation ([`evaluate`], one pass over all nodes) and the indexes ([`index`], logarithmic in nodes, for
+//! classes without node-specific constraints).
+//!
+//! Ties go to the node that joined the pool first. Nothing here knows YAML, time or chance: same input, same output.
+#![warn(missing_docs)]
+
+mod class;
+mod column;
+mod decide;
+mod evaluate;
+mod explain;
+mod filter;
+mod index;
+mod pool;
+mod preempt;
+mod queue;
+mod score;
+mod storage;
+mod topology;
+
+pub use decide::{Decision, Placement};
+pub use explain::{Diagnosis, Reason};
+pub use pool::{NodeId, PodId, Pool, PoolSize};
+pub use preempt::{Preemption, Victim};
+pub use queue::{Hint, Queue};
+pub use storage::{ClaimPlan, StorageChange};

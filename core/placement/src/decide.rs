@@ -1,0 +1,66 @@
+//! One decision.
+
+use crate::explain::Diagnosis;
+use crate::pool::{NodeId, PodId, Pool};
+use crate::storage::ClaimPlan;
+
+/// Where a pod goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// The node.
+    pub node: NodeId,
+    /// Its score among the feasible nodes; None when there was no choice.
+    pub score: Option<i64>,
+    /// What is to be done for the pod's claims before it is bound.
+    pub claims: ClaimPlan,
+}
+
+/// What becomes of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Decision {
+    /// It goes to a node.
+    Place(Placement),
+    /// No node can have it now.
+    Refuse(Diagnosis),
+}
+
+impl Decision {
+    /// The node, if there is one.
+    pub fn node(&self) -> Option<NodeId> {
+        match self {
+            Decision::Place(placement) => Some(placement.node),
+            Decision::Refuse(_) => None,
+        }
+    }
+}
+
+impl Pool {
+    /// Decides on one pod. Nothing changes: [`Pool::assume`] carries the decision out.
+    pub fn decide(&mut self, pod: PodId) -> Decision {
+        if let Some(node) = self.decide_by_index(pod) {
+            let class = self.entry(pod).class;
+            let claims = self.plan_claims(&self.class(class).key, node.0);
+            return Decision::Place(Placement { node: node.0, score: Some(node.1), claims });
+        }
+        self.decide_in_full(pod)
+    }
+
+    /// Decides on one pod by the whole evaluation.
+    pub fn decide_in_full(&mut self, pod: PodId) -> Decision {
+        let class = self.entry(pod).class;
+        let evaluation = self.evaluate(pod);
+        let feasible = evaluation.feasible();
+        let place = |pool: &Pool, node, score| {
+            let claims = pool.plan_claims(&pool.class(class).key, node);
+            Decision::Place(Placement { node, score, claims })
+        };
+        // Room was made for it there: no other node is asked while that one still fits.
+        if let Some(node) = self.pod_nominated(pod).filter(|node| feasible.contains(node)) {
+            return place(self, node, None);
+        }
+        match self.best(class, &feasible) {
+            Some((node, score)) => place(self, node, Some(score)),
+            None => Decision::Refuse(Diagnosis::new(self, evaluation)),
+        }
+    }
+}

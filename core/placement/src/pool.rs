@@ -1,0 +1,605 @@
+//! Nodes, pods and all else that decisions read, under dense ids.
+
+use crate::class::{CPU, Class, ClassId, ClassKey, Count, EPHEMERAL, EXTENDED, MEMORY, Requests, ResourceId, TermColumns};
+use crate::column::{ColumnId, Columns};
+use crate::index::Indexes;
+use crate::storage::Storage;
+use model::map::HashMap;
+use model::scheduling::{BudgetFacts, HOSTNAME, NodeFacts, PodFacts, SpreadOwner, ZONE};
+use model::{Key, LabelSelector, Labels};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Dense number of a node. A number is used again after its node is gone.
+pub type NodeId = u32;
+/// Dense number of a pod. A number is used again after its pod is gone.
+pub type PodId = u32;
+
+/// No node.
+pub(crate) const NOWHERE: NodeId = NodeId::MAX;
+
+/// The part of a node that every decision reads, together in memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Hot {
+    pub(crate) allocatable: [i64; EXTENDED],
+    pub(crate) used: [i64; EXTENDED],
+    /// Used CPU and memory as scores count them.
+    pub(crate) nominal: [i64; 2],
+    pub(crate) pods_allowed: i64,
+    pub(crate) pods: i64,
+    pub(crate) live: bool,
+}
+
+/// A node.
+#[derive(Default)]
+pub(crate) struct Node {
+    pub(crate) facts: Arc<NodeFacts>,
+    /// Extended resources by number, from `EXTENDED` on: allocatable and used.
+    pub(crate) extended: Vec<(i64, i64)>,
+    pub(crate) pods: Vec<PodId>,
+}
+
+/// A pod.
+pub(crate) struct PodEntry {
+    pub(crate) key: Key,
+    pub(crate) uid: Arc<str>,
+    pub(crate) class: ClassId,
+    pub(crate) node: NodeId,
+    /// Index in its node's list.
+    pub(crate) place: u32,
+    pub(crate) nominated: NodeId,
+    pub(crate) terminating: bool,
+    /// Start time in microseconds; `i64::MAX` when it has not started.
+    pub(crate) started: i64,
+}
+
+/// How much a pool holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolSize {
+    /// Nodes.
+    pub nodes: usize,
+    /// Pods, placed or not.
+    pub pods: usize,
+    /// Classes of identical pods.
+    pub classes: usize,
+}
+
+/// Everything that decisions read.
+#[derive(Default)]
+pub struct Pool {
+    pub(crate) hot: Vec<Hot>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) node_ids: HashMap<Arc<str>, NodeId>,
+    free_nodes: BTreeSet<NodeId>,
+    pub(crate) pods: Vec<Option<PodEntry>>,
+    pub(crate) pod_ids: HashMap<Key, PodId>,
+    free_pods: Vec<PodId>,
+    /// Pods bound to nodes that are not (or no longer) known.
+    orphans: BTreeMap<Arc<str>, BTreeSet<PodId>>,
+    pub(crate) nominated: BTreeMap<NodeId, Vec<PodId>>,
+    pub(crate) classes: Vec<Option<Class>>,
+    class_ids: HashMap<ClassKey, ClassId>,
+    free_classes: Vec<ClassId>,
+    pub(crate) columns: Columns,
+    pub(crate) namespaces: HashMap<Arc<str>, Arc<Labels>>,
+    pub(crate) budgets: BTreeMap<Key, BudgetFacts>,
+    owners: BTreeMap<(Arc<str>, &'static str, Arc<str>), LabelSelector>,
+    pub(crate) resources: Vec<Arc<str>>,
+    resource_ids: HashMap<Arc<str>, ResourceId>,
+    /// Nodes that have an image.
+    pub(crate) image_nodes: HashMap<Arc<str>, u32>,
+    pub(crate) storage: Storage,
+    /// Classes that have pod (anti-)affinity terms of any kind.
+    pub(crate) with_terms: BTreeSet<ClassId>,
+    pub(crate) indexes: Indexes,
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new() -> Self {
+        let mut pool = Pool::default();
+        for name in ["cpu", "memory", "ephemeral-storage"] {
+            pool.resource(&name.into());
+        }
+        for key in [HOSTNAME, ZONE] {
+            pool.columns.intern(&key.into(), std::iter::empty());
+        }
+        pool
+    }
+
+    /// How much it holds.
+    pub fn size(&self) -> PoolSize {
+        PoolSize { nodes: self.node_ids.len(), pods: self.pod_ids.len(), classes: self.class_ids.len() }
+    }
+
+    fn resource(&mut self, name: &Arc<str>) -> ResourceId {
+        if let Some(id) = self.resource_ids.get(name) {
+            return *id;
+        }
+        let id = self.resources.len();
+        self.resources.push(name.clone());
+        self.resource_ids.insert(name.clone(), id);
+        id
+    }
+
+    // Nodes.
+
+    /// A node is now as given. Returns whether anything changed that placement reads.
+    pub fn set_node(&mut self, facts: Arc<NodeFacts>) -> bool {
+        let id = match self.node_ids.get(&facts.name) {
+            Some(id) if *self.nodes[*id as usize].facts == *facts => return false,
+            Some(id) => *id,
+            None => self.new_node(&facts.name),
+        };
+        let old = std::mem::replace(&mut self.nodes[id as usize].facts, facts.clone());
+        self.count_images(&old, false);
+        self.count_images(&facts, true);
+        let labels_changed = !self.hot[id as usize].live || old.labels != facts.labels;
+        let standing_changed = labels_changed || old.taints != facts.taints || old.unschedulable != facts.unschedulable;
+        self.set_allocatable(id, &facts);
+        if labels_changed {
+            // Counters by domain are made from columns: a moved node moves its pods.
+            self.indexes.node_moves(id);
+            self.columns.set(id, Some(&facts.labels));
+        }
+        if standing_changed || old.scheduling.images != facts.scheduling.images {
+            self.indexes.layout_changed();
+        }
+        self.indexes.touch(id);
+        let orphans = self.orphans.remove(&facts.name).unwrap_or_default();
+        self.hot[id as usize].live = true;
+        for pod in orphans {
+            self.attach(pod, id);
+        }
+        true
+    }
+
+    fn new_node(&mut self, name: &Arc<str>) -> NodeId {
+        let id = self.free_nodes.pop_first().unwrap_or_else(|| {
+            self.nodes.push(Node::default());
+            self.hot.push(Hot::default());
+            self.nodes.len() as NodeId - 1
+        });
+        self.node_ids.insert(name.clone(), id);
+        id
+    }
+
+    fn set_allocatable(&mut self, id: NodeId, facts: &NodeFacts) {
+        let mut extended = std::mem::take(&mut self.nodes[id as usize].extended);
+        for entry in &mut extended {
+            entry.0 = 0;
+        }
+        let hot = &mut self.hot[id as usize];
+        (hot.allocatable, hot.pods_allowed) = ([0; EXTENDED], 0);
+        for (name, amount) in &facts.scheduling.allocatable {
+            match &**name {
+                "cpu" => self.hot[id as usize].allocatable[CPU] = *amount,
+                "memory" => self.hot[id as usize].allocatable[MEMORY] = *amount,
+                "ephemeral-storage" => self.hot[id as usize].allocatable[EPHEMERAL] = *amount,
+                "pods" => self.hot[id as usize].pods_allowed = *amount,
+                _ => extended_entry(&mut extended, self.resource(name)).0 = *amount,
+            }
+        }
+        self.nodes[id as usize].extended = extended;
+    }
+
+    fn count_images(&mut self, facts: &NodeFacts, present: bool) {
+        for (name, _) in &facts.scheduling.images {
+            let count = self.image_nodes.entry(name.clone()).or_insert(0);
+            *count = if present { *count + 1 } else { count.saturating_sub(1) };
+            if *count == 0 {
+                self.image_nodes.remove(name);
+            }
+        }
+    }
+
+    /// A node is gone. Its pods stay known, and count again when a node of that name joins.
+    pub fn remove_node(&mut self, name: &str) -> bool {
+        let Some(id) = self.node_ids.remove(name) else { return false };
+        for pod in self.nodes[id as usize].pods.clone() {
+            self.detach(pod);
+            self.orphans.entry(name.into()).or_default().insert(pod);
+        }
+        for pod in self.nominated.remove(&id).unwrap_or_default() {
+            self.entry_mut(pod).nominated = NOWHERE;
+        }
+        let old = std::mem::take(&mut self.nodes[id as usize]);
+        self.count_images(&old.facts, false);
+        self.hot[id as usize] = Hot::default();
+        self.columns.set(id, None);
+        self.indexes.layout_changed();
+        self.free_nodes.insert(id);
+        true
+    }
+
+    /// The node of this name.
+    pub fn node_id(&self, name: &str) -> Option<NodeId> {
+        self.node_ids.get(name).copied()
+    }
+    /// The name of a node.
+    pub fn node_name(&self, id: NodeId) -> &Arc<str> {
+        &self.nodes[id as usize].facts.name
+    }
+    /// Nodes that can be decided on, in id order.
+    pub(crate) fn live_nodes(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.hot.iter().enumerate().filter(|(_, hot)| hot.live).map(|(id, _)| id as NodeId)
+    }
+
+    // Pods.
+
+    /// A pod is now as given (bound when it names a node). Pods that have ended are to be removed instead.
+    pub fn set_pod(&mut self, facts: &PodFacts) -> PodId {
+        let key = Key { namespace: facts.namespace.clone(), name: facts.name.clone() };
+        if let Some(id) = self.pod_ids.get(&key).copied() {
+            let entry = self.entry(id);
+            let same = entry.uid == facts.uid && self.class(entry.class).key == ClassKey::of(facts);
+            if same {
+                self.update_pod(id, facts);
+                return id;
+            }
+            self.drop_pod(id);
+        }
+        let class = self.intern_class(ClassKey::of(facts));
+        let entry = PodEntry {
+            key: key.clone(),
+            uid: facts.uid.clone(),
+            class,
+            node: NOWHERE,
+            place: 0,
+            nominated: NOWHERE,
+            terminating: facts.terminating,
+            started: facts.started.map_or(i64::MAX, |at| at.0),
+        };
+        let id = self.free_pods.pop().unwrap_or_else(|| {
+            self.pods.push(None);
+            self.pods.len() as PodId - 1
+        });
+        self.pods[id as usize] = Some(entry);
+        self.pod_ids.insert(key, id);
+        self.locate(id, facts);
+        id
+    }
+
+    fn update_pod(&mut self, id: PodId, facts: &PodFacts) {
+        let entry = self.entry_mut(id);
+        entry.started = facts.started.map_or(i64::MAX, |at| at.0);
+        if entry.terminating != facts.terminating {
+            let node = entry.node;
+            if node == NOWHERE {
+                self.entry_mut(id).terminating = facts.terminating;
+            } else {
+                self.detach(id);
+                self.entry_mut(id).terminating = facts.terminating;
+                self.attach(id, node);
+            }
+        }
+        self.locate(id, facts);
+    }
+
+    /// Puts a pod where `facts` say it is. An assumed pod whose binding the facts do not show yet stays where it was assumed.
+    fn locate(&mut self, id: PodId, facts: &PodFacts) {
+        if facts.node.is_empty() {
+            let nominated = self.node_id(&facts.nominated).unwrap_or(NOWHERE);
+            if self.entry(id).node == NOWHERE {
+                self.nominate(id, nominated);
+            }
+            return;
+        }
+        let node = self.node_id(&facts.node);
+        if self.entry(id).node != NOWHERE && Some(self.entry(id).node) == node {
+            return;
+        }
+        self.detach(id);
+        self.nominate(id, NOWHERE);
+        match node {
+            Some(node) => self.attach(id, node),
+            None => {
+                self.orphans.entry(facts.node.clone()).or_default().insert(id);
+            }
+        }
+    }
+
+    /// A pod is gone or has ended. Returns the node that it leaves.
+    pub fn remove_pod(&mut self, namespace: &str, name: &str) -> Option<NodeId> {
+        let id = self.pod_id(namespace, name)?;
+        let node = self.entry(id).node;
+        self.drop_pod(id);
+        (node != NOWHERE).then_some(node)
+    }
+
+    fn drop_pod(&mut self, id: PodId) {
+        self.detach(id);
+        self.nominate(id, NOWHERE);
+        self.orphans.retain(|_, pods| {
+            pods.remove(&id);
+            !pods.is_empty()
+        });
+        if let Some(entry) = self.pods[id as usize].take() {
+            self.pod_ids.remove(&entry.key);
+            self.release_class(entry.class);
+            self.free_pods.push(id);
+        }
+    }
+
+    /// The pod of this name.
+    pub fn pod_id(&self, namespace: &str, name: &str) -> Option<PodId> {
+        self.pod_ids.get(&Key::new(namespace, name)).copied()
+    }
+    /// Name of a pod.
+    pub fn pod_key(&self, id: PodId) -> &Key {
+        &self.entry(id).key
+    }
+    /// Uid of a pod.
+    pub fn pod_uid(&self, id: PodId) -> &Arc<str> {
+        &self.entry(id).uid
+    }
+    /// Priority of a pod.
+    pub fn pod_priority(&self, id: PodId) -> i32 {
+        self.class(self.entry(id).class).spec().priority
+    }
+    /// Where a pod is bound or assumed to be.
+    pub fn pod_node(&self, id: PodId) -> Option<NodeId> {
+        Some(self.entry(id).node).filter(|node| *node != NOWHERE)
+    }
+    /// Where room has been made for a pod.
+    pub fn pod_nominated(&self, id: PodId) -> Option<NodeId> {
+        Some(self.entry(id).nominated).filter(|node| *node != NOWHERE)
+    }
+
+    pub(crate) fn entry(&self, id: PodId) -> &PodEntry {
+        match self.pods.get(id as usize) {
+            Some(Some(entry)) => entry,
+            _ => unreachable!("pod ids are handed out by the pool and end with their pod"),
+        }
+    }
+    pub(crate) fn entry_mut(&mut self, id: PodId) -> &mut PodEntry {
+        match self.pods.get_mut(id as usize) {
+            Some(Some(entry)) => entry,
+            _ => unreachable!("pod ids are handed out by the pool and end with their pod"),
+        }
+    }
+
+    /// Takes a decision as carried out before the API has confirmed it: the room is used from now on.
+    pub fn assume(&mut self, pod: PodId, node: NodeId) {
+        self.nominate(pod, NOWHERE);
+        self.detach(pod);
+        self.attach(pod, node);
+    }
+    /// Takes an assumption back.
+    pub fn forget(&mut self, pod: PodId) {
+        self.detach(pod);
+    }
+    /// Notes that room is being made for a pod on a node; `NOWHERE` clears it.
+    pub(crate) fn nominate(&mut self, pod: PodId, node: NodeId) {
+        let old = std::mem::replace(&mut self.entry_mut(pod).nominated, node);
+        if old == node {
+            return;
+        }
+        if let Some(pods) = self.nominated.get_mut(&old) {
+            pods.retain(|other| *other != pod);
+            if pods.is_empty() {
+                self.nominated.remove(&old);
+            }
+        }
+        if node != NOWHERE {
+            self.nominated.entry(node).or_default().push(pod);
+        }
+    }
+    /// Nominates a pod to a node, or withdraws it.
+    pub fn set_nominated(&mut self, pod: PodId, node: Option<NodeId>) {
+        self.nominate(pod, node.unwrap_or(NOWHERE));
+    }
+
+    /// Counts a pod on a node.
+    pub(crate) fn attach(&mut self, pod: PodId, node: NodeId) {
+        let place = self.nodes[node as usize].pods.len() as u32;
+        self.nodes[node as usize].pods.push(pod);
+        let entry = self.entry_mut(pod);
+        (entry.node, entry.place) = (node, place);
+        let (class, terminating) = (entry.class, entry.terminating);
+        self.count(class, node, terminating, 1);
+    }
+
+    /// Takes a pod off its node.
+    pub(crate) fn detach(&mut self, pod: PodId) {
+        let entry = self.entry_mut(pod);
+        let (node, place, class, terminating) = (entry.node, entry.place, entry.class, entry.terminating);
+        if node == NOWHERE {
+            return;
+        }
+        entry.node = NOWHERE;
+        self.nodes[node as usize].pods.swap_remove(place as usize);
+        if let Some(moved) = self.nodes[node as usize].pods.get(place as usize).copied() {
+            self.entry_mut(moved).place = place;
+        }
+        self.count(class, node, terminating, -1);
+    }
+
+    fn count(&mut self, class: ClassId, node: NodeId, terminating: bool, by: i64) {
+        let Some(Some(of)) = self.classes.get_mut(class as usize) else { return };
+        let hot = &mut self.hot[node as usize];
+        hot.pods += by;
+        for (used, request) in hot.used.iter_mut().zip(of.requests.base) {
+            *used += by * request;
+        }
+        for (used, request) in hot.nominal.iter_mut().zip(of.requests.nominal) {
+            *used += by * request;
+        }
+        for (resource, request) in &of.requests.extended {
+            extended_entry(&mut self.nodes[node as usize].extended, *resource).1 += by * request;
+        }
+        let count = of.nodes.entry(node).or_default();
+        count.all = count.all.wrapping_add_signed(by as i32);
+        if terminating {
+            count.terminating = count.terminating.wrapping_add_signed(by as i32);
+        }
+        if count.all == 0 {
+            of.nodes.remove(&node);
+        }
+        self.storage.count(&of.key, node, by);
+        self.indexes.counted(class, node, terminating, by as i32, &self.columns);
+    }
+
+    // Classes.
+
+    pub(crate) fn class(&self, id: ClassId) -> &Class {
+        match self.classes.get(id as usize) {
+            Some(Some(class)) => class,
+            _ => unreachable!("a class lives as long as a pod refers to it"),
+        }
+    }
+
+    fn intern_class(&mut self, key: ClassKey) -> ClassId {
+        if let Some(id) = self.class_ids.get(&key).copied() {
+            if let Some(Some(class)) = self.classes.get_mut(id as usize) {
+                class.refs += 1;
+            }
+            return id;
+        }
+        let class = self.compile(key.clone());
+        let has_terms = class.has_terms();
+        let id = self.free_classes.pop().unwrap_or_else(|| {
+            self.classes.push(None);
+            self.classes.len() as ClassId - 1
+        });
+        self.classes[id as usize] = Some(class);
+        self.class_ids.insert(key, id);
+        if has_terms {
+            self.with_terms.insert(id);
+        }
+        self.index_class(id);
+        id
+    }
+
+    fn compile(&mut self, key: ClassKey) -> Class {
+        let spec = key.spec.clone();
+        let mut requests = Requests { nominal: [spec.nominal.0, spec.nominal.1], ..Requests::default() };
+        for (name, amount) in &spec.requests {
+            match &**name {
+                "cpu" => requests.base[CPU] = *amount,
+                "memory" => requests.base[MEMORY] = *amount,
+                "ephemeral-storage" => requests.base[EPHEMERAL] = *amount,
+                _ => requests.extended.push((self.resource(name), *amount)),
+            }
+        }
+        let affinity = TermColumns {
+            affinity: spec.affinity.iter().map(|term| self.column(&term.topology_key)).collect(),
+            anti: spec.anti_affinity.iter().map(|term| self.column(&term.topology_key)).collect(),
+            preferred: spec.preferred_affinity.iter().map(|(_, term)| self.column(&term.topology_key)).collect(),
+            preferred_anti: spec.preferred_anti_affinity.iter().map(|(_, term)| self.column(&term.topology_key)).collect(),
+        };
+        Class {
+            requests,
+            refs: 1,
+            nodes: HashMap::default(),
+            spread_columns: spec.spread.iter().map(|constraint| self.column(&constraint.topology_key)).collect(),
+            affinity,
+            default_spread: self.default_selector(&key),
+            key,
+        }
+    }
+
+    /// The column of a topology key.
+    pub(crate) fn column(&mut self, key: &Arc<str>) -> ColumnId {
+        let nodes = self.nodes.iter().zip(&self.hot).map(|(node, hot)| hot.live.then_some(&node.facts.labels));
+        self.columns.intern(key, nodes)
+    }
+
+    fn release_class(&mut self, id: ClassId) {
+        let Some(Some(class)) = self.classes.get_mut(id as usize) else { return };
+        class.refs -= 1;
+        if class.refs > 0 {
+            return;
+        }
+        self.indexes.drop_class(id);
+        if let Some(class) = self.classes[id as usize].take() {
+            self.class_ids.remove(&class.key);
+            self.with_terms.remove(&id);
+            self.free_classes.push(id);
+        }
+    }
+
+    // Surroundings.
+
+    /// A namespace's labels.
+    pub fn set_namespace(&mut self, name: &Arc<str>, labels: Arc<Labels>) {
+        if self.namespaces.get(name).is_some_and(|old| **old == *labels) {
+            return;
+        }
+        self.namespaces.insert(name.clone(), labels);
+        self.reindex();
+    }
+    /// A namespace is gone.
+    pub fn remove_namespace(&mut self, name: &str) {
+        if self.namespaces.remove(name).is_some() {
+            self.reindex();
+        }
+    }
+    pub(crate) fn namespace_labels(&self, name: &str) -> Arc<Labels> {
+        self.namespaces.get(name).cloned().unwrap_or_default()
+    }
+
+    /// A disruption budget is now as given.
+    pub fn set_budget(&mut self, budget: BudgetFacts) {
+        self.budgets.insert(Key { namespace: budget.namespace.clone(), name: budget.name.clone() }, budget);
+    }
+    /// A disruption budget is gone.
+    pub fn remove_budget(&mut self, namespace: &str, name: &str) {
+        self.budgets.remove(&Key::new(namespace, name));
+    }
+
+    /// A Service, ReplicaSet, StatefulSet or ReplicationController is now as given.
+    pub fn set_spread_owner(&mut self, owner: SpreadOwner) {
+        let key = (owner.namespace.clone(), owner.kind, owner.name);
+        if self.owners.get(&key) != Some(&owner.selector) {
+            self.owners.insert(key, owner.selector);
+            self.respread(&owner.namespace);
+        }
+    }
+    /// Such an owner is gone.
+    pub fn remove_spread_owner(&mut self, namespace: &str, kind: &'static str, name: &str) {
+        if self.owners.remove(&(namespace.into(), kind, name.into())).is_some() {
+            self.respread(namespace);
+        }
+    }
+
+    fn respread(&mut self, namespace: &str) {
+        for id in 0..self.classes.len() {
+            let Some(class) = self.classes[id].as_ref().filter(|class| &*class.key.namespace == namespace) else { continue };
+            let selector = self.default_selector(&class.key);
+            let changed = class.default_spread != selector;
+            if let Some(class) = self.classes[id].as_mut().filter(|_| changed) {
+                class.default_spread = selector;
+                self.indexes.drop_class(id as ClassId);
+                self.index_class(id as ClassId);
+            }
+        }
+    }
+
+    /// What default spreading counts: pods that every Service that selects this pod selects, and its controller too.
+    fn default_selector(&self, key: &ClassKey) -> Option<LabelSelector> {
+        if !key.spec.spread.is_empty() {
+            return None;
+        }
+        let from = (key.namespace.clone(), "", "".into());
+        let here = self.owners.range(from..).take_while(|((namespace, ..), _)| *namespace == key.namespace);
+        let mut requirements = Vec::new();
+        for ((_, kind, name), selector) in here {
+            let is_owner = key.owner.as_ref().is_some_and(|(k, n)| **k == **kind && n == name);
+            if is_owner || (*kind == "Service" && selector.matches(&key.labels)) {
+                requirements.extend(selector.requirements.iter().cloned());
+            }
+        }
+        requirements.sort();
+        requirements.dedup();
+        (!requirements.is_empty()).then_some(LabelSelector { requirements })
+    }
+}
+
+fn extended_entry(extended: &mut Vec<(i64, i64)>, resource: ResourceId) -> &mut (i64, i64) {
+    let at = resource - EXTENDED;
+    if extended.len() <= at {
+        extended.resize(at + 1, (0, 0));
+    }
+    &mut extended[at]
+}

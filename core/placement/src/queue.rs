@@ -1,0 +1,207 @@
+//! Pods that wait: those to be tried now, by priority and then by age, and those that nobody could place, filed under what
+//! refused them, so that an event wakes only pods that it may help.
+
+use crate::explain::Diagnosis;
+use crate::filter::{Code, Verdict, lacks, standing};
+use crate::pool::{NodeId, PodId, Pool};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+
+/// Something happened that may help pods that wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// A node joined, or its labels, taints, cordon or allocatable resources changed.
+    Node(NodeId),
+    /// A pod left this node, or is being deleted there.
+    PodLeft(NodeId),
+    /// A pod was placed: those may be helped that want to be near it.
+    PodCame,
+    /// Pods' or namespaces' labels changed.
+    Labels,
+    /// Claims, volumes, classes or attach limits changed.
+    Storage,
+}
+
+/// Pods that wait to be placed.
+#[derive(Default)]
+pub struct Queue {
+    /// Highest priority first, then who waits longest.
+    ready: BinaryHeap<(i32, Reverse<u64>, PodId)>,
+    waiting: BTreeMap<PodId, Waiting>,
+    /// Pods that were refused, by filter.
+    refused: BTreeMap<u32, BTreeSet<PodId>>,
+    next: u64,
+}
+
+struct Waiting {
+    priority: i32,
+    /// Its age in the queue; kept over refusals.
+    since: u64,
+    /// None: it is in `ready`.
+    refused_by: Option<u32>,
+}
+
+fn bit(code: Code) -> u32 {
+    1 << code as u32
+}
+
+/// Filters whose verdict a change of one node can turn.
+const BY_NODE: u32 = !0;
+
+impl Queue {
+    /// An empty queue.
+    pub fn new() -> Self {
+        Queue::default()
+    }
+    /// Pods that wait, ready or refused.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+    /// Nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+    /// Whether a pod waits.
+    pub fn contains(&self, pod: PodId) -> bool {
+        self.waiting.contains_key(&pod)
+    }
+
+    /// A pod is to be tried. One that waits already keeps its age.
+    pub fn push(&mut self, pod: PodId, priority: i32) {
+        let since = match self.waiting.get(&pod) {
+            Some(waiting) if waiting.refused_by.is_none() && waiting.priority == priority => return,
+            Some(waiting) => waiting.since,
+            None => {
+                self.next += 1;
+                self.next
+            }
+        };
+        self.unfile(pod);
+        self.waiting.insert(pod, Waiting { priority, since, refused_by: None });
+        self.ready.push((priority, Reverse(since), pod));
+    }
+
+    /// A pod waits no longer.
+    pub fn remove(&mut self, pod: PodId) {
+        self.unfile(pod);
+        self.waiting.remove(&pod);
+    }
+
+    /// The next pod to be tried. It stays known until it is removed, refused or pushed again.
+    pub fn pop(&mut self) -> Option<PodId> {
+        while let Some((priority, Reverse(since), pod)) = self.ready.pop() {
+            let current = self.waiting.get(&pod);
+            if current.is_some_and(|w| w.refused_by.is_none() && w.priority == priority && w.since == since) {
+                return Some(pod);
+            }
+        }
+        None
+    }
+
+    /// Nobody can have this pod now; it waits for events that may help.
+    pub fn refuse(&mut self, pod: PodId, diagnosis: &Diagnosis) {
+        self.file(pod, diagnosis.refused_by.max(1));
+    }
+
+    /// The pod's turn has passed without effect: it waits for any event.
+    pub fn postpone(&mut self, pod: PodId) {
+        self.file(pod, BY_NODE);
+    }
+
+    fn file(&mut self, pod: PodId, bits: u32) {
+        self.unfile(pod);
+        if let Some(waiting) = self.waiting.get_mut(&pod) {
+            waiting.refused_by = Some(bits);
+            self.refused.entry(bits).or_default().insert(pod);
+        }
+    }
+
+    fn unfile(&mut self, pod: PodId) {
+        let Some(bits) = self.waiting.get(&pod).and_then(|waiting| waiting.refused_by) else { return };
+        if let Some(pods) = self.refused.get_mut(&bits) {
+            pods.remove(&pod);
+            if pods.is_empty() {
+                self.refused.remove(&bits);
+            }
+        }
+    }
+
+    /// Makes those ready again that an event may help. Returns how many.
+    pub fn wake(&mut self, pool: &Pool, hint: &Hint) -> usize {
+        let interested: u32 = match hint {
+            Hint::Node(_) => BY_NODE,
+            Hint::PodLeft(_) => {
+                [
+                    Code::Ports,
+                    Code::Resources,
+                    Code::Disk,
+                    Code::ExclusiveClaim,
+                    Code::VolumeLimit,
+                    Code::Spread,
+                    Code::AntiAffinity,
+                    Code::ExistingAntiAffinity,
+                ]
+                .map(bit)
+                .into_iter()
+                .sum()
+            }
+            Hint::PodCame => bit(Code::Affinity) | bit(Code::Spread),
+            Hint::Labels => [Code::Affinity, Code::Spread, Code::AntiAffinity, Code::ExistingAntiAffinity].map(bit).into_iter().sum(),
+            Hint::Storage => [
+                Code::VolumeBinding,
+                Code::VolumeLimit,
+                Code::VolumeMissing,
+                Code::VolumeZone,
+                Code::ExclusiveClaim,
+            ]
+            .map(bit)
+            .into_iter()
+            .sum(),
+        };
+        let filed: Vec<PodId> =
+            self.refused.iter().filter(|(bits, _)| *bits & interested != 0).flat_map(|(_, pods)| pods.iter().copied()).collect();
+        let mut helped: BTreeMap<u32, bool> = BTreeMap::new();
+        let mut woken = 0;
+        for pod in filed {
+            let class = pool.entry(pod).class;
+            let may_help = *helped.entry(class).or_insert_with(|| match hint {
+                Hint::Node(node) => pool.may_have(class, *node, false),
+                Hint::PodLeft(node) => pool.may_have(class, *node, true),
+                _ => true,
+            });
+            if may_help || (matches!(hint, Hint::PodLeft(_)) && pool.pod_nominated(pod).is_some()) {
+                self.push(pod, pool.pod_priority(pod));
+                woken += 1;
+            }
+        }
+        woken
+    }
+
+    /// Why a refused pod waits: the filters' bits. For tests and explanations.
+    pub fn waits_refused(&self, pod: PodId) -> bool {
+        self.waiting.get(&pod).is_some_and(|waiting| waiting.refused_by.is_some())
+    }
+}
+
+impl Pool {
+    /// Whether a node that changed might have pods of a class: its standing allows them and its resources suffice, if need be
+    /// after preemption. What other pods mean is left to the decision itself. `elsewhere`: the change can matter to other nodes
+    /// too (a pod that left counts in its whole domain).
+    fn may_have(&self, class: u32, node: NodeId, elsewhere: bool) -> bool {
+        let of = self.class(class);
+        if elsewhere && self.heeds_others(class) {
+            return true;
+        }
+        let Some(hot) = self.hot.get(node as usize).filter(|hot| hot.live) else { return false };
+        let named = crate::filter::named_nodes(of.spec());
+        let lacking = lacks(&of.requests, hot, &self.nodes[node as usize].extended);
+        let preempts = !of.spec().never_preempts && lacking & Verdict::NEVER_FITS == 0 && !elsewhere;
+        standing(of.spec(), named.as_deref(), &self.nodes[node as usize].facts).is_ok() && (lacking == 0 || preempts)
+    }
+
+    /// Name of the class's owner for messages; unused classes have none.
+    pub fn pod_namespace(&self, pod: PodId) -> &Arc<str> {
+        &self.entry(pod).key.namespace
+    }
+}
