@@ -110,7 +110,10 @@ impl Class {
     /// Whether a hard rule about other pods or about storage makes a verdict depend on more than the node itself.
     pub(crate) fn looks_around(&self) -> bool {
         let spec = self.spec();
-        !spec.affinity.is_empty() || !spec.anti_affinity.is_empty() || spec.spread.iter().any(|c| c.hard) || !spec.claims.is_empty()
+        !spec.affinity.is_empty()
+            || !spec.anti_affinity.is_empty()
+            || spec.spread.iter().any(|c| c.hard)
+            || !spec.claims.is_empty()
     }
 }
 

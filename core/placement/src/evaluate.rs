@@ -92,7 +92,12 @@ impl Pool {
     }
 
     /// Filters for one class that are asked again and again while pods come and go.
-    pub(crate) fn with_filters<T>(&self, class: ClassId, around: &Surroundings, ask: impl FnOnce(&Filters<'_>) -> T) -> Option<T> {
+    pub(crate) fn with_filters<T>(
+        &self,
+        class: ClassId,
+        around: &Surroundings,
+        ask: impl FnOnce(&Filters<'_>) -> T,
+    ) -> Option<T> {
         self.filters(class, around).ok().map(|filters| ask(&filters))
     }
 }

@@ -93,9 +93,9 @@ fn texts(pool: &Pool, verdict: Verdict) -> Vec<Arc<str>> {
         Code::Ports => one("node(s) didn't have free ports for the requested pod ports"),
         Code::Resources => insufficient(pool, verdict.detail),
         Code::Disk => one("node(s) had no available disk"),
-        Code::ExclusiveClaim => {
-            one("node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod")
-        }
+        Code::ExclusiveClaim => one(
+            "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod",
+        ),
         Code::VolumeLimit => one("node(s) exceed max volume count"),
         Code::VolumeMissing => one("node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"),
         Code::VolumeBinding => {

@@ -134,7 +134,10 @@ pub(crate) fn tolerates(spec: &SchedulingSpec, taints: &[Taint]) -> bool {
 /// Node selector and required node affinity.
 pub(crate) fn affinity_allows(spec: &SchedulingSpec, node: &NodeFacts) -> bool {
     spec.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
-        && spec.node_affinity.as_ref().is_none_or(|terms| terms.iter().any(|term| term.matches(&node.name, &node.labels)))
+        && spec
+            .node_affinity
+            .as_ref()
+            .is_none_or(|terms| terms.iter().any(|term| term.matches(&node.name, &node.labels)))
 }
 
 /// When every term of the required node affinity names nodes, only these are looked at at all.
@@ -226,7 +229,8 @@ impl Pool {
     }
 
     pub(crate) fn ports_conflict(&self, spec: &SchedulingSpec, node: NodeId) -> bool {
-        self.neighbours(node).any(|other| other.host_ports.iter().any(|a| spec.host_ports.iter().any(|b| a.conflicts(b))))
+        self.neighbours(node)
+            .any(|other| other.host_ports.iter().any(|a| spec.host_ports.iter().any(|b| a.conflicts(b))))
     }
 
     fn disks_conflict(&self, spec: &SchedulingSpec, node: NodeId) -> bool {

@@ -12,7 +12,8 @@ impl Indexes {
     pub(crate) fn node_moves(&mut self, _node: NodeId) {}
     pub(crate) fn layout_changed(&mut self) {}
     pub(crate) fn touch(&mut self, _node: NodeId) {}
-    pub(crate) fn counted(&mut self, _class: ClassId, _node: NodeId, _terminating: bool, _by: i32, _columns: &Columns) {}
+    pub(crate) fn counted(&mut self, _class: ClassId, _node: NodeId, _terminating: bool, _by: i32, _columns: &Columns) {
+    }
     pub(crate) fn drop_class(&mut self, _class: ClassId) {}
 }
 

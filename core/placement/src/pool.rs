@@ -1,6 +1,6 @@
 //! Nodes, pods and all else that decisions read, under dense ids.
 
-use crate::class::{CPU, Class, ClassId, ClassKey, Count, EPHEMERAL, EXTENDED, MEMORY, Requests, ResourceId, TermColumns};
+use crate::class::{CPU, Class, ClassId, ClassKey, EPHEMERAL, EXTENDED, MEMORY, Requests, ResourceId, TermColumns};
 use crate::column::{ColumnId, Columns};
 use crate::index::Indexes;
 use crate::storage::Storage;
@@ -227,15 +227,20 @@ impl Pool {
 
     // Pods.
 
-    /// A pod is now as given (bound when it names a node). Pods that have ended are to be removed instead.
-    pub fn set_pod(&mut self, facts: &PodFacts) -> PodId {
+    /// A pod is now as given (bound when it names a node). Pods that have ended are to be removed instead. Returns its number and
+    /// whether it is one that the pool did not know in this form: a new pod, or one whose spec or labels changed.
+    pub fn set_pod(&mut self, facts: &PodFacts) -> (PodId, bool) {
         let key = Key { namespace: facts.namespace.clone(), name: facts.name.clone() };
+        let mut assumed = NOWHERE;
         if let Some(id) = self.pod_ids.get(&key).copied() {
             let entry = self.entry(id);
-            let same = entry.uid == facts.uid && self.class(entry.class).key == ClassKey::of(facts);
-            if same {
-                self.update_pod(id, facts);
-                return id;
+            if entry.uid == facts.uid {
+                if self.class(entry.class).key == ClassKey::of(facts) {
+                    self.update_pod(id, facts);
+                    return (id, false);
+                }
+                // It stays where it is assumed to be while its binding is under way.
+                assumed = entry.node;
             }
             self.drop_pod(id);
         }
@@ -256,8 +261,11 @@ impl Pool {
         });
         self.pods[id as usize] = Some(entry);
         self.pod_ids.insert(key, id);
+        if assumed != NOWHERE && facts.node.is_empty() {
+            self.attach(id, assumed);
+        }
         self.locate(id, facts);
-        id
+        (id, true)
     }
 
     fn update_pod(&mut self, id: PodId, facts: &PodFacts) {
@@ -385,6 +393,31 @@ impl Pool {
             self.nominated.entry(node).or_default().push(pod);
         }
     }
+    /// A pod is being deleted, as far as the one who ordered it knows.
+    pub fn set_terminating(&mut self, pod: PodId) {
+        if self.entry(pod).terminating {
+            return;
+        }
+        let node = self.entry(pod).node;
+        self.detach(pod);
+        self.entry_mut(pod).terminating = true;
+        if node != NOWHERE {
+            self.attach(pod, node);
+        }
+    }
+    /// Whether scheduling gates hold a pod back.
+    pub fn is_gated(&self, pod: PodId) -> bool {
+        !self.class(self.entry(pod).class).spec().gates.is_empty()
+    }
+    /// Whether a pod takes no room from others.
+    pub fn never_preempts(&self, pod: PodId) -> bool {
+        self.class(self.entry(pod).class).spec().never_preempts
+    }
+    /// Whether all of a pod's claims are bound on both sides.
+    pub fn claims_ready(&self, pod: PodId) -> bool {
+        let key = &self.class(self.entry(pod).class).key;
+        self.claims_bound(&key.namespace, &key.spec.claims)
+    }
     /// Nominates a pod to a node, or withdraws it.
     pub fn set_nominated(&mut self, pod: PodId, node: Option<NodeId>) {
         self.nominate(pod, node.unwrap_or(NOWHERE));
@@ -486,7 +519,11 @@ impl Pool {
             affinity: spec.affinity.iter().map(|term| self.column(&term.topology_key)).collect(),
             anti: spec.anti_affinity.iter().map(|term| self.column(&term.topology_key)).collect(),
             preferred: spec.preferred_affinity.iter().map(|(_, term)| self.column(&term.topology_key)).collect(),
-            preferred_anti: spec.preferred_anti_affinity.iter().map(|(_, term)| self.column(&term.topology_key)).collect(),
+            preferred_anti: spec
+                .preferred_anti_affinity
+                .iter()
+                .map(|(_, term)| self.column(&term.topology_key))
+                .collect(),
         };
         Class {
             requests,
@@ -565,7 +602,9 @@ impl Pool {
 
     fn respread(&mut self, namespace: &str) {
         for id in 0..self.classes.len() {
-            let Some(class) = self.classes[id].as_ref().filter(|class| &*class.key.namespace == namespace) else { continue };
+            let Some(class) = self.classes[id].as_ref().filter(|class| &*class.key.namespace == namespace) else {
+                continue;
+            };
             let selector = self.default_selector(&class.key);
             let changed = class.default_spread != selector;
             if let Some(class) = self.classes[id].as_mut().filter(|_| changed) {

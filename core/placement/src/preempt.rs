@@ -52,7 +52,12 @@ impl Pool {
         if self.waits_for_victims(pod, diagnosis) {
             return Err("not eligible due to a terminating pod on the nominated node.".to_owned());
         }
-        let probe = Probe { pod, class, heeds_others: self.heeds_others(class), guests: self.guests(pod).into_iter().collect() };
+        let probe = Probe {
+            pod,
+            class,
+            heeds_others: self.heeds_others(class),
+            guests: self.guests(pod).into_iter().collect(),
+        };
         let mut refusals: BTreeMap<Verdict, usize> = BTreeMap::new();
         let (mut nobody, mut best): (usize, Option<(Weight, Vec<PodId>)>) = (0, None);
         for (node, verdict) in &diagnosis.verdicts {

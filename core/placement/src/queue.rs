@@ -6,7 +6,6 @@ use crate::filter::{Code, Verdict, lacks, standing};
 use crate::pool::{NodeId, PodId, Pool};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::sync::Arc;
 
 /// Something happened that may help pods that wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,9 +103,9 @@ impl Queue {
         self.file(pod, diagnosis.refused_by.max(1));
     }
 
-    /// The pod's turn has passed without effect: it waits for any event.
-    pub fn postpone(&mut self, pod: PodId) {
-        self.file(pod, BY_NODE);
+    /// A pod with scheduling gates waits for nothing but its own change.
+    pub fn postpone_gated(&mut self, pod: PodId) {
+        self.file(pod, 0);
     }
 
     fn file(&mut self, pod: PodId, bits: u32) {
@@ -131,36 +130,37 @@ impl Queue {
     pub fn wake(&mut self, pool: &Pool, hint: &Hint) -> usize {
         let interested: u32 = match hint {
             Hint::Node(_) => BY_NODE,
-            Hint::PodLeft(_) => {
-                [
-                    Code::Ports,
-                    Code::Resources,
-                    Code::Disk,
-                    Code::ExclusiveClaim,
-                    Code::VolumeLimit,
-                    Code::Spread,
-                    Code::AntiAffinity,
-                    Code::ExistingAntiAffinity,
-                ]
-                .map(bit)
-                .into_iter()
-                .sum()
-            }
-            Hint::PodCame => bit(Code::Affinity) | bit(Code::Spread),
-            Hint::Labels => [Code::Affinity, Code::Spread, Code::AntiAffinity, Code::ExistingAntiAffinity].map(bit).into_iter().sum(),
-            Hint::Storage => [
-                Code::VolumeBinding,
-                Code::VolumeLimit,
-                Code::VolumeMissing,
-                Code::VolumeZone,
+            Hint::PodLeft(_) => [
+                Code::Ports,
+                Code::Resources,
+                Code::Disk,
                 Code::ExclusiveClaim,
+                Code::VolumeLimit,
+                Code::Spread,
+                Code::AntiAffinity,
+                Code::ExistingAntiAffinity,
             ]
             .map(bit)
             .into_iter()
             .sum(),
+            Hint::PodCame => bit(Code::Affinity) | bit(Code::Spread),
+            Hint::Labels => [Code::Affinity, Code::Spread, Code::AntiAffinity, Code::ExistingAntiAffinity]
+                .map(bit)
+                .into_iter()
+                .sum(),
+            Hint::Storage => {
+                [Code::VolumeBinding, Code::VolumeLimit, Code::VolumeMissing, Code::VolumeZone, Code::ExclusiveClaim]
+                    .map(bit)
+                    .into_iter()
+                    .sum()
+            }
         };
-        let filed: Vec<PodId> =
-            self.refused.iter().filter(|(bits, _)| *bits & interested != 0).flat_map(|(_, pods)| pods.iter().copied()).collect();
+        let filed: Vec<PodId> = self
+            .refused
+            .iter()
+            .filter(|(bits, _)| *bits & interested != 0)
+            .flat_map(|(_, pods)| pods.iter().copied())
+            .collect();
         let mut helped: BTreeMap<u32, bool> = BTreeMap::new();
         let mut woken = 0;
         for pod in filed {
@@ -178,7 +178,7 @@ impl Queue {
         woken
     }
 
-    /// Why a refused pod waits: the filters' bits. For tests and explanations.
+    /// Whether a pod waits because it was refused.
     pub fn waits_refused(&self, pod: PodId) -> bool {
         self.waiting.get(&pod).is_some_and(|waiting| waiting.refused_by.is_some())
     }
@@ -198,10 +198,5 @@ impl Pool {
         let lacking = lacks(&of.requests, hot, &self.nodes[node as usize].extended);
         let preempts = !of.spec().never_preempts && lacking & Verdict::NEVER_FITS == 0 && !elsewhere;
         standing(of.spec(), named.as_deref(), &self.nodes[node as usize].facts).is_ok() && (lacking == 0 || preempts)
-    }
-
-    /// Name of the class's owner for messages; unused classes have none.
-    pub fn pod_namespace(&self, pod: PodId) -> &Arc<str> {
-        &self.entry(pod).key.namespace
     }
 }

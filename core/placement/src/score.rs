@@ -128,7 +128,9 @@ pub(crate) fn scores(pool: &mut Pool, id: ClassId, feasible: &[NodeId]) -> Vec<i
     let facts = |node: &NodeId| &*pool.nodes[*node as usize].facts;
     let mut total: Vec<i64> = feasible
         .iter()
-        .map(|node| resource_score(&class.requests, &pool.hot[*node as usize]) + image_score(pool, class, facts(node), nodes))
+        .map(|node| {
+            resource_score(&class.requests, &pool.hot[*node as usize]) + image_score(pool, class, facts(node), nodes)
+        })
         .collect();
     let mut add = |weight: i64, scores: Vec<i64>| {
         for (total, score) in total.iter_mut().zip(scores) {

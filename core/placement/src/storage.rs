@@ -121,7 +121,8 @@ impl Storage {
     /// Counts a pod of this class on or off a node.
     pub(crate) fn count(&mut self, class: &ClassKey, node: NodeId, by: i64) {
         for claim in &class.spec.claims {
-            let users = self.users.entry(Key { namespace: class.namespace.clone(), name: claim.name.clone() }).or_default();
+            let users =
+                self.users.entry(Key { namespace: class.namespace.clone(), name: claim.name.clone() }).or_default();
             let count = users.entry(node).or_insert(0);
             *count = count.saturating_add_signed(by as i32);
             if *count == 0 {
@@ -137,7 +138,10 @@ impl Storage {
             let key = Key { namespace: class.namespace.clone(), name: claim.name.clone() };
             let Some(facts) = self.claims.get(&key) else {
                 return Err(if claim.ephemeral {
-                    format!("waiting for ephemeral volume controller to create the persistentvolumeclaim \"{}\"", claim.name)
+                    format!(
+                        "waiting for ephemeral volume controller to create the persistentvolumeclaim \"{}\"",
+                        claim.name
+                    )
                 } else {
                     format!("persistentvolumeclaim \"{}\" not found", claim.name)
                 });
@@ -247,7 +251,12 @@ impl Storage {
     }
 
     /// Whether the storage of a class allows a node. `pods`: claims and volumes that the node's pods use come from there.
-    pub(crate) fn verdict(&self, needs: &Needs<'_>, node: &NodeFacts, attached: impl FnOnce() -> HashSet<(Arc<str>, String)>) -> Verdict {
+    pub(crate) fn verdict(
+        &self,
+        needs: &Needs<'_>,
+        node: &NodeFacts,
+        attached: impl FnOnce() -> HashSet<(Arc<str>, String)>,
+    ) -> Verdict {
         if needs.exclusive_taken {
             return Verdict::new(Code::ExclusiveClaim);
         }
@@ -283,7 +292,8 @@ impl Storage {
         attached: impl FnOnce() -> HashSet<(Arc<str>, String)>,
     ) -> bool {
         let Some(limits) = self.limits.get(&node.name).filter(|_| !needs.attach.is_empty()) else { return false };
-        let limited = |driver: &Arc<str>| limits.limits.iter().find(|(name, _)| name == driver).and_then(|(_, count)| *count);
+        let limited =
+            |driver: &Arc<str>| limits.limits.iter().find(|(name, _)| name == driver).and_then(|(_, count)| *count);
         if !needs.attach.iter().any(|(driver, _)| limited(driver).is_some()) {
             return false;
         }
@@ -364,7 +374,7 @@ impl Pool {
         }
     }
     /// Whether all claims of a pod are bound on both sides.
-    pub fn claims_bound(&self, namespace: &Arc<str>, claims: &[model::scheduling::Claim]) -> bool {
+    pub(crate) fn claims_bound(&self, namespace: &Arc<str>, claims: &[model::scheduling::Claim]) -> bool {
         claims.iter().all(|claim| {
             let key = Key { namespace: namespace.clone(), name: claim.name.clone() };
             self.storage.claims.get(&key).is_some_and(ClaimFacts::is_bound)

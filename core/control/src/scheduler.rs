@@ -1,0 +1,505 @@
+//! The pod scheduler as a step: facts come in, orders go out. Placement decides; this remembers what is under way.
+//!
+//! A decision is assumed at once (the next one counts it), carried out later, and taken back when the API refuses it. Facts
+//! correct every assumption: the API is the truth.
+
+use model::effect::{Change, MetaPatch, Propagation, Receipt, Record, Status, Target};
+use model::map::HashMap;
+use model::scheduling::{BudgetFacts, NodeFacts, PodFacts, SpreadOwner};
+use model::{Condition, Effect, Event, Key, Kind, LabelSelector, Object, Pod, Timestamp, Truth};
+use placement::{ClaimPlan, Decision, Hint, NodeId, PodId, Pool, Queue, StorageChange};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The name by which pods ask for this scheduler.
+pub const NAME: &str = "default-scheduler";
+/// How long a pod's claims may take to be bound before another node is looked for.
+const CLAIMS_TIMEOUT_MS: i64 = 600_000;
+/// A refused order's pod is tried again after this, doubled at each refusal up to the last.
+const RETRY_MS: (i64, i64) = (1_000, 10_000);
+/// Text of a note, as the Events API bounds it.
+const NOTE_LIMIT: usize = 1024;
+
+/// Effects that are carried out one after the other; the first that fails ends the order. Its number comes back in a receipt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Order {
+    /// Number.
+    pub id: u64,
+    /// Effects in order.
+    pub effects: Vec<Effect>,
+}
+
+/// What an order was for.
+enum Purpose {
+    /// Binds this pod.
+    Bind(Key),
+    /// Nothing hangs on it but the facts that will come.
+    Tell,
+}
+
+/// A pod whose node is chosen and whose claims are being bound.
+struct Claiming {
+    node: NodeId,
+    plan: ClaimPlan,
+    until: Timestamp,
+}
+
+/// What a pending pod's status says, as far as this scheduler has written or seen it.
+#[derive(Clone, Default, PartialEq)]
+struct Told {
+    message: String,
+    nominated: Arc<str>,
+}
+
+/// The scheduler's state.
+#[derive(Default)]
+pub struct Scheduler {
+    pool: Pool,
+    queue: Queue,
+    told: HashMap<Key, Told>,
+    claiming: BTreeMap<PodId, Claiming>,
+    purposes: BTreeMap<u64, Purpose>,
+    retries: BTreeMap<(Timestamp, PodId), ()>,
+    refusals: HashMap<PodId, u32>,
+    next_order: u64,
+}
+
+impl Scheduler {
+    /// A scheduler that knows nothing yet.
+    pub fn new() -> Self {
+        Scheduler { pool: Pool::new(), ..Scheduler::default() }
+    }
+    /// The pool that it decides on.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+    /// Pods that wait.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// A fact about the world. Kinds that do not bear on placement are ignored; claims, volumes, storage classes and CSI nodes
+    /// come through [`Scheduler::storage`], because more of them is read than their projections hold.
+    pub fn observe(&mut self, event: &Event) {
+        match event {
+            Event::Applied(Object::Pod(pod)) => self.pod(pod),
+            Event::Applied(Object::Node(node)) => {
+                let facts = NodeFacts {
+                    name: node.meta.key.name.clone(),
+                    labels: node.meta.labels.clone(),
+                    taints: node.taints.clone(),
+                    unschedulable: node.unschedulable,
+                    scheduling: node.scheduling.clone(),
+                };
+                self.node(facts);
+            }
+            Event::Applied(Object::Namespace(namespace)) => {
+                self.pool.set_namespace(&namespace.meta.key.name, Arc::new(namespace.meta.labels.clone()));
+                self.queue.wake(&self.pool, &Hint::Labels);
+            }
+            Event::Applied(Object::PodDisruptionBudget(budget)) => self.pool.set_budget(BudgetFacts {
+                namespace: budget.meta.key.namespace.clone(),
+                name: budget.meta.key.name.clone(),
+                selector: budget.selector.clone(),
+                allowed: budget.status.allowed,
+                disrupted: budget.status.disrupted.iter().map(|(name, _)| name.clone()).collect(),
+            }),
+            Event::Applied(Object::Service(service)) if !service.selector.is_empty() => {
+                self.spread_owner(&service.meta.key, "Service", LabelSelector::from_labels(service.selector.iter()));
+            }
+            Event::Applied(Object::ReplicaSet(set)) => {
+                self.spread_owner(&set.meta.key, "ReplicaSet", set.selector.clone())
+            }
+            Event::Applied(Object::StatefulSet(set)) => {
+                self.spread_owner(&set.meta.key, "StatefulSet", set.selector.clone())
+            }
+            Event::Deleted { kind, key, .. } => self.deleted(*kind, key),
+            Event::Done(receipt) => self.done(receipt),
+            Event::Applied(_) | Event::Synced(_) => {}
+        }
+    }
+
+    fn spread_owner(&mut self, key: &Key, kind: &'static str, selector: LabelSelector) {
+        let owner = SpreadOwner { namespace: key.namespace.clone(), kind, name: key.name.clone(), selector };
+        self.pool.set_spread_owner(owner);
+    }
+
+    /// A Service, ReplicaSet, StatefulSet or ReplicationController, for callers that hold no model object.
+    pub fn owner(&mut self, owner: SpreadOwner) {
+        self.pool.set_spread_owner(owner);
+    }
+
+    /// A disruption budget, for callers that hold no model object.
+    pub fn budget(&mut self, budget: BudgetFacts) {
+        self.pool.set_budget(budget);
+    }
+
+    /// A node is now as given.
+    pub fn node(&mut self, facts: NodeFacts) {
+        let name = facts.name.clone();
+        if self.pool.set_node(Arc::new(facts))
+            && let Some(id) = self.pool.node_id(&name)
+        {
+            self.queue.wake(&self.pool, &Hint::Node(id));
+        }
+    }
+
+    fn deleted(&mut self, kind: Kind, key: &Key) {
+        match kind {
+            Kind::Pod => self.forget_pod(key),
+            Kind::Node => {
+                self.pool.remove_node(&key.name);
+                // Domains may have gone with it: a spread may be possible now.
+                self.queue.wake(&self.pool, &Hint::Labels);
+            }
+            Kind::Namespace => self.pool.remove_namespace(&key.name),
+            Kind::PodDisruptionBudget => self.pool.remove_budget(&key.namespace, &key.name),
+            Kind::Service => self.pool.remove_spread_owner(&key.namespace, "Service", &key.name),
+            Kind::ReplicaSet => self.pool.remove_spread_owner(&key.namespace, "ReplicaSet", &key.name),
+            Kind::StatefulSet => self.pool.remove_spread_owner(&key.namespace, "StatefulSet", &key.name),
+            _ => {}
+        }
+    }
+
+    /// Claims, volumes, storage classes or attach limits changed.
+    pub fn storage(&mut self, change: StorageChange) {
+        self.pool.set_storage(change);
+        self.queue.wake(&self.pool, &Hint::Storage);
+    }
+
+    fn pod(&mut self, pod: &Pod) {
+        let controller = pod.meta.controller();
+        let facts = PodFacts {
+            namespace: pod.meta.key.namespace.clone(),
+            name: pod.meta.key.name.clone(),
+            uid: pod.meta.uid.clone(),
+            labels: Arc::new(pod.meta.labels.clone()),
+            spec: pod.spec.scheduling.clone(),
+            owner: controller.map(|owner| (owner.kind.clone(), owner.name.clone())),
+            node: pod.spec.node_name.clone(),
+            nominated: pod.status.nominated_node.clone(),
+            terminating: pod.meta.is_deleting(),
+            started: pod.status.started,
+            created: pod.meta.created,
+        };
+        let ours = pod.spec.scheduler_name.is_empty() || &*pod.spec.scheduler_name == NAME;
+        let scheduled = model::condition::find(&pod.status.conditions, "PodScheduled");
+        let message = scheduled.filter(|c| c.status == Truth::False).map(|c| c.message.to_string());
+        self.pod_facts(&facts, pod.status.phase.is_terminal(), ours, message);
+    }
+
+    /// A pod is now as given: ended or not, asking for this scheduler or not, with what its `PodScheduled` condition says.
+    pub fn pod_facts(&mut self, facts: &PodFacts, ended: bool, ours: bool, message: Option<String>) {
+        let key = Key { namespace: facts.namespace.clone(), name: facts.name.clone() };
+        if ended || (facts.node.is_empty() && (!ours || facts.terminating)) {
+            self.forget_pod(&key);
+            return;
+        }
+        let known = self.pool.pod_id(&key.namespace, &key.name);
+        let before = known.map(|id| (self.pool.pod_uid(id).clone(), self.pool.pod_node(id)));
+        if let Some((id, (uid, _))) = known.zip(before.as_ref())
+            && *uid != facts.uid
+        {
+            self.drop_pod(id, &key);
+        }
+        let (id, renewed) = self.pool.set_pod(facts);
+        let under_way = facts.node.is_empty() && self.pool.pod_node(id).is_some();
+        if renewed && !under_way {
+            // Numbers are used again: what was noted of this one is not about this pod.
+            known.into_iter().for_each(|known| self.let_go(known));
+            self.let_go(id);
+        }
+        if !facts.node.is_empty() {
+            self.let_go(id);
+            self.told.remove(&key);
+            let was_here = before.is_some_and(|(uid, node)| uid == facts.uid && node == self.pool.pod_node(id));
+            if let Some(node) = self.pool.pod_node(id) {
+                let hint = if was_here { Hint::PodLeft(node) } else { Hint::PodCame };
+                if !was_here || facts.terminating {
+                    self.queue.wake(&self.pool, &hint);
+                }
+            }
+            return;
+        }
+        let told = self.told.entry(key).or_default();
+        told.nominated = facts.nominated.clone();
+        if let Some(message) = message {
+            told.message = message;
+        }
+        if !under_way && (renewed || !self.queue.contains(id)) && !self.retries.keys().any(|(_, pod)| *pod == id) {
+            self.queue.push(id, facts.spec.priority);
+        }
+    }
+
+    fn forget_pod(&mut self, key: &Key) {
+        self.told.remove(key);
+        if let Some(id) = self.pool.pod_id(&key.namespace, &key.name) {
+            self.drop_pod(id, key);
+        }
+    }
+
+    fn drop_pod(&mut self, id: PodId, key: &Key) {
+        self.let_go(id);
+        if let Some(node) = self.pool.remove_pod(&key.namespace, &key.name) {
+            self.queue.wake(&self.pool, &Hint::PodLeft(node));
+        }
+    }
+
+    /// Nothing more is to be done for a pod by this number.
+    fn let_go(&mut self, id: PodId) {
+        self.queue.remove(id);
+        self.refusals.remove(&id);
+        self.retries.retain(|(_, pod), ()| *pod != id);
+        if let Some(claiming) = self.claiming.remove(&id) {
+            self.pool.release_volumes(&claiming.plan);
+        }
+    }
+
+    fn done(&mut self, receipt: &Receipt) {
+        let Some(purpose) = self.purposes.remove(&receipt.order) else { return };
+        let (Purpose::Bind(key), Err(refusal)) = (purpose, &receipt.outcome) else { return };
+        let Some(id) = self.pool.pod_id(&key.namespace, &key.name) else { return };
+        if refusal.is_not_found() {
+            // The pod is gone; its deletion is on the way.
+            return;
+        }
+        self.pool.forget(id);
+        let tries = self.refusals.entry(id).or_insert(0);
+        *tries += 1;
+        let wait = (RETRY_MS.0 << (*tries - 1).min(4)).min(RETRY_MS.1);
+        // The receipt carries no time: the wait counts from the next step.
+        self.retries.insert((Timestamp(-wait), id), ());
+    }
+
+    /// Decides on at most `limit` pods that wait, and gives the orders.
+    pub fn step(&mut self, now: Timestamp, limit: usize) -> Vec<Order> {
+        self.wake_retries(now);
+        let mut orders = Vec::new();
+        self.settle_claims(now, &mut orders);
+        for _ in 0..limit {
+            let Some(id) = self.queue.pop() else { break };
+            self.decide(id, now, &mut orders);
+        }
+        orders
+    }
+
+    /// When to step again even if nothing happens.
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        let retry = self.retries.keys().next().map(|(at, _)| *at);
+        let claims = self.claiming.values().map(|claiming| claiming.until).min();
+        retry.into_iter().chain(claims).min()
+    }
+
+    fn wake_retries(&mut self, now: Timestamp) {
+        let fresh: Vec<(Timestamp, PodId)> = self.retries.keys().take_while(|(at, _)| at.0 < 0).copied().collect();
+        for (wait, pod) in fresh {
+            self.retries.remove(&(wait, pod));
+            self.retries.insert((now.plus_ms(-wait.0), pod), ());
+        }
+        while let Some(((at, pod), ())) = self.retries.first_key_value() {
+            if *at > now {
+                return;
+            }
+            let (at, pod) = (*at, *pod);
+            self.retries.remove(&(at, pod));
+            self.queue.push(pod, self.pool.pod_priority(pod));
+        }
+    }
+
+    fn order(&mut self, purpose: Purpose, effects: Vec<Effect>) -> Order {
+        self.next_order += 1;
+        self.purposes.insert(self.next_order, purpose);
+        Order { id: self.next_order, effects }
+    }
+
+    fn target(&self, id: PodId) -> Target {
+        Target { kind: Kind::Pod, key: self.pool.pod_key(id).clone(), uid: self.pool.pod_uid(id).clone(), revision: 0 }
+    }
+
+    fn decide(&mut self, id: PodId, now: Timestamp, orders: &mut Vec<Order>) {
+        if self.pool.is_gated(id) {
+            self.queue.postpone_gated(id);
+            let text = "Scheduling is blocked due to non-empty scheduling gates";
+            self.tell(id, "SchedulingGated", text.to_owned(), None, now, orders);
+            return;
+        }
+        match self.pool.decide(id) {
+            Decision::Place(placement) => {
+                self.queue.remove(id);
+                self.pool.assume(id, placement.node);
+                self.queue.wake(&self.pool, &Hint::PodCame);
+                if placement.claims.is_empty() {
+                    let order = self.bind(id, placement.node, now);
+                    orders.push(order);
+                } else {
+                    self.bind_claims(id, placement.node, placement.claims, now, orders);
+                }
+            }
+            Decision::Refuse(diagnosis) => {
+                self.queue.refuse(id, &diagnosis);
+                let message = diagnosis.message();
+                match self.pool.preempt(id, &diagnosis) {
+                    Ok(preemption) => {
+                        let node = self.pool.node_name(preemption.node).clone();
+                        self.preempt(id, &preemption, now, orders);
+                        self.tell(id, "Unschedulable", message, Some(node), now, orders);
+                    }
+                    Err(why) => {
+                        let waits = why.starts_with("not eligible due to a terminating");
+                        let nominated = if waits || self.pool.never_preempts(id) { None } else { Some("".into()) };
+                        if nominated.is_some() {
+                            self.pool.set_nominated(id, None);
+                        }
+                        self.tell(id, "Unschedulable", format!("{message} preemption: {why}"), nominated, now, orders);
+                    }
+                }
+            }
+        }
+    }
+
+    fn bind(&mut self, id: PodId, node: NodeId, now: Timestamp) -> Order {
+        let (pod, node) = (self.target(id), self.pool.node_name(node).clone());
+        let note = Record {
+            about: pod.clone(),
+            warning: false,
+            reason: "Scheduled".into(),
+            message: format!("Successfully assigned {} to {node}", pod.key).into(),
+            source: NAME,
+            at: now,
+        };
+        let key = pod.key.clone();
+        self.order(Purpose::Bind(key), vec![Effect::Bind { pod, node }, Effect::Record(note)])
+    }
+
+    /// Writes volumes and claims so that the volume controller (or a provisioner) binds them; the pod is bound when they are.
+    fn bind_claims(&mut self, id: PodId, node: NodeId, plan: ClaimPlan, now: Timestamp, orders: &mut Vec<Order>) {
+        let name = self.pool.node_name(node).clone();
+        let mut effects = Vec::new();
+        for (claim, volume) in &plan.bind {
+            let uid = self.pool.claim(claim).map(|facts| facts.uid.clone()).unwrap_or_default();
+            let key = Key { namespace: "".into(), name: volume.clone() };
+            let target = Target { kind: Kind::PersistentVolume, key, uid: "".into(), revision: 0 };
+            effects.push(Effect::Update(target, Change::VolumeClaim(Some((claim.clone(), uid)))));
+        }
+        for claim in &plan.provision {
+            let uid = self.pool.claim(claim).map(|facts| facts.uid.clone()).unwrap_or_default();
+            let target = Target { kind: Kind::PersistentVolumeClaim, key: claim.clone(), uid, revision: 0 };
+            let annotation = ("volume.kubernetes.io/selected-node".into(), Some(name.clone()));
+            effects
+                .push(Effect::PatchMeta(target, MetaPatch { annotations: vec![annotation], ..MetaPatch::default() }));
+        }
+        let status = Status::PodConditions { conditions: Vec::new(), nominated_node: Some(name) };
+        effects.push(Effect::PatchStatus(self.target(id), status));
+        self.pool.promise_volumes(&plan);
+        self.claiming.insert(id, Claiming { node, plan, until: now.plus_ms(CLAIMS_TIMEOUT_MS) });
+        let order = self.order(Purpose::Tell, effects);
+        orders.push(order);
+    }
+
+    fn settle_claims(&mut self, now: Timestamp, orders: &mut Vec<Order>) {
+        let waiting: Vec<PodId> = self.claiming.keys().copied().collect();
+        for id in waiting {
+            if self.pool.claims_ready(id) {
+                if let Some(claiming) = self.claiming.remove(&id) {
+                    let order = self.bind(id, claiming.node, now);
+                    orders.push(order);
+                }
+            } else if self.claiming[&id].until <= now {
+                self.let_go(id);
+                self.pool.forget(id);
+                self.queue.push(id, self.pool.pod_priority(id));
+            }
+        }
+    }
+
+    fn preempt(&mut self, id: PodId, preemption: &placement::Preemption, now: Timestamp, orders: &mut Vec<Order>) {
+        let node = self.pool.node_name(preemption.node).clone();
+        for victim in &preemption.victims {
+            if victim.terminating {
+                continue;
+            }
+            let target = self.target(victim.pod);
+            let condition = Condition {
+                kind: "DisruptionTarget".into(),
+                status: Truth::True,
+                reason: "PreemptionByScheduler".into(),
+                message: format!("{NAME}: preempting to accommodate a higher priority pod").into(),
+                last_transition: now,
+                last_update: now,
+            };
+            let note = Record {
+                about: target.clone(),
+                warning: false,
+                reason: "Preempted".into(),
+                message: format!("Preempted by pod {} on node {node}", self.pool.pod_uid(id)).into(),
+                source: NAME,
+                at: now,
+            };
+            let status = Status::PodConditions { conditions: vec![condition], nominated_node: None };
+            let effects = vec![
+                Effect::PatchStatus(target.clone(), status),
+                Effect::Delete { target, grace_s: None, propagation: Propagation::Default },
+                Effect::Record(note),
+            ];
+            self.pool.set_terminating(victim.pod);
+            let order = self.order(Purpose::Tell, effects);
+            orders.push(order);
+        }
+        for displaced in &preemption.displaced {
+            self.pool.set_nominated(*displaced, None);
+            let key = self.pool.pod_key(*displaced).clone();
+            self.told.entry(key).or_default().nominated = "".into();
+            let status = Status::PodConditions { conditions: Vec::new(), nominated_node: Some("".into()) };
+            let order = self.order(Purpose::Tell, vec![Effect::PatchStatus(self.target(*displaced), status)]);
+            orders.push(order);
+            self.queue.push(*displaced, self.pool.pod_priority(*displaced));
+        }
+        self.pool.set_nominated(id, Some(preemption.node));
+    }
+
+    /// Writes a pending pod's condition and event, unless its status says the same already.
+    fn tell(
+        &mut self,
+        id: PodId,
+        reason: &str,
+        message: String,
+        nominated: Option<Arc<str>>,
+        now: Timestamp,
+        orders: &mut Vec<Order>,
+    ) {
+        let target = self.target(id);
+        let told = self.told.entry(target.key.clone()).or_default();
+        let nominated = nominated.filter(|node| *node != told.nominated);
+        if told.message == message && nominated.is_none() {
+            return;
+        }
+        if let Some(node) = &nominated {
+            told.nominated = node.clone();
+        }
+        told.message.clone_from(&message);
+        let condition = Condition {
+            kind: "PodScheduled".into(),
+            status: Truth::False,
+            reason: reason.into(),
+            message: message.as_str().into(),
+            last_transition: now,
+            last_update: now,
+        };
+        let status = Status::PodConditions { conditions: vec![condition], nominated_node: nominated };
+        let mut effects = vec![Effect::PatchStatus(target.clone(), status)];
+        if reason == "Unschedulable" {
+            let short: String = message.chars().take(NOTE_LIMIT).collect();
+            let note = Record {
+                about: target,
+                warning: true,
+                reason: "FailedScheduling".into(),
+                message: short.into(),
+                source: NAME,
+                at: now,
+            };
+            effects.push(Effect::Record(note));
+        }
+        let order = self.order(Purpose::Tell, effects);
+        orders.push(order);
+    }
+}
