@@ -1,10 +1,12 @@
 //! Route tables, matching, balancing, retries: what happens to a request, decided without touching it.
 //!
 //! The proxy's half works on compiled nouns of `model::mesh`: [`directory`] joins what the control plane tells, [`table`] finds the rule, [`rewrite`] and [`cors`] say what its filters
-//! do, [`balance`] chooses backend and endpoint, [`retry`] whether to try again.
+//! do, [`balance`] chooses backend and endpoint, [`retry`] whether to try again. The control plane's half,
+//! [`compile`], makes those nouns from the objects that people write, and the status that they read.
 #![warn(missing_docs)]
 
 pub mod balance;
+pub mod compile;
 pub mod cors;
 pub mod directory;
 pub mod pattern;
@@ -14,6 +16,7 @@ pub mod rewrite;
 pub mod table;
 
 pub use balance::{Policy, Pool};
+pub use compile::{Compiler, Output, Settings};
 pub use directory::{Directory, GatewayEntry, ListenerEntry, PortEntry, ServiceEntry};
 pub use request::{Headers, RequestView};
 pub use table::{Hit, RouteTable};
