@@ -1,0 +1,425 @@
+//! From the objects that people write to what proxies are told, and to the status that people read.
+//!
+//! [`Compiler`] keeps the objects, and for each object that changes works out which *units* it touches: a workload, a service, a slice,
+//! a policy, a route, the gateways. [`Compiler::take`] compiles those and nothing else, and returns the resources and statuses that
+//! came out differently than before. Compiling everything anew gives the same (a property test holds it to that).
+//!
+//! What refers to what: a pod changes its workload and the slices that hold it; a service, the routes that hang on it or lead to it; a
+//! policy, the workloads that its selector takes or took; a gateway, a class, a certificate, a node's address, all gateways (there are
+//! few, and they share host ports) and the routes on those that changed; a grant, the routes and gateways that refer across namespaces.
+
+mod gateway;
+mod index;
+mod policy;
+mod route;
+pub mod status;
+mod workload;
+
+#[cfg(test)]
+mod tests;
+
+use index::Index;
+use model::map::HashMap;
+use model::mesh::api::{self, Object, ObjectKind};
+use model::mesh::{Resource, ResourceKind, RouteKind};
+use model::{Key, Labels};
+use status::{ClassStatus, GatewayStatus, RouteStatus};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What compiling needs to know beyond objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `cluster.local`.
+    pub cluster_domain: Arc<str>,
+    /// Policies of these namespaces hold for the whole mesh.
+    pub root_namespaces: Vec<Arc<str>>,
+    /// Gateway classes with this `controllerName` are ours.
+    pub controller_name: Arc<str>,
+    /// Ports that a gateway cannot have: the platform's own.
+    pub reserved_ports: Vec<u16>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            cluster_domain: "cluster.local".into(),
+            root_namespaces: vec!["diolkos-system".into(), "istio-system".into()],
+            controller_name: "diolkos.io/gateway-controller".into(),
+            reserved_ports: vec![6443, 7070, 10250, 15008, 15012, 15020],
+        }
+    }
+}
+
+/// What came out differently.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Output {
+    /// Resources by kind and name; none: it is gone.
+    pub resources: BTreeMap<(ResourceKind, String), Option<Resource>>,
+    /// Statuses of our own classes.
+    pub classes: BTreeMap<Key, ClassStatus>,
+    /// Statuses of gateways of our classes.
+    pub gateways: BTreeMap<Key, GatewayStatus>,
+    /// Statuses of routes; one without parents means that no parent of it is ours (any more).
+    pub routes: BTreeMap<(RouteKind, Key), RouteStatus>,
+}
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub struct Compiler {
+    settings: Settings,
+    objects: Objects,
+    index: Index,
+    dirty: BTreeSet<Unit>,
+    told: BTreeMap<(ResourceKind, String), Resource>,
+    class_statuses: BTreeMap<Key, ClassStatus>,
+    gateway_statuses: BTreeMap<Key, GatewayStatus>,
+    route_statuses: BTreeMap<RouteId, RouteStatus>,
+    listeners: BTreeMap<Key, Vec<gateway::ListenerState>>,
+    /// How many routes hang on each listener.
+    attached: BTreeMap<Place, BTreeSet<RouteId>>,
+}
+
+/// Kind and key of a route.
+type RouteId = (RouteKind, Key);
+/// A gateway's listener.
+type Place = (Key, Arc<str>);
+
+/// The objects, by kind.
+#[derive(Debug, Default)]
+struct Objects {
+    namespaces: BTreeMap<Key, api::Namespace>,
+    nodes: BTreeMap<Key, api::Node>,
+    pods: HashMap<Key, api::Pod>,
+    entries: BTreeMap<Key, api::WorkloadEntry>,
+    services: HashMap<Key, api::Service>,
+    slices: HashMap<Key, api::EndpointSlice>,
+    secrets: BTreeMap<Key, api::TlsSecret>,
+    classes: BTreeMap<Key, api::GatewayClass>,
+    gateways: BTreeMap<Key, api::Gateway>,
+    routes: BTreeMap<RouteId, api::Route>,
+    grants: BTreeMap<Key, api::ReferenceGrant>,
+    policies: BTreeMap<Key, api::AuthorizationPolicy>,
+    peers: BTreeMap<Key, api::PeerAuthentication>,
+}
+
+/// Something that is compiled by itself. The order is that of compiling: routes look at listeners, gateways' statuses at routes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Unit {
+    Policy(Key),
+    Peer(Key),
+    Pod(Key),
+    Entry(Key),
+    Service(Key),
+    Slice(Key),
+    Class(Key),
+    Listeners,
+    Route(RouteKind, Key),
+    GatewayStatus(Key),
+}
+
+impl Compiler {
+    /// An empty compiler.
+    pub fn new(settings: Settings) -> Self {
+        Compiler { settings, ..Default::default() }
+    }
+
+    /// An object came or changed.
+    pub fn set(&mut self, object: Object) {
+        let objects = &mut self.objects;
+        match object {
+            Object::Namespace(it) => {
+                let key = it.key.clone();
+                let labels = it.labels.clone();
+                let old = objects.namespaces.insert(key.clone(), it);
+                if old.is_none_or(|old| old.labels != labels) {
+                    self.touch_namespace(&key.name);
+                }
+            }
+            Object::Node(it) => self.set_node(it),
+            Object::Pod(it) => {
+                let key = it.key.clone();
+                self.index.pod(&key, objects.pods.get(&key), Some(&it));
+                objects.pods.insert(key.clone(), it);
+                self.touch_pod(&key);
+            }
+            Object::WorkloadEntry(it) => {
+                self.dirty.insert(Unit::Entry(it.key.clone()));
+                objects.entries.insert(it.key.clone(), it);
+            }
+            Object::Service(it) => {
+                let key = it.key.clone();
+                let old = objects.services.insert(key.clone(), it);
+                self.touch_service(&key, old.as_ref());
+            }
+            Object::EndpointSlice(it) => {
+                let key = it.key.clone();
+                self.index.slice(&key, objects.slices.get(&key), Some(&it));
+                objects.slices.insert(key.clone(), it);
+                self.dirty.insert(Unit::Slice(key));
+            }
+            Object::TlsSecret(it) => {
+                objects.secrets.insert(it.key.clone(), it);
+                self.dirty.insert(Unit::Listeners);
+            }
+            Object::GatewayClass(it) => {
+                self.dirty.insert(Unit::Class(it.meta.key.clone()));
+                self.dirty.insert(Unit::Listeners);
+                objects.classes.insert(it.meta.key.clone(), it);
+            }
+            Object::Gateway(it) => {
+                let key = it.meta.key.clone();
+                objects.gateways.insert(key.clone(), it);
+                self.touch_gateway(&key);
+            }
+            Object::Route(it) => {
+                let id = (it.kind, it.meta.key.clone());
+                self.index.route(&id, objects.routes.get(&id), Some(&it));
+                objects.routes.insert(id.clone(), it);
+                self.dirty.insert(Unit::Route(id.0, id.1));
+            }
+            Object::ReferenceGrant(it) => {
+                objects.grants.insert(it.key.clone(), it);
+                self.touch_references();
+            }
+            Object::AuthorizationPolicy(it) => {
+                let key = it.meta.key.clone();
+                let old = objects.policies.insert(key.clone(), it);
+                self.touch_policy(&key, old.as_ref());
+            }
+            Object::PeerAuthentication(it) => {
+                let key = it.meta.key.clone();
+                let old = objects.peers.insert(key.clone(), it);
+                self.touch_peer(&key, old.as_ref());
+            }
+        }
+    }
+
+    /// An object is gone.
+    pub fn remove(&mut self, kind: ObjectKind, key: &Key) {
+        let objects = &mut self.objects;
+        match kind {
+            ObjectKind::Namespace => {
+                objects.namespaces.remove(key);
+                self.touch_namespace(&key.name);
+            }
+            ObjectKind::Node => {
+                objects.nodes.remove(key);
+                self.touch_node(&key.name);
+                self.dirty.insert(Unit::Listeners);
+            }
+            ObjectKind::Pod => {
+                let old = objects.pods.remove(key);
+                self.index.pod(key, old.as_ref(), None);
+                self.touch_pod(key);
+            }
+            ObjectKind::WorkloadEntry => {
+                objects.entries.remove(key);
+                self.dirty.insert(Unit::Entry(key.clone()));
+            }
+            ObjectKind::Service => {
+                let old = objects.services.remove(key);
+                self.touch_service(key, old.as_ref());
+            }
+            ObjectKind::EndpointSlice => {
+                let old = objects.slices.remove(key);
+                self.index.slice(key, old.as_ref(), None);
+                self.dirty.insert(Unit::Slice(key.clone()));
+            }
+            ObjectKind::TlsSecret => {
+                objects.secrets.remove(key);
+                self.dirty.insert(Unit::Listeners);
+            }
+            ObjectKind::GatewayClass => {
+                objects.classes.remove(key);
+                self.dirty.extend([Unit::Class(key.clone()), Unit::Listeners]);
+            }
+            ObjectKind::Gateway => {
+                objects.gateways.remove(key);
+                self.touch_gateway(key);
+            }
+            ObjectKind::Route(kind) => {
+                let id = (kind, key.clone());
+                let old = objects.routes.remove(&id);
+                self.index.route(&id, old.as_ref(), None);
+                self.dirty.insert(Unit::Route(id.0, id.1));
+            }
+            ObjectKind::ReferenceGrant => {
+                objects.grants.remove(key);
+                self.touch_references();
+            }
+            ObjectKind::AuthorizationPolicy => {
+                let old = objects.policies.remove(key);
+                self.touch_policy(key, old.as_ref());
+            }
+            ObjectKind::PeerAuthentication => {
+                let old = objects.peers.remove(key);
+                self.touch_peer(key, old.as_ref());
+            }
+        }
+    }
+
+    /// Whether there is something to compile.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Compiles what changes touched, and returns what came out differently.
+    pub fn take(&mut self) -> Output {
+        let mut output = Output::default();
+        // Compiling listeners may touch routes, and routes gateways' statuses: both come later in the order of units.
+        while let Some(unit) = self.dirty.pop_first() {
+            match unit {
+                Unit::Policy(key) => self.compile_policy(&key, &mut output),
+                Unit::Peer(key) => self.compile_peer(&key, &mut output),
+                Unit::Pod(key) => self.compile_pod(&key, &mut output),
+                Unit::Entry(key) => self.compile_entry(&key, &mut output),
+                Unit::Service(key) => self.compile_service(&key, &mut output),
+                Unit::Slice(key) => self.compile_slice(&key, &mut output),
+                Unit::Class(key) => self.compile_class(&key, &mut output),
+                Unit::Listeners => self.compile_listeners(&mut output),
+                Unit::Route(kind, key) => self.compile_route(kind, &key, &mut output),
+                Unit::GatewayStatus(key) => self.compile_gateway_status(&key, &mut output),
+            }
+        }
+        output
+    }
+
+    /// Everything that was told and not taken back, by kind and name.
+    pub fn resources(&self) -> &BTreeMap<(ResourceKind, String), Resource> {
+        &self.told
+    }
+
+    /// A pod, for who must know it (the certificate authority).
+    pub fn pod(&self, key: &Key) -> Option<&api::Pod> {
+        self.objects.pods.get(key)
+    }
+
+    /// Pods of a node.
+    pub fn pods_of_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a api::Pod> {
+        self.index.pods_by_node.get(node).into_iter().flatten().filter_map(|key| self.objects.pods.get(key))
+    }
+
+    /// A joined host's entry.
+    pub fn entry(&self, key: &Key) -> Option<&api::WorkloadEntry> {
+        self.objects.entries.get(key)
+    }
+
+    /// Gateways that are programmed: their identities are any node's.
+    pub fn gateways(&self) -> impl Iterator<Item = &Arc<model::mesh::Gateway>> {
+        self.told.values().filter_map(|resource| match resource {
+            Resource::Gateway(gateway) => Some(gateway),
+            _ => None,
+        })
+    }
+
+    fn tell(&mut self, kind: ResourceKind, name: String, resource: Option<Resource>, output: &mut Output) {
+        let id = (kind, name);
+        if self.told.get(&id) == resource.as_ref() {
+            return;
+        }
+        match &resource {
+            Some(resource) => self.told.insert(id.clone(), resource.clone()),
+            None => self.told.remove(&id),
+        };
+        output.resources.insert(id, resource);
+    }
+
+    fn set_node(&mut self, node: api::Node) {
+        let key = node.key.clone();
+        let (zone, region, addresses) = (node.zone.clone(), node.region.clone(), node.addresses.clone());
+        let old = self.objects.nodes.insert(key.clone(), node);
+        if old.as_ref().is_none_or(|old| (&old.zone, &old.region) != (&zone, &region)) {
+            self.touch_node(&key.name);
+        }
+        if old.is_none_or(|old| old.addresses != addresses) {
+            self.dirty.insert(Unit::Listeners);
+        }
+    }
+
+    fn touch_node(&mut self, name: &str) {
+        let pods = self.index.pods_by_node.get(name).into_iter().flatten();
+        self.dirty.extend(pods.cloned().map(Unit::Pod));
+    }
+
+    fn touch_pod(&mut self, key: &Key) {
+        self.dirty.insert(Unit::Pod(key.clone()));
+        let slices = self.index.slices_by_pod.get(key).into_iter().flatten();
+        self.dirty.extend(slices.cloned().map(Unit::Slice));
+    }
+
+    fn touch_service(&mut self, key: &Key, old: Option<&api::Service>) {
+        self.dirty.insert(Unit::Service(key.clone()));
+        let routes = self.index.routes_by_service.get(key).into_iter().flatten();
+        self.dirty.extend(routes.cloned().map(|(kind, key)| Unit::Route(kind, key)));
+        let selector = |service: Option<&api::Service>| service.map(|service| service.selector.clone());
+        if selector(old) != selector(self.objects.services.get(key)) && self.is_target("Service", key) {
+            self.touch_workloads(Some(&key.namespace));
+        }
+    }
+
+    fn is_target(&self, kind: &str, key: &Key) -> bool {
+        self.objects.policies.values().any(|policy| {
+            policy.targets.iter().any(|target| &*target.kind == kind && target.key(&policy.meta.key.namespace) == *key)
+        })
+    }
+
+    fn touch_gateway(&mut self, key: &Key) {
+        self.dirty.extend([Unit::Listeners, Unit::GatewayStatus(key.clone())]);
+        self.touch_routes_of(key);
+    }
+
+    fn touch_routes_of(&mut self, gateway: &Key) {
+        let routes = self.index.routes_by_gateway.get(gateway).into_iter().flatten();
+        self.dirty.extend(routes.cloned().map(|(kind, key)| Unit::Route(kind, key)));
+    }
+
+    /// The labels of a namespace decide which listeners its routes may use.
+    fn touch_namespace(&mut self, name: &str) {
+        let routes = self.objects.routes.keys().filter(|(_, key)| &*key.namespace == name);
+        self.dirty.extend(routes.cloned().map(|(kind, key)| Unit::Route(kind, key)));
+    }
+
+    fn touch_references(&mut self) {
+        self.dirty.insert(Unit::Listeners);
+        let routes = self.index.crossing_routes.iter();
+        self.dirty.extend(routes.cloned().map(|(kind, key)| Unit::Route(kind, key)));
+    }
+
+    /// Workloads of a namespace, or all, are to be compiled anew.
+    fn touch_workloads(&mut self, namespace: Option<&str>) {
+        match namespace {
+            Some(namespace) => {
+                let pods = self.index.pods_by_namespace.get(namespace).into_iter().flatten();
+                self.dirty.extend(pods.cloned().map(Unit::Pod));
+            }
+            None => self.dirty.extend(self.objects.pods.keys().cloned().map(Unit::Pod)),
+        }
+        let entries = self.objects.entries.keys().filter(|key| namespace.is_none_or(|of| of == &*key.namespace));
+        self.dirty.extend(entries.cloned().map(Unit::Entry));
+    }
+
+    fn is_root(&self, namespace: &str) -> bool {
+        self.settings.root_namespaces.iter().any(|root| &**root == namespace)
+    }
+
+    /// Whether an object of `group`, `kind` and namespace may refer to `to` (its namespace made whole).
+    fn permitted(&self, from: (&str, &str, &str), to: &api::Reference, namespace: &str) -> bool {
+        from.2 == namespace
+            || self.objects.grants.values().any(|grant| &*grant.key.namespace == namespace && grant.permits(from, to))
+    }
+
+    fn node_addresses(&self) -> Vec<IpAddr> {
+        let mut addresses: Vec<IpAddr> =
+            self.objects.nodes.values().flat_map(|node| node.addresses.iter().copied()).collect();
+        addresses.sort();
+        addresses.dedup();
+        addresses
+    }
+}
+
+/// Whether `labels` have all of `selector`.
+fn selects(selector: &Labels, labels: &Labels) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}

@@ -1,0 +1,108 @@
+//! What people read on their objects: conditions, in Gateway API's words.
+
+use model::mesh::api::ParentRef;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A condition. Its time of transition is the writer's matter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// `Accepted`, `ResolvedRefs`, ...
+    pub kind: &'static str,
+    /// `True` or `False`.
+    pub holds: bool,
+    /// One word.
+    pub reason: &'static str,
+    /// For a person; never empty.
+    pub message: String,
+}
+
+impl Condition {
+    /// It holds, for the usual reason.
+    pub fn good(kind: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
+        Condition { kind, holds: true, reason, message: message.into() }
+    }
+    /// It does not hold.
+    pub fn bad(kind: &'static str, reason: &'static str, message: impl Into<String>) -> Self {
+        Condition { kind, holds: false, reason, message: message.into() }
+    }
+}
+
+/// Status of a class of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassStatus {
+    /// `observedGeneration`.
+    pub generation: i64,
+    /// Conditions.
+    pub conditions: Vec<Condition>,
+    /// `supportedFeatures`, sorted.
+    pub features: &'static [&'static str],
+}
+
+/// Status of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayStatus {
+    /// `observedGeneration`.
+    pub generation: i64,
+    /// Conditions.
+    pub conditions: Vec<Condition>,
+    /// Addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Listeners, in the gateway's order.
+    pub listeners: Vec<ListenerStatus>,
+}
+
+/// Status of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerStatus {
+    /// Section name.
+    pub name: Arc<str>,
+    /// `supportedKinds` of the Gateway API's group.
+    pub kinds: Vec<&'static str>,
+    /// `attachedRoutes`.
+    pub attached: u32,
+    /// Conditions.
+    pub conditions: Vec<Condition>,
+}
+
+/// Status of a route, as far as it is ours to write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteStatus {
+    /// `observedGeneration`.
+    pub generation: i64,
+    /// One for each parent reference to something of ours.
+    pub parents: Vec<ParentStatus>,
+}
+
+/// What a parent says of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParentStatus {
+    /// The reference, as the route has it.
+    pub parent: ParentRef,
+    /// Conditions.
+    pub conditions: Vec<Condition>,
+}
+
+/// The features of Gateway API's own list that hold from the control plane through the proxy. A name stands here only when a
+/// test drives it through a real proxy or its whole effect is in this crate.
+pub const FEATURES: &[&str] = &[
+    "GRPCRoute",
+    "Gateway",
+    "GatewayHTTPListenerIsolation",
+    "GatewayPort8080",
+    "HTTPRoute",
+    "HTTPRouteBackendRequestHeaderModification",
+    "HTTPRouteHostRewrite",
+    "HTTPRouteMethodMatching",
+    "HTTPRouteNamedRouteRule",
+    "HTTPRouteParentRefPort",
+    "HTTPRoutePathRedirect",
+    "HTTPRoutePathRewrite",
+    "HTTPRoutePortRedirect",
+    "HTTPRouteQueryParamMatching",
+    "HTTPRouteRequestTimeout",
+    "HTTPRouteResponseHeaderModification",
+    "HTTPRouteSchemeRedirect",
+    "Mesh",
+    "ReferenceGrant",
+];
