@@ -4,4 +4,5 @@
 //! control. What they decide comes back as effects, which [`executor::Executor`] carries out without choosing.
 
 pub mod executor;
+pub mod scheduler;
 pub mod subscriber;
