@@ -26,6 +26,8 @@ pub struct CustomVersion {
     pub(crate) deprecation: Option<String>,
     pub(crate) selectable: Vec<String>,
     pub(crate) expressions: usize,
+    /// Sum of the version's JSON.
+    pub(crate) fingerprint: u64,
 }
 
 /// Where the scale subresource finds its numbers (`spec.versions[].subresources.scale`).

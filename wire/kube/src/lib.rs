@@ -4,7 +4,10 @@
 //! Nothing here reads a clock, a file or a socket: bytes and values in, bytes and values out.
 
 pub mod codec;
+pub mod convert;
 pub mod crd;
+pub mod discovery;
+pub mod openapi;
 pub mod registry;
 pub mod schema;
 pub mod status;

@@ -148,6 +148,14 @@ impl Resource {
             Form::Custom(version) => Some(version),
         }
     }
+    /// Changes when the schema does, and is the same on every machine that has the same one.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        match &self.form {
+            Form::BuiltIn(_) => tables::fingerprint(),
+            Form::Bundled(lazy) => lazy.fingerprint(),
+            Form::Custom(version) => version.fingerprint,
+        }
+    }
     /// Whether it comes from a CustomResourceDefinition of this cluster rather than with the program.
     pub fn is_dynamic(&self) -> bool {
         matches!(self.form, Form::Custom(_))
@@ -213,7 +221,7 @@ impl Registry {
             index.entry(key).or_default().insert(resource.plural.clone(), resource);
         }
         for group in &mut groups {
-            group.versions.sort_by(|a, b| version_order(&b.name).cmp(&version_order(&a.name)));
+            group.versions.sort_by_key(|version| std::cmp::Reverse(version_order(&version.name)));
             for version in &mut group.versions {
                 version.resources.sort_by(|a, b| a.plural.cmp(&b.plural));
             }
@@ -399,7 +407,7 @@ mod tests {
     fn versions_are_ordered_as_kubernetes_orders_them() {
         let mut names =
             ["v1alpha1", "v10", "foo1", "v2", "v1", "v11beta2", "v3beta1", "v12alpha1", "foo10", "v11alpha2"];
-        names.sort_by(|a, b| version_order(b).cmp(&version_order(a)));
+        names.sort_by_key(|name| std::cmp::Reverse(version_order(name)));
         assert_eq!(
             names,
             ["v10", "v2", "v1", "v11beta2", "v3beta1", "v12alpha1", "v11alpha2", "v1alpha1", "foo1", "foo10"]

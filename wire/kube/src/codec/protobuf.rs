@@ -86,7 +86,8 @@ fn lossy(bytes: &[u8]) -> String {
 enum Part<'b> {
     Varint(u64),
     Fixed64(u64),
-    Fixed32(u32),
+    /// No Kubernetes field has four fixed bytes; an unknown one is skipped.
+    Fixed32,
     Bytes(&'b [u8]),
 }
 
@@ -112,7 +113,7 @@ impl<'b> Reader<'b> {
                     usize::try_from(self.varint()?).map_err(|_| "proto: negative length found during unmarshaling")?;
                 Part::Bytes(self.take(length)?)
             }
-            5 => Part::Fixed32(u32::from_le_bytes(self.array()?)),
+            5 => self.take(4).map(|_| Part::Fixed32)?,
             // Groups went out of use before Kubernetes began.
             _ => return Err("proto: wrong wireType"),
         };

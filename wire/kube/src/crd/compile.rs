@@ -2,6 +2,7 @@
 
 use super::columns::{self, Column};
 use super::{CustomVersion, ScalePaths};
+use crate::openapi::Fnv;
 use crate::schema::rules::{Bound, Expression, Pattern, Rules, Span};
 use crate::schema::table::{FieldDef, Text};
 use crate::schema::{ListKind, Node, NodeId, NodeShape, Scalar, Table, builtin};
@@ -40,6 +41,11 @@ pub(crate) fn compile_version(head: &Value, version: &Value) -> Result<CustomVer
         deprecation: deprecation(head, version),
         selectable: selectable(version),
         expressions,
+        fingerprint: {
+            let mut sum = Fnv::new();
+            sum.add(version.to_string().as_bytes());
+            sum.0
+        },
     })
 }
 
@@ -296,7 +302,7 @@ impl Compiler {
         if depth > MAX_DEPTH {
             return self.fail(Cause::forbidden(path, format!("schemas are limited to a depth of {MAX_DEPTH}")));
         }
-        let mut list = |compiler: &mut Self, key: &str| -> Vec<Rules> {
+        let list = |compiler: &mut Self, key: &str| -> Vec<Rules> {
             let items = map.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
             items
                 .iter()

@@ -3,6 +3,7 @@
 
 use super::{CustomForm, CustomParts, Resource};
 use crate::crd::{self, CustomVersion};
+use crate::openapi::Fnv;
 use serde_json::{Map, Value};
 use std::sync::{Arc, OnceLock};
 
@@ -22,6 +23,13 @@ struct Inner {
 }
 
 impl Lazy {
+    /// Sum of the schema's text.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let mut sum = Fnv::new();
+        sum.add(self.0.lines.as_bytes());
+        sum.0
+    }
+
     /// The compiled version.
     pub(crate) fn version(&self) -> &CustomVersion {
         self.0.ready.get_or_init(|| {

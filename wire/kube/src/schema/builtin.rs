@@ -2,6 +2,7 @@
 
 use super::table::{FieldDef, Node, NodeId, NodeShape, Number, Table, Text};
 use super::{ListKind, PatchStrategy, Scalar, Schema};
+use crate::openapi::Fnv;
 use std::sync::OnceLock;
 
 const SOURCE: &str = include_str!("../../schema/kubernetes-1.37.schema");
@@ -10,6 +11,16 @@ const SOURCE: &str = include_str!("../../schema/kubernetes-1.37.schema");
 pub(crate) fn table() -> &'static Table {
     static TABLE: OnceLock<Table> = OnceLock::new();
     TABLE.get_or_init(|| read(SOURCE))
+}
+
+/// Sum of the table's text.
+pub(crate) fn fingerprint() -> u64 {
+    static SUM: OnceLock<u64> = OnceLock::new();
+    *SUM.get_or_init(|| {
+        let mut sum = Fnv::new();
+        sum.add(SOURCE.as_bytes());
+        sum.0
+    })
 }
 
 /// A built-in type by its OpenAPI name.

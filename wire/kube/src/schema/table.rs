@@ -216,6 +216,7 @@ impl Table {
         self.objects.shrink_to_fit();
     }
     /// Names of all types, sorted.
+    #[cfg(test)]
     pub(crate) fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.by_name.keys().map(AsRef::as_ref).collect();
         names.sort_unstable();

@@ -218,7 +218,7 @@ proptest! {
 #[test]
 fn nesting_is_bounded() {
     let kind = Kind::builtin("apiextensions.k8s.io", "v1", "CustomResourceDefinition").unwrap();
-    let props = super::props_schema(kind.schema);
+    let props = props_schema(kind.schema);
     let mut bytes = Vec::new();
     for _ in 0..1000 {
         bytes = message_of(|w| w.bytes(28, &bytes));
