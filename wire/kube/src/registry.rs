@@ -9,7 +9,6 @@ pub(crate) mod bundled;
 use crate::crd::{CustomResource, CustomVersion};
 use crate::schema::table::Text;
 use crate::schema::{Schema, builtin as tables};
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Verbs of a resource, in discovery's order.
@@ -194,7 +193,6 @@ pub struct Version {
 #[derive(Clone, Debug)]
 pub struct Registry {
     groups: Vec<Group>,
-    index: HashMap<(Text, Text), BTreeMap<Text, Arc<Resource>>>,
 }
 
 impl Registry {
@@ -205,7 +203,6 @@ impl Registry {
 
     fn from_resources(resources: Vec<Arc<Resource>>) -> Self {
         let mut groups: Vec<Group> = Vec::new();
-        let mut index: HashMap<(Text, Text), BTreeMap<Text, Arc<Resource>>> = HashMap::new();
         for resource in resources {
             let at = groups.iter().position(|group| group.name == resource.group).unwrap_or_else(|| {
                 groups.push(Group { name: resource.group.clone(), versions: Vec::new() });
@@ -216,9 +213,7 @@ impl Registry {
                 versions.push(Version { name: resource.version.clone(), resources: Vec::new() });
                 versions.len() - 1
             });
-            versions[at].resources.push(Arc::clone(&resource));
-            let key = (resource.group.clone(), resource.version.clone());
-            index.entry(key).or_default().insert(resource.plural.clone(), resource);
+            versions[at].resources.push(resource);
         }
         for group in &mut groups {
             group.versions.sort_by_key(|version| std::cmp::Reverse(version_order(&version.name)));
@@ -228,7 +223,7 @@ impl Registry {
         }
         // Groups of custom resources come after Kubernetes' own, alphabetically, as the aggregator sorts them.
         groups.sort_by_key(|group| (builtin::group_rank(&group.name), group.name.clone()));
-        Registry { groups, index }
+        Registry { groups }
     }
 
     /// The snapshot with a custom resource added, in place of one of the same name that was there (a bundled one included).
@@ -266,16 +261,20 @@ impl Registry {
         self.groups.iter().flat_map(|group| &group.versions).flat_map(|version| &version.resources)
     }
 
+    fn version(&self, group: &str, version: &str) -> &[Arc<Resource>] {
+        let versions = self.group(group).map(|group| &group.versions[..]).unwrap_or_default();
+        versions.iter().find(|found| found.name == version).map(|found| &found.resources[..]).unwrap_or_default()
+    }
+
     /// The resource that a path names.
     pub fn resource(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
-        let key = (Text::Owned(group.to_owned()), Text::Owned(version.to_owned()));
-        self.index.get(&key)?.get(plural)
+        let resources = self.version(group, version);
+        resources.binary_search_by(|resource| resource.plural().cmp(plural)).ok().map(|at| &resources[at])
     }
 
     /// The resource that an object's `apiVersion` and `kind` name.
     pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<Resource>> {
-        let key = (Text::Owned(group.to_owned()), Text::Owned(version.to_owned()));
-        self.index.get(&key)?.values().find(|resource| resource.kind == kind)
+        self.version(group, version).iter().find(|resource| resource.kind == kind)
     }
 
     /// The resource of a group in its preferred version.
