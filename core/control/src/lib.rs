@@ -1,1 +1,53 @@
 //! Reconcilers as pure steps and the order in which they run.
+//!
+//! [`Control::step`] takes facts in and gives orders out. Each reconciler is a function over the [`world::World`] for one key;
+//! nothing here waits, reads a clock or knows how an order is carried out.
+#![warn(missing_docs)]
+
+mod adoption;
+mod autoscaler;
+mod collector;
+mod config;
+mod control;
+mod deployment;
+mod disruption;
+mod endpoints;
+#[cfg(test)]
+mod harness;
+pub mod names;
+mod namespace;
+mod node_lifecycle;
+pub mod plan;
+mod pod_collector;
+pub mod queue;
+mod replica_set;
+mod route;
+pub mod scheduler;
+mod taint_eviction;
+pub mod world;
+
+pub use config::Config;
+pub use control::{Control, Counters, Cx, Memory, Order};
+
+use plan::Plan;
+use queue::{Controller, Item};
+
+/// One look of one reconciler at one object.
+fn reconcile(cx: &Cx, memory: &mut Memory, item: &Item) -> Plan {
+    let key = &item.key;
+    match item.controller {
+        Controller::Namespace => namespace::reconcile(cx, key),
+        Controller::ServiceAccount => namespace::reconcile_account(cx, key),
+        Controller::RootCa => namespace::reconcile_root_ca(cx, key),
+        Controller::Deployment => deployment::reconcile(cx, key),
+        Controller::ReplicaSet => replica_set::reconcile(cx, key),
+        Controller::EndpointSlice => endpoints::reconcile_slices(cx, key),
+        Controller::Endpoints => endpoints::reconcile_endpoints(cx, key),
+        Controller::Collector => collector::reconcile(cx, memory, item.kind, key),
+        Controller::NodeLifecycle => node_lifecycle::reconcile(cx, memory, key),
+        Controller::TaintEviction => taint_eviction::reconcile(cx, key),
+        Controller::PodCollector => pod_collector::reconcile(cx, key),
+        Controller::Disruption => disruption::reconcile(cx, key),
+        _ => Plan::default(),
+    }
+}

@@ -41,6 +41,8 @@ impl Target {
 pub struct NewMeta {
     /// Namespace and name.
     pub key: Key,
+    /// `generateName` that the name was made from, or empty: only told, since names are chosen by the control.
+    pub generate_name: Arc<str>,
     /// Labels.
     pub labels: Labels,
     /// Annotations.

@@ -1,1 +1,8 @@
 //! Usage windows, forecasts, horizontal demand.
+#![warn(missing_docs)]
+
+mod horizontal;
+mod window;
+
+pub use horizontal::{Demand, MetricReading, PodReading, Reading, replicas_for, stabilise, tolerance};
+pub use window::{ContainerUsage, NodeUsage, PodUsage, Sample, Window};

@@ -1,0 +1,153 @@
+//! Istio's security kinds.
+
+use super::{MeshError, annotation};
+use crate::meta::meta;
+use crate::read::{at, items, labels, path, str_at, text, texts};
+use model::mesh::api::{AuthorizationPolicy, PeerAuthentication, Reference};
+use model::mesh::{Action, Condition, MtlsMode, Operation, PolicyRule, Source};
+use serde_json::Value;
+use std::sync::Arc;
+
+pub(super) fn authorization(value: &Value) -> Result<AuthorizationPolicy, MeshError> {
+    let spec = at(value, "spec");
+    let action = match str_at(spec, "action") {
+        "" | "ALLOW" => Action::Allow,
+        "DENY" => Action::Deny,
+        "AUDIT" => Action::Audit,
+        "CUSTOM" => Action::Custom,
+        other => return Err(bad("spec.action", format!("{other:?} is no action"))),
+    };
+    let meta = meta(value);
+    let rules = items(spec, "rules").iter().map(|it| rule(it, &meta.key.namespace)).collect();
+    let target = |it: &Value| Reference {
+        group: text(it, "group"),
+        kind: text(it, "kind"),
+        namespace: text(it, "namespace"),
+        name: text(it, "name"),
+    };
+    let single = at(spec, "targetRef");
+    Ok(AuthorizationPolicy {
+        selector: labels(path(spec, &["selector", "matchLabels"])),
+        targets: items(spec, "targetRefs").iter().chain(single.is_object().then_some(single)).map(target).collect(),
+        action,
+        dry_run: annotation(value, "istio.io/dry-run") == "true",
+        rules,
+        meta,
+    })
+}
+
+fn bad(field: &str, why: impl Into<String>) -> MeshError {
+    MeshError::Field { field: field.to_owned(), why: why.into() }
+}
+
+fn rule(value: &Value, namespace: &Arc<str>) -> PolicyRule {
+    let mut out = PolicyRule::default();
+    unknown(value, &["from", "to", "when"], &mut out.when);
+    for it in items(value, "from") {
+        out.from.push(source(at(it, "source"), namespace, &mut out.when));
+    }
+    for it in items(value, "to") {
+        out.to.push(operation(at(it, "operation"), &mut out.when));
+    }
+    for it in items(value, "when") {
+        unknown(it, &["key", "values", "notValues"], &mut out.when);
+        out.when.push(Condition {
+            key: text(it, "key"),
+            values: texts(it, "values"),
+            not_values: texts(it, "notValues"),
+        });
+    }
+    out
+}
+
+/// A field that is not known here may be what narrows a rule. To leave it out could allow what it forbids, so it becomes a condition
+/// that cannot be decided: an ALLOW rule with it matches nothing, a DENY rule matches without it.
+fn unknown(value: &Value, names: &[&str], conditions: &mut Vec<Condition>) {
+    for name in value.as_object().into_iter().flatten().map(|(name, _)| name.as_str()) {
+        if !names.contains(&name) {
+            let key = format!("unsupported.{name}").into();
+            conditions.push(Condition { key, values: vec!["*".into()], not_values: Vec::new() });
+        }
+    }
+}
+
+fn source(value: &Value, namespace: &Arc<str>, conditions: &mut Vec<Condition>) -> Source {
+    unknown(
+        value,
+        &[
+            "principals",
+            "notPrincipals",
+            "requestPrincipals",
+            "notRequestPrincipals",
+            "namespaces",
+            "notNamespaces",
+            "serviceAccounts",
+            "notServiceAccounts",
+            "ipBlocks",
+            "notIpBlocks",
+            "remoteIpBlocks",
+            "notRemoteIpBlocks",
+        ],
+        conditions,
+    );
+    let accounts = |name: &str| -> Vec<Arc<str>> {
+        let whole = |it: Arc<str>| if it.contains('/') { it } else { format!("{namespace}/{it}").into() };
+        texts(value, name).into_iter().map(whole).collect()
+    };
+    Source {
+        principals: texts(value, "principals"),
+        not_principals: texts(value, "notPrincipals"),
+        request_principals: texts(value, "requestPrincipals"),
+        not_request_principals: texts(value, "notRequestPrincipals"),
+        namespaces: texts(value, "namespaces"),
+        not_namespaces: texts(value, "notNamespaces"),
+        service_accounts: accounts("serviceAccounts"),
+        not_service_accounts: accounts("notServiceAccounts"),
+        ip_blocks: texts(value, "ipBlocks"),
+        not_ip_blocks: texts(value, "notIpBlocks"),
+        remote_ip_blocks: texts(value, "remoteIpBlocks"),
+        not_remote_ip_blocks: texts(value, "notRemoteIpBlocks"),
+    }
+}
+
+fn operation(value: &Value, conditions: &mut Vec<Condition>) -> Operation {
+    let names = ["hosts", "notHosts", "ports", "notPorts", "methods", "notMethods", "paths", "notPaths"];
+    unknown(value, &names, conditions);
+    Operation {
+        hosts: texts(value, "hosts"),
+        not_hosts: texts(value, "notHosts"),
+        ports: texts(value, "ports"),
+        not_ports: texts(value, "notPorts"),
+        methods: texts(value, "methods"),
+        not_methods: texts(value, "notMethods"),
+        paths: texts(value, "paths"),
+        not_paths: texts(value, "notPaths"),
+    }
+}
+
+pub(super) fn peer(value: &Value) -> Result<PeerAuthentication, MeshError> {
+    let spec = at(value, "spec");
+    let mut ports = Vec::new();
+    for (port, it) in at(spec, "portLevelMtls").as_object().into_iter().flatten() {
+        let field = format!("spec.portLevelMtls.{port}");
+        let number = port.parse().map_err(|_| bad(&field, "no port number"))?;
+        ports.push((number, mode(it, &field)?));
+    }
+    ports.sort_unstable();
+    Ok(PeerAuthentication {
+        meta: meta(value),
+        selector: labels(path(spec, &["selector", "matchLabels"])),
+        mode: mode(at(spec, "mtls"), "spec.mtls")?,
+        ports,
+    })
+}
+
+fn mode(value: &Value, field: &str) -> Result<MtlsMode, MeshError> {
+    match str_at(value, "mode") {
+        "" | "UNSET" => Ok(MtlsMode::Unset),
+        "DISABLE" => Ok(MtlsMode::Disable),
+        "PERMISSIVE" => Ok(MtlsMode::Permissive),
+        "STRICT" => Ok(MtlsMode::Strict),
+        other => Err(bad(&format!("{field}.mode"), format!("{other:?} is no mode"))),
+    }
+}

@@ -1,0 +1,132 @@
+//! Statuses written back: the whole new `status`, or nothing when it says already what it should.
+//!
+//! Engines are above this floor, so what they decided comes as plain parts, which the shell takes out of their types.
+
+use super::gateway_api::conditions;
+use crate::read::{at, items, str_at};
+use model::mesh::api::ParentRef;
+use serde_json::{Value, json};
+use std::net::IpAddr;
+
+/// Type, whether it holds, reason, message.
+pub type ConditionParts<'a> = (&'a str, bool, &'a str, &'a str);
+
+/// A listener's status: name, kinds, attached routes, conditions.
+pub type ListenerParts<'a> = (&'a str, &'a [&'a str], u32, Vec<ConditionParts<'a>>);
+
+/// What is common to a status: who writes it, for which generation, and when (RFC 3339).
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp<'a> {
+    /// `observedGeneration`.
+    pub generation: i64,
+    /// For conditions that change.
+    pub now: &'a str,
+}
+
+/// Conditions in the order given; one that says the same as before keeps its time; ones of other types stay.
+fn render(old: &[Value], new: &[ConditionParts<'_>], stamp: Stamp<'_>) -> Vec<Value> {
+    let mut out: Vec<Value> = new
+        .iter()
+        .map(|(kind, holds, reason, message)| {
+            let status = if *holds { "True" } else { "False" };
+            let before = old.iter().find(|it| str_at(it, "type") == *kind && str_at(it, "status") == status);
+            let since = before.map(|it| str_at(it, "lastTransitionTime")).filter(|time| !time.is_empty());
+            json!({
+                "type": kind,
+                "status": status,
+                "reason": reason,
+                "message": message,
+                "observedGeneration": stamp.generation,
+                "lastTransitionTime": since.unwrap_or(stamp.now),
+            })
+        })
+        .collect();
+    let others = old.iter().filter(|it| new.iter().all(|(kind, ..)| str_at(it, "type") != *kind));
+    out.extend(others.cloned());
+    out
+}
+
+fn changed(object: &Value, status: Value) -> Option<Value> {
+    (at(object, "status") != &status).then_some(status)
+}
+
+/// Status of a GatewayClass.
+pub fn class_status(object: &Value, stamp: Stamp<'_>, new: &[ConditionParts<'_>], features: &[&str]) -> Option<Value> {
+    let features: Vec<Value> = features.iter().map(|name| json!({ "name": name })).collect();
+    let conditions = render(conditions(object, &["status"]), new, stamp);
+    changed(object, json!({ "conditions": conditions, "supportedFeatures": features }))
+}
+
+/// Status of a Gateway.
+pub fn gateway_status(
+    object: &Value,
+    stamp: Stamp<'_>,
+    new: &[ConditionParts<'_>],
+    addresses: &[IpAddr],
+    listeners: &[ListenerParts<'_>],
+) -> Option<Value> {
+    let group = "gateway.networking.k8s.io";
+    let old = items(at(object, "status"), "listeners");
+    let listeners: Vec<Value> = listeners
+        .iter()
+        .map(|(name, kinds, attached, new)| {
+            let before = old.iter().find(|it| str_at(it, "name") == *name);
+            let before = before.map_or(&[][..], |it| items(it, "conditions"));
+            let kinds: Vec<Value> = kinds.iter().map(|kind| json!({ "group": group, "kind": kind })).collect();
+            json!({
+                "name": name,
+                "supportedKinds": kinds,
+                "attachedRoutes": attached,
+                "conditions": render(before, new, stamp),
+            })
+        })
+        .collect();
+    let addresses: Vec<Value> =
+        addresses.iter().map(|address| json!({ "type": "IPAddress", "value": address.to_string() })).collect();
+    let conditions = render(conditions(object, &["status"]), new, stamp);
+    changed(object, json!({ "conditions": conditions, "addresses": addresses, "listeners": listeners }))
+}
+
+/// Status of a route: our entries anew, other controllers' as they are.
+pub fn route_status(
+    object: &Value,
+    stamp: Stamp<'_>,
+    controller: &str,
+    parents: &[(&ParentRef, Vec<ConditionParts<'_>>)],
+) -> Option<Value> {
+    let old = items(at(object, "status"), "parents");
+    let ours = |it: &&Value| str_at(it, "controllerName") == controller;
+    let mut out: Vec<Value> = old.iter().filter(|it| !ours(it)).cloned().collect();
+    for (parent, new) in parents {
+        let reference = parent_json(parent);
+        let before = old.iter().find(|it| ours(it) && at(it, "parentRef") == &reference);
+        let before = before.map_or(&[][..], |it| items(it, "conditions"));
+        out.push(json!({
+            "parentRef": reference,
+            "controllerName": controller,
+            "conditions": render(before, new, stamp),
+        }));
+    }
+    if out.is_empty() && old.is_empty() {
+        return None;
+    }
+    changed(object, json!({ "parents": out }))
+}
+
+fn parent_json(parent: &ParentRef) -> Value {
+    let mut out = json!({
+        "group": &*parent.reference.group,
+        "kind": &*parent.reference.kind,
+        "name": &*parent.reference.name,
+    });
+    if !parent.reference.namespace.is_empty() {
+        out["namespace"] = (&*parent.reference.namespace).into();
+    }
+    if !parent.section.is_empty() {
+        out["sectionName"] = (&*parent.section).into();
+    }
+    if let Some(port) = parent.port {
+        out["port"] = port.into();
+    }
+    out
+}

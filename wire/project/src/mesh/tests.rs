@@ -1,0 +1,209 @@
+use super::gateway_api::parse_duration;
+use super::status::Stamp;
+use super::*;
+use model::mesh::api::{ParentRef, Reference};
+use model::mesh::{Action, Filter, PathMatch, TextMatch};
+use serde_json::json;
+
+fn object(kind: ObjectKind, value: Value) -> Object {
+    read(kind, &serde_json::to_vec(&value).unwrap()).unwrap().unwrap()
+}
+
+#[test]
+fn durations() {
+    for (text, ms) in [
+        ("1h", Some(3_600_000)),
+        ("1m30s", Some(90_000)),
+        ("500ms", Some(500)),
+        ("0s", Some(0)),
+        ("1h2m3s4ms", Some(3_723_004)),
+        ("", None),
+        ("10", None),
+        ("1.5s", None),
+        ("123456s", None),
+        ("-1s", None),
+        ("1d", None),
+    ] {
+        assert_eq!(parse_duration(text), ms, "{text}");
+    }
+}
+
+#[test]
+fn protocols_of_ports() {
+    use AppProtocol::{Grpc, Http, Http2, Tcp, Tls, Unspecified};
+    for (said, name, expect) in [
+        ("", "http", Http),
+        ("", "http-api", Http),
+        ("", "http2-api", Http2),
+        ("", "grpc", Grpc),
+        ("", "web", Unspecified),
+        ("", "", Unspecified),
+        ("", "tcp-x", Tcp),
+        ("", "https", Tls),
+        ("kubernetes.io/h2c", "http", Http2),
+        ("HTTP", "tcp", Http),
+        ("example.com/own", "http", Unspecified),
+    ] {
+        assert_eq!(app_protocol(said, name), expect, "{said:?} {name:?}");
+    }
+}
+
+#[test]
+fn a_pod() {
+    let Object::Pod(pod) = object(
+        ObjectKind::Pod,
+        json!({
+            "metadata": {
+                "namespace": "default", "name": "web-1", "uid": "u", "labels": {"app": "web"},
+                "deletionTimestamp": "2026-01-01T00:00:00Z",
+                "ownerReferences": [{"kind": "ReplicaSet", "name": "web", "controller": true}],
+            },
+            "spec": {"nodeName": "n1"},
+            "status": {"phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]},
+        }),
+    ) else {
+        panic!()
+    };
+    assert_eq!(pod.addresses.len(), 2);
+    assert_eq!((&*pod.service_account, &*pod.node), ("default", "n1"));
+    assert_eq!(pod.controller, ("ReplicaSet".into(), "web".into()));
+    assert!(pod.deleting && !pod.ended && !pod.host_network && !pod.mesh_disabled);
+}
+
+#[test]
+fn an_http_route() {
+    let Object::Route(route) = object(
+        ObjectKind::Route(RouteKind::Http),
+        json!({
+            "metadata": {"namespace": "a", "name": "r", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {
+                "parentRefs": [{"name": "gw", "sectionName": "web", "port": 80}, {"group": "", "kind": "Service", "name": "s"}],
+                "hostnames": ["a.example"],
+                "rules": [{
+                    "matches": [
+                        {"path": {"type": "Exact", "value": "/x"}, "method": "GET",
+                         "headers": [{"name": "X-A", "value": "1"}, {"name": "x-a", "value": "2"}],
+                         "queryParams": [{"name": "q", "type": "RegularExpression", "value": "a+"}]},
+                        {},
+                    ],
+                    "filters": [
+                        {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "X-B", "value": "V"}], "remove": ["X-C"]}},
+                        {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "m", "port": 80}, "percent": 25}},
+                    ],
+                    "backendRefs": [{"name": "s1", "port": 80, "weight": 9}, {"name": "s2", "namespace": "b", "port": 81}],
+                    "timeouts": {"request": "1s", "backendRequest": "0s"},
+                    "retry": {"attempts": 3, "backoff": "100ms", "codes": [503]},
+                }],
+            },
+        }),
+    ) else {
+        panic!()
+    };
+    assert_eq!(route.parents[0].reference.kind.as_ref(), "Gateway");
+    assert_eq!((route.parents[0].section.as_ref(), route.parents[0].port), ("web", Some(80)));
+    assert_eq!((&*route.parents[1].reference.group, &*route.parents[1].reference.kind), ("", "Service"));
+    let rule = &route.rules[0];
+    assert_eq!(rule.matches[0].path, PathMatch::Exact("/x".into()));
+    assert_eq!(rule.matches[0].headers.len(), 1, "the first of one name counts");
+    assert_eq!(rule.matches[0].query[0].value, TextMatch::Regex("a+".into()));
+    assert_eq!(rule.matches[1].path, PathMatch::Prefix("/".into()));
+    assert_eq!((rule.backends[0].weight, rule.backends[1].weight), (9, 1));
+    assert_eq!((rule.timeouts.request_ms, rule.timeouts.backend_request_ms), (Some(1_000), None));
+    assert_eq!(rule.retry.as_ref().unwrap().backoff_ms, Some(100));
+    let model::mesh::api::FilterSpec::Plain(Filter::RequestHeaders(headers)) = &rule.filters[0] else { panic!() };
+    assert_eq!(headers.set, [("x-b".into(), "V".into())]);
+    assert_eq!(rule.flaw.as_ref(), "");
+}
+
+#[test]
+fn grpc_matches_are_paths() {
+    let path = |method: Value| {
+        let Object::Route(route) = object(
+            ObjectKind::Route(RouteKind::Grpc),
+            json!({"metadata": {"name": "r"}, "spec": {"rules": [{"matches": [{"method": method}]}]}}),
+        ) else {
+            panic!()
+        };
+        route.rules[0].matches[0].path.clone()
+    };
+    assert_eq!(path(json!({"service": "a.B", "method": "C"})), PathMatch::Exact("/a.B/C".into()));
+    assert_eq!(path(json!({"service": "a.B"})), PathMatch::Prefix("/a.B".into()));
+    assert_eq!(path(json!({"method": "C.x"})), PathMatch::Regex(r"/[^/]+/C\.x".into()));
+    assert_eq!(
+        path(json!({"type": "RegularExpression", "service": "a.*", "method": "C|D"})),
+        PathMatch::Regex("/(?:a.*)/(?:C|D)".into())
+    );
+    assert_eq!(path(json!({})), PathMatch::Prefix("/".into()));
+}
+
+#[test]
+fn policies_refuse_what_they_do_not_understand() {
+    let policy = |spec: Value| {
+        let value = json!({"metadata": {"namespace": "a", "name": "p"}, "spec": spec});
+        read(ObjectKind::AuthorizationPolicy, &serde_json::to_vec(&value).unwrap())
+    };
+    let Ok(Some(Object::AuthorizationPolicy(good))) = policy(json!({
+        "action": "DENY",
+        "rules": [{"from": [{"source": {"serviceAccounts": ["x", "b/y"]}}], "to": [{"operation": {"paths": ["/a"]}}]}],
+    })) else {
+        panic!()
+    };
+    assert_eq!(good.action, Action::Deny);
+    assert_eq!(good.rules[0].from[0].service_accounts, ["a/x".into(), "b/y".into()]);
+    assert!(matches!(policy(json!({"action": "PERHAPS"})), Err(MeshError::Field { .. })));
+    for unknown in [
+        json!({"rules": [{"fron": []}]}),
+        json!({"rules": [{"from": [{"source": {"trustDomains": ["x"], "principals": ["y"]}}]}]}),
+    ] {
+        let Ok(Some(Object::AuthorizationPolicy(policy))) = policy(unknown) else { panic!() };
+        assert!(policy.rules[0].when[0].key.starts_with("unsupported."), "a condition that cannot be decided");
+    }
+}
+
+#[test]
+fn secrets_are_looked_into() {
+    let secret = |kind: &str, crt: &str| {
+        let value = json!({"metadata": {"name": "s"}, "type": kind, "data": {"tls.crt": crt, "tls.key": ""}});
+        read(ObjectKind::TlsSecret, &serde_json::to_vec(&value).unwrap()).unwrap()
+    };
+    assert_eq!(secret("Opaque", ""), None);
+    let Some(Object::TlsSecret(bad)) = secret("kubernetes.io/tls", "SGVsbG8gd29ybGQ=") else { panic!() };
+    assert_eq!(&*bad.flaw, "tls.crt holds no certificate");
+    assert_eq!(&*bad.certificate_chain, b"Hello world");
+    for (text, bytes) in [("", Some(&b""[..])), ("YQ==", Some(b"a")), ("YWI=", Some(b"ab")), ("YWJj", Some(b"abc"))] {
+        assert_eq!(decode_base64(text).as_deref(), bytes);
+    }
+    assert_eq!((decode_base64("YQ="), decode_base64("Y!=="), decode_base64("====")), (None, None, None));
+}
+
+#[test]
+fn statuses_change_only_when_they_say_something_new() {
+    let stamp = Stamp { generation: 2, now: "2026-01-02T00:00:00Z" };
+    let parent = ParentRef {
+        reference: Reference {
+            group: "gateway.networking.k8s.io".into(),
+            kind: "Gateway".into(),
+            namespace: "".into(),
+            name: "gw".into(),
+        },
+        section: "web".into(),
+        port: None,
+    };
+    let good = vec![("Accepted", true, "Accepted", "fine")];
+    let mut route = json!({
+        "status": {"parents": [{"controllerName": "other", "parentRef": {"name": "x"}, "conditions": []}]},
+    });
+    let first = route_status(&route, stamp, "diolkos.io/g", &[(&parent, good.clone())]).unwrap();
+    assert_eq!(first["parents"][0]["controllerName"], "other");
+    assert_eq!(first["parents"][1]["parentRef"]["sectionName"], "web");
+    assert_eq!(first["parents"][1]["conditions"][0]["lastTransitionTime"], "2026-01-02T00:00:00Z");
+    route["status"] = first;
+    let later = Stamp { now: "2026-01-03T00:00:00Z", ..stamp };
+    assert_eq!(route_status(&route, later, "diolkos.io/g", &[(&parent, good)]), None);
+    let bad = vec![("Accepted", false, "NoMatchingParent", "no")];
+    let second = route_status(&route, later, "diolkos.io/g", &[(&parent, bad)]).unwrap();
+    assert_eq!(second["parents"][1]["conditions"][0]["lastTransitionTime"], "2026-01-03T00:00:00Z");
+    let none = route_status(&route, later, "diolkos.io/g", &[]).unwrap();
+    assert_eq!(none["parents"].as_array().unwrap().len(), 1);
+    assert_eq!(route_status(&json!({}), later, "diolkos.io/g", &[]), None);
+}
