@@ -1,5 +1,6 @@
 //! Build tasks: set up, test, bench, demo. `make` is a thin face over this.
 
+mod bench;
 mod demo;
 mod floors;
 mod packages;
@@ -37,6 +38,14 @@ enum Task {
     Up,
     /// Start the platform, run the bookstore through every part of it, print the table.
     Demo(demo::Options),
+    /// Measure; prints a table and writes target/bench/NAME.json.
+    Bench {
+        /// api, placement, proxy.
+        name: String,
+        /// Handed on to the bench.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Check that arrows between crates only point down.
     Floors,
 }
@@ -49,6 +58,7 @@ fn main() -> ExitCode {
         Task::Test { only } => test::run(only.as_deref()),
         Task::Up => demo::up(),
         Task::Demo(options) => demo::run(&options),
+        Task::Bench { name, arguments } => bench::run(&name, &arguments),
         Task::Floors => floors::check(),
     };
     match outcome {

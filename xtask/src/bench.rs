@@ -1,0 +1,21 @@
+//! Benches run in a program of their own, optimised, so that nobody builds the engines who only wants to test.
+
+use crate::paths;
+use crate::sh::{self, Result};
+use crate::tools;
+use std::process::Command;
+
+/// Builds what is measured and what measures, and runs it.
+pub fn run(name: &str, arguments: &[String]) -> Result<()> {
+    let target = paths::target();
+    let mut build = Command::new("cargo");
+    build.args(["build", "--release", "--package", "diolkos", "--package", "bench"]).current_dir(paths::root());
+    sh::run(&mut build)?;
+    let mut bench = Command::new(target.join("release/bench"));
+    bench.arg(name).args(arguments).current_dir(paths::root());
+    bench.env("DIOLKOS_BIN", target.join("release/diolkos")).env("CARGO_TARGET_DIR", &target);
+    if name == "proxy" {
+        bench.env("ENVOY", tools::envoy()?);
+    }
+    sh::run(&mut bench)
+}
