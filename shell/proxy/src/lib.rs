@@ -1,1 +1,36 @@
 //! Data plane: capture, HBONE, HTTP, DNS, telemetry; decides nothing.
+//!
+//! One process for each node. A control thread talks to the control plane and to the node agent; workers, one a core, carry
+//! the traffic. What a request needs to know is in [`mesh`], what happens to it `traffic` and `authz` decide.
+//!
+//! A captured connection goes: [`outbound`] (which service is it for?) -> [`requests`] or plain bytes -> [`dial`] ->
+//! [`hbone::client`] -> (the other node) [`hbone::server`] -> [`policy`] -> [`inbound`] -> the process.
+
+mod admin;
+pub mod attach;
+pub mod config;
+mod copy;
+mod dial;
+mod dns;
+mod gateway;
+mod hbone;
+pub mod identity;
+mod inbound;
+pub mod mesh;
+pub mod netns;
+mod origin;
+mod outbound;
+pub mod pods;
+mod policy;
+mod random;
+pub mod redirect;
+mod requests;
+mod run;
+pub mod shared;
+mod stream;
+mod telemetry;
+mod upstream;
+mod worker;
+
+pub use config::{Config, Control, ControlPlane};
+pub use run::{Proxy, StartError};

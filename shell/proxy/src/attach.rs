@@ -1,0 +1,113 @@
+//! The node agent's door: a Unix socket on which it attaches, drains and detaches pods.
+use crate::pods::AttachError;
+use crate::shared::Shared;
+use crate::worker::Command;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use xds::attach::{AttachOrder, AttachReply, AttachRequest, PodAttachment, decode, encode};
+
+/// Hands attached pods to the workers.
+#[derive(Clone, Debug)]
+pub struct Attacher {
+    shared: Arc<Shared>,
+    workers: Vec<mpsc::UnboundedSender<Command>>,
+}
+
+impl Attacher {
+    /// An attacher for these workers.
+    pub fn new(shared: Arc<Shared>, workers: Vec<mpsc::UnboundedSender<Command>>) -> Self {
+        Self { shared, workers }
+    }
+
+    /// Attaches a pod. Blocks for as long as `nft` takes.
+    pub fn attach(&self, attachment: PodAttachment) -> Result<(), AttachError> {
+        let config = &self.shared.config;
+        let name = format!("{}/{}", attachment.namespace, attachment.name);
+        let pods = &self.shared.pods;
+        let attached =
+            pods.attach(attachment, config.ports, &config.dns_vips, self.workers.len(), &self.shared.identities)?;
+        if let Some((pod, sockets)) = attached {
+            for (worker, sockets) in self.workers.iter().zip(sockets) {
+                // A worker that is gone means that the process ends.
+                let _ = worker.send(Command::Serve(pod.clone(), sockets));
+            }
+            tracing::info!(pod = name, "attached");
+        }
+        Ok(())
+    }
+
+    /// Detaches a pod; one that is not known is detached already.
+    pub fn detach(&self, uid: &str) {
+        let Some(pod) = self.shared.pods.detach(uid) else { return };
+        for worker in &self.workers {
+            let _ = worker.send(Command::Forget(pod.origin.serial));
+        }
+        tracing::info!(pod = %pod.attachment.name, namespace = %pod.attachment.namespace, "detached");
+    }
+
+    fn obey(&self, order: AttachOrder) -> Result<(), AttachError> {
+        match order {
+            AttachOrder::Attach(pod) => self.attach(pod)?,
+            AttachOrder::Detach(pod) => self.detach(&pod.uid),
+            AttachOrder::Drain(pod) => {
+                self.shared.pods.drain(&pod.uid);
+                tracing::info!(uid = pod.uid, "draining");
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the socket.
+    pub fn listen(&self, path: &Path) -> io::Result<UnixListener> {
+        // A socket that a killed predecessor left would refuse the bind.
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    }
+
+    /// Serves node agents until the process ends.
+    pub async fn serve(self, listener: UnixListener) {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                continue;
+            };
+            let attacher = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = attacher.serve_agent(stream).await {
+                    tracing::warn!(%error, "node agent disconnected");
+                }
+            });
+        }
+    }
+
+    async fn serve_agent(&self, mut stream: UnixStream) -> io::Result<()> {
+        let mut buffer = Vec::new();
+        loop {
+            while let Some(request) = decode::<AttachRequest>(&mut buffer).map_err(io::Error::other)? {
+                let (id, attacher) = (request.id, self.clone());
+                let done = tokio::task::spawn_blocking(move || attacher.obey(request.order)).await;
+                let reply = match done.map_err(io::Error::other)? {
+                    Ok(()) => AttachReply::done(id),
+                    Err(error) => {
+                        tracing::warn!(%error, "an order of the node agent failed");
+                        AttachReply::failed(id, error.to_string())
+                    }
+                };
+                stream.write_all(&encode(&reply).map_err(io::Error::other)?).await?;
+            }
+            if stream.read_buf(&mut buffer).await? == 0 {
+                return Ok(());
+            }
+        }
+    }
+}

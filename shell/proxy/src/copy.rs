@@ -1,0 +1,126 @@
+//! Bytes both ways until both ends are done.
+use crate::stream::{Chunk, Stream};
+use bytes::{Buf, Bytes};
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::AsyncWrite;
+
+/// 64 KiB: with 8 KiB bulk costs nearly twice as much (docs/benchmarks.md).
+pub const SCRATCH_BYTES: usize = 64 * 1024;
+
+thread_local! {
+    /// One buffer for all connections of a worker: bytes stay in it only within one poll. An idle connection has none.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_BYTES]);
+}
+
+/// Bytes that went each way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// From the first to the second.
+    pub there: u64,
+    /// From the second to the first.
+    pub back: u64,
+}
+
+/// Copies both ways, passing half-closes on, until both directions ended or one failed. `copied` tells what went even when
+/// it fails.
+pub async fn bidirectional(first: &mut Stream, second: &mut Stream, copied: &mut Copied) -> io::Result<()> {
+    let mut there = Direction::default();
+    let mut back = Direction::default();
+    let result = poll_fn(|cx| {
+        let a = there.poll(cx, first, second)?;
+        let b = back.poll(cx, second, first)?;
+        if a.is_ready() && b.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    })
+    .await;
+    *copied = Copied { there: there.total, back: back.total };
+    result
+}
+
+#[derive(Default)]
+struct Direction {
+    /// What the sink did not take yet.
+    pending: Bytes,
+    total: u64,
+    unflushed: bool,
+    ended: bool,
+    shut: bool,
+}
+
+impl Direction {
+    fn poll(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &mut Stream) -> Poll<io::Result<()>> {
+        SCRATCH.with_borrow_mut(|scratch| self.poll_with(cx, from, to, scratch))
+    }
+
+    fn poll_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Stream,
+        to: &mut Stream,
+        scratch: &mut [u8],
+    ) -> Poll<io::Result<()>> {
+        // A connection that always has more must let the worker's others live.
+        for _ in 0..16 {
+            while !self.pending.is_empty() {
+                let written = ready!(Pin::new(&mut *to).poll_write(cx, &self.pending))?;
+                if written == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.pending.advance(written);
+            }
+            if self.shut {
+                return Poll::Ready(Ok(()));
+            }
+            if self.ended {
+                ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                self.shut = true;
+                return Poll::Ready(Ok(()));
+            }
+            match from.poll_chunk(cx, scratch) {
+                Poll::Ready(chunk) => self.take(cx, chunk?, scratch, to)?,
+                Poll::Pending => {
+                    if self.unflushed {
+                        ready!(Pin::new(&mut *to).poll_flush(cx))?;
+                        self.unflushed = false;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Tries to pass a chunk on at once; only what the sink does not take is kept.
+    fn take(&mut self, cx: &mut Context<'_>, chunk: Chunk, scratch: &[u8], to: &mut Stream) -> io::Result<()> {
+        match chunk {
+            Chunk::End => self.ended = true,
+            Chunk::Bytes(bytes) => {
+                self.total += bytes.len() as u64;
+                self.unflushed = true;
+                self.pending = bytes;
+            }
+            Chunk::Scratch(length) => {
+                self.total += length as u64;
+                self.unflushed = true;
+                let mut rest = &scratch[..length];
+                while !rest.is_empty() {
+                    match Pin::new(&mut *to).poll_write(cx, rest) {
+                        Poll::Ready(written) => match written? {
+                            0 => return Err(io::ErrorKind::WriteZero.into()),
+                            written => rest = &rest[written..],
+                        },
+                        Poll::Pending => {
+                            self.pending = Bytes::copy_from_slice(rest);
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

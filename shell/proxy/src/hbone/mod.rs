@@ -1,0 +1,18 @@
+//! HBONE: HTTP/2 CONNECT under mutual TLS on port 15008, as istio/ztunnel speaks it.
+pub mod client;
+pub mod pool;
+pub mod server;
+pub mod stream;
+
+/// Window of one stream: a gigabyte a second at a millisecond, and a bound on what a slow reader can make us hold.
+pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// Window of one tunnel.
+pub const TUNNEL_WINDOW_BYTES: u32 = 8 << 20;
+/// Larger frames, fewer headers and fewer records.
+pub const FRAME_BYTES: u32 = 256 << 10;
+/// Streams that a tunnel carries before the pool opens another; also what we take from a peer, doubled for its races.
+pub const STREAMS_PER_TUNNEL: u32 = 100;
+
+/// A draining proxy's answer to a CONNECT carries this: another endpoint should be asked. Asked with it as a request field,
+/// it is a caller that has no other, and it is served while the process still listens.
+pub const DRAINING: &str = "x-diolkos-draining";

@@ -1,0 +1,138 @@
+//! Tunnels that end here: TLS with the pod's certificate, one process behind each CONNECT.
+use super::stream::HboneStream;
+use super::{DRAINING, FRAME_BYTES, STREAM_WINDOW_BYTES, STREAMS_PER_TUNNEL, TUNNEL_WINDOW_BYTES};
+use crate::dial;
+use crate::identity::spiffe;
+use crate::inbound;
+use crate::pods::{Phase, Pod};
+use crate::policy::{self, Admission, Caller};
+use crate::stream::{Io, Stream};
+use crate::worker::Worker;
+use authz::mesh::Identity;
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves one tunnel.
+pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: SocketAddr) {
+    let handshake = async {
+        let tls = pod.origin.identity.tls().await.map_err(std::io::Error::other)?;
+        TlsAcceptor::from(tls.server.clone()).accept(stream).await
+    };
+    let stream = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%error, %from, pod = %pod.attachment.name, "no tunnel"),
+        Err(_) => return tracing::debug!(%from, pod = %pod.attachment.name, "the handshake took too long"),
+    };
+    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let trust_domain = worker.shared.identities.trust_domain();
+    let identity = shown.and_then(spiffe::of_certificate).and_then(|name| Identity::parse(&name));
+    let Some(identity) = identity.filter(|identity| identity.trust_domain() == trust_domain) else {
+        return tracing::warn!(%from, pod = %pod.attachment.name, "a tunnel without an identity of the trust domain is refused");
+    };
+    let caller = Caller { identity: Some(identity), address: from };
+    if let Err(error) = serve_streams(&worker, &pod, stream, caller).await {
+        tracing::debug!(%error, %from, pod = %pod.attachment.name, "tunnel ended");
+    }
+}
+
+async fn serve_streams(
+    worker: &Arc<Worker>,
+    pod: &Arc<Pod>,
+    stream: TlsStream<TcpStream>,
+    caller: Caller,
+) -> Result<(), h2::Error> {
+    let handshake = h2::server::Builder::new()
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(TUNNEL_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
+        .max_concurrent_streams(2 * STREAMS_PER_TUNNEL)
+        .max_header_list_size(16 << 10)
+        .handshake::<_, Bytes>(stream);
+    let Ok(handshake) = timeout(HANDSHAKE_TIMEOUT, handshake).await else { return Ok(()) };
+    let mut connection = handshake?;
+    let mut leaving = false;
+    loop {
+        let accepted = tokio::select! {
+            accepted = connection.accept() => accepted,
+            () = pod.reached(Phase::Draining), if !leaving => {
+                leaving = true;
+                connection.graceful_shutdown();
+                continue;
+            }
+            () = worker.shared.stopped(), if !leaving => {
+                leaving = true;
+                connection.graceful_shutdown();
+                continue;
+            }
+        };
+        let Some(accepted) = accepted else { return Ok(()) };
+        let (request, respond) = accepted?;
+        tokio::spawn(serve_stream(worker.clone(), pod.clone(), caller.clone(), request, respond));
+    }
+}
+
+async fn serve_stream(
+    worker: Arc<Worker>,
+    pod: Arc<Pod>,
+    caller: Caller,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let _busy = worker.shared.busy();
+    let to = match destination(&pod, &request) {
+        Ok(to) => to,
+        Err(status) => return answer(&mut respond, status, None),
+    };
+    if pod.phase() >= Phase::Draining && !request.headers().contains_key(DRAINING) {
+        return answer(&mut respond, StatusCode::SERVICE_UNAVAILABLE, Some((DRAINING, "1")));
+    }
+    let admission = policy::admit(&worker, &pod, &caller, to);
+    if matches!(admission, Admission::Refused) {
+        return answer(&mut respond, StatusCode::FORBIDDEN, None);
+    }
+    // The process is dialled before the tunnel is granted: a caller whose CONNECT fails knows that nothing was sent.
+    let process = match dial::plain(&pod.origin, pod.local_address(to)).await {
+        Ok(process) => process,
+        Err(error) => {
+            tracing::debug!(%error, pod = %pod.attachment.name, "the process does not answer");
+            return answer(&mut respond, StatusCode::SERVICE_UNAVAILABLE, None);
+        }
+    };
+    let Ok(send) = respond.send_response(Response::new(()), false) else { return };
+    let stream: Stream = Io::Hbone(Box::new(HboneStream::new(send, request.into_body(), None))).into();
+    inbound::deliver(&worker, &pod, stream, process.into(), &caller, to, admission).await;
+}
+
+/// The process that a CONNECT asks for: one of this pod's own, and not the proxy.
+fn destination(pod: &Pod, request: &Request<RecvStream>) -> Result<SocketAddr, StatusCode> {
+    if request.method() != Method::CONNECT {
+        return Err(StatusCode::METHOD_NOT_ALLOWED);
+    }
+    let authority = request.uri().authority().ok_or(StatusCode::BAD_REQUEST)?;
+    let to: SocketAddr = authority.as_str().parse().map_err(|_| StatusCode::BAD_REQUEST)?;
+    if !pod.origin.addresses.contains(&to.ip()) || pod.ports.contains(to.port()) {
+        return Err(StatusCode::BAD_REQUEST);
+    }
+    Ok(to)
+}
+
+fn answer(respond: &mut SendResponse<Bytes>, status: StatusCode, header: Option<(&'static str, &'static str)>) {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    if let Some((name, value)) = header {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    // The caller may have gone; nobody is left to tell.
+    let _ = respond.send_response(response, true);
+}

@@ -1,0 +1,225 @@
+//! Who the pods of this node are: keys, certificates, and their renewal.
+pub mod issuer;
+pub mod spiffe;
+pub mod tls;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+pub use issuer::{Issuer, LocalIssuer};
+use model::map::HashMap;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tls::TlsState;
+use tokio::sync::Notify;
+
+/// How long a connection waits for an identity that has no certificate yet.
+const FIRST_CERTIFICATE_PATIENCE: Duration = Duration::from_secs(10);
+/// Pauses between tries to renew.
+const RETRY_MIN: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// Why there is no certificate. Only `Issuer` is worth trying again.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("the certificate authority did not sign: {0}")]
+    Issuer(String),
+    #[error("the certificate is not usable: {0}")]
+    Unusable(&'static str),
+    #[error("there are no roots to verify peers with")]
+    NoRoots,
+    #[error("no certificate for {0} yet")]
+    NotYet(Arc<str>),
+    #[error("TLS does not take the certificate: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("no key can be made: {0}")]
+    Key(#[from] rcgen::Error),
+}
+
+/// The current certificate of one SPIFFE id, renewed at half of its life. Connections that are open keep what they were
+/// opened with; new ones take the current state.
+#[derive(Debug)]
+pub struct Identity {
+    /// `spiffe://...`.
+    pub name: Arc<str>,
+    state: ArcSwapOption<TlsState>,
+    changed: Notify,
+    /// Kept to build the state anew when only the roots changed.
+    material: Mutex<Option<Material>>,
+}
+
+#[derive(Debug)]
+struct Material {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// The current state; waits a little for the first.
+    pub async fn tls(&self) -> Result<Arc<TlsState>, IdentityError> {
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                if let Some(state) = self.state.load_full() {
+                    return state;
+                }
+                changed.await;
+            }
+        };
+        let waited = tokio::time::timeout(FIRST_CERTIFICATE_PATIENCE, wait).await;
+        waited.map_err(|_| IdentityError::NotYet(self.name.clone()))
+    }
+
+    /// The current state, if there is one.
+    pub fn current(&self) -> Option<Arc<TlsState>> {
+        self.state.load_full()
+    }
+}
+
+/// All identities that this process speaks for.
+pub struct Identities {
+    trust_domain: String,
+    issuer: Arc<dyn Issuer>,
+    roots: ArcSwap<RootCertStore>,
+    known: Mutex<HashMap<Arc<str>, Weak<Identity>>>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl std::fmt::Debug for Identities {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identities").field("trust_domain", &self.trust_domain).finish_non_exhaustive()
+    }
+}
+
+impl Identities {
+    /// Identities signed by `issuer`; renewal runs on `runtime`.
+    pub fn new(trust_domain: String, issuer: Arc<dyn Issuer>, runtime: tokio::runtime::Handle) -> Self {
+        let roots = ArcSwap::from_pointee(RootCertStore::empty());
+        Self { trust_domain, issuer, roots, known: Mutex::default(), runtime }
+    }
+
+    /// The identity of a ServiceAccount. Its certificate is asked for when it is first wanted and renewed while anyone
+    /// holds it.
+    pub fn acquire(self: &Arc<Self>, namespace: &str, service_account: &str) -> Arc<Identity> {
+        let name: Arc<str> = format!("spiffe://{}/ns/{namespace}/sa/{service_account}", self.trust_domain).into();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(identity) = known.get(&name).and_then(Weak::upgrade) {
+            return identity;
+        }
+        let identity = Arc::new(Identity {
+            name: name.clone(),
+            state: ArcSwapOption::empty(),
+            changed: Notify::new(),
+            material: Mutex::default(),
+        });
+        known.retain(|_, identity| identity.strong_count() > 0);
+        known.insert(name, Arc::downgrade(&identity));
+        self.runtime.spawn(renew(self.clone(), Arc::downgrade(&identity)));
+        identity
+    }
+
+    /// The SPIFFE trust domain.
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
+    /// Other roots: every identity verifies new connections with them from now on.
+    pub fn set_roots<'a>(&self, pem: impl Iterator<Item = &'a str>) {
+        let mut store = RootCertStore::empty();
+        for text in pem {
+            for certificate in CertificateDer::pem_slice_iter(text.as_bytes()).flatten() {
+                if let Err(error) = store.add(certificate) {
+                    tracing::warn!(%error, "a root certificate is not usable and left out");
+                }
+            }
+        }
+        self.roots.store(Arc::new(store));
+        let known: Vec<_> =
+            self.known.lock().unwrap_or_else(PoisonError::into_inner).values().filter_map(Weak::upgrade).collect();
+        for identity in known {
+            if let Err(error) = self.publish(&identity) {
+                tracing::warn!(identity = %identity.name, %error, "the new roots are not usable");
+            }
+        }
+    }
+
+    /// Name, not-before and not-after of every certificate, for the state page.
+    pub fn list(&self) -> Vec<(Arc<str>, Option<(i64, i64)>)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list: Vec<_> = known
+            .values()
+            .filter_map(Weak::upgrade)
+            .map(|it| (it.name.clone(), it.current().map(|state| (state.not_before_s, state.not_after_s))))
+            .collect();
+        list.sort();
+        list
+    }
+
+    fn publish(&self, identity: &Identity) -> Result<Option<Arc<TlsState>>, IdentityError> {
+        let material = identity.material.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(material) = material.as_ref() else { return Ok(None) };
+        let roots = self.roots.load_full();
+        let state = Arc::new(tls::state(material.chain.clone(), material.key.clone_key(), roots, &self.trust_domain)?);
+        identity.state.store(Some(state.clone()));
+        identity.changed.notify_waiters();
+        Ok(Some(state))
+    }
+
+    async fn issue(&self, identity: &Identity) -> Result<Arc<TlsState>, IdentityError> {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+        let mut wanted = rcgen::CertificateParams::default();
+        wanted.distinguished_name = rcgen::DistinguishedName::new();
+        wanted.subject_alt_names = vec![rcgen::SanType::URI(identity.name.to_string().try_into()?)];
+        let request = wanted.serialize_request(&key)?.pem()?;
+        let chain = self.issuer.sign(&identity.name, request).await?;
+        let mut certificates = Vec::new();
+        for pem in &chain {
+            certificates.extend(CertificateDer::pem_slice_iter(pem.as_bytes()).flatten());
+        }
+        // The root comes last in istio's answer; peers have it and do not want it in every handshake.
+        if certificates.len() > 1 {
+            certificates.pop();
+        }
+        let leaf = certificates.first().ok_or(IdentityError::Unusable("the chain is empty"))?;
+        if spiffe::of_certificate(leaf).as_deref() != Some(&*identity.name) {
+            return Err(IdentityError::Unusable("it is for another identity"));
+        }
+        let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|_| IdentityError::Unusable("no key"))?;
+        if self.roots.load().is_empty() {
+            // The trust bundle has not come yet; until it does the root that the CA itself named is the best there is.
+            self.set_roots(chain.last().map(String::as_str).into_iter());
+        }
+        *identity.material.lock().unwrap_or_else(PoisonError::into_inner) = Some(Material { chain: certificates, key });
+        self.publish(identity)?.ok_or(IdentityError::Unusable("it is gone"))
+    }
+}
+
+/// Issues and renews until nobody holds the identity.
+async fn renew(identities: Arc<Identities>, identity: Weak<Identity>) {
+    let mut pause = RETRY_MIN;
+    loop {
+        let Some(held) = identity.upgrade() else { return };
+        let next = match identities.issue(&held).await {
+            Ok(state) => {
+                pause = RETRY_MIN;
+                tracing::debug!(identity = %held.name, not_after_s = state.not_after_s, "certificate issued");
+                until_half_life(&state)
+            }
+            Err(error) => {
+                tracing::warn!(identity = %held.name, %error, "no certificate; trying again");
+                let now = pause;
+                pause = (pause * 2).min(RETRY_MAX);
+                now
+            }
+        };
+        drop(held);
+        tokio::time::sleep(next).await;
+    }
+}
+
+/// Half of what is left: a CA that is away for the other half harms nobody.
+fn until_half_life(state: &TlsState) -> Duration {
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    Duration::from_secs(u64::try_from((state.not_after_s - now_s) / 2).unwrap_or(0).max(1))
+}

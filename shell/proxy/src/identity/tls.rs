@@ -1,0 +1,113 @@
+//! TLS between proxies: both sides show a certificate of the trust domain, and the name that counts is the SPIFFE id.
+use super::{IdentityError, spiffe};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use std::sync::{Arc, LazyLock};
+
+/// One set of algorithms for the process.
+pub static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+
+/// What a workload shows and what it verifies others with, at one moment. Replaced whole when either changes.
+#[derive(Debug)]
+pub struct TlsState {
+    /// For tunnels that start here.
+    pub client: Arc<ClientConfig>,
+    /// For tunnels that end here.
+    pub server: Arc<ServerConfig>,
+    /// Seconds since the epoch.
+    pub not_before_s: i64,
+    /// Seconds since the epoch.
+    pub not_after_s: i64,
+}
+
+/// Builds the configurations for a certificate chain (leaf first) and its key.
+pub fn state(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    roots: Arc<RootCertStore>,
+    trust_domain: &str,
+) -> Result<TlsState, IdentityError> {
+    let leaf = chain.first().ok_or(IdentityError::Unusable("the chain is empty"))?;
+    let (not_before_s, not_after_s) =
+        spiffe::validity(leaf).ok_or(IdentityError::Unusable("the leaf is no certificate"))?;
+    let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), PROVIDER.clone())
+        .build()
+        .map_err(|_| IdentityError::NoRoots)?;
+    let mut server = ServerConfig::builder_with_provider(PROVIDER.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(chain.clone(), key.clone_key())?;
+    server.alpn_protocols = vec![b"h2".to_vec()];
+    // A tunnel is resumed by its pool, not by TLS: tickets would only cost.
+    server.send_tls13_tickets = 0;
+    let verifier = Arc::new(MeshServerVerifier { roots, trust_domain: trust_domain.to_owned() });
+    let mut client = ClientConfig::builder_with_provider(PROVIDER.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_auth_cert(chain, key)?;
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    client.resumption = Resumption::disabled();
+    client.enable_sni = false;
+    Ok(TlsState { client: Arc::new(client), server: Arc::new(server), not_before_s, not_after_s })
+}
+
+/// Verifies that a server's chain ends in our roots and that its name is in the trust domain. Which workload it is, the
+/// connecting side checks afterwards with [`spiffe::of_certificate`]: one configuration serves all destinations.
+#[derive(Debug)]
+struct MeshServerVerifier {
+    roots: Arc<RootCertStore>,
+    trust_domain: String,
+}
+
+impl ServerCertVerifier for MeshServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &self.roots,
+            intermediates,
+            now,
+            PROVIDER.signature_verification_algorithms.all,
+        )?;
+        let named = spiffe::of_certificate(end_entity);
+        if named.is_some_and(|name| spiffe::in_trust_domain(&name, &self.trust_domain)) {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(rustls::Error::InvalidCertificate(rustls::CertificateError::NotValidForName))
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &PROVIDER.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &PROVIDER.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        PROVIDER.signature_verification_algorithms.supported_schemes()
+    }
+}

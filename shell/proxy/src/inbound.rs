@@ -1,0 +1,124 @@
+//! What comes to pods in plain text: captured on port 15006.
+use crate::copy::{self, Copied};
+use crate::dial;
+use crate::outbound::finish_broken;
+use crate::pods::Pod;
+use crate::policy::{self, Admission, Caller};
+use crate::requests::Site;
+use crate::stream::{Chunk, Stream};
+use crate::telemetry::{Connection, Peers, Protocol};
+use crate::worker::Worker;
+use crate::{netns, requests};
+use bytes::Bytes;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Serves one captured connection.
+pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: SocketAddr) {
+    let _busy = worker.shared.busy();
+    let to = match netns::original_destination(&stream) {
+        Ok(to) => to,
+        Err(error) => return tracing::debug!(%error, pod = %pod.attachment.name, "not a redirected connection"),
+    };
+    if pod.ports.contains(to.port()) {
+        return tracing::debug!(pod = %pod.attachment.name, %to, "a connection to the proxy's own port is refused");
+    }
+    let caller = Caller { identity: None, address: from };
+    let stream = Stream::from(stream);
+    let admission = policy::admit(&worker, &pod, &caller, to);
+    if matches!(admission, Admission::Refused) {
+        return stream.abort();
+    }
+    match dial::plain(&pod.origin, pod.local_address(to)).await {
+        Ok(process) => deliver(&worker, &pod, stream, process.into(), &caller, to, admission).await,
+        Err(error) => {
+            tracing::debug!(%error, pod = %pod.attachment.name, "the process does not answer");
+            stream.abort();
+        }
+    }
+}
+
+/// Brings a connection, from whichever door, to its process.
+pub async fn deliver(
+    worker: &Arc<Worker>,
+    pod: &Arc<Pod>,
+    mut stream: Stream,
+    mut process: Stream,
+    caller: &Caller,
+    to: SocketAddr,
+    admission: Admission,
+) {
+    match first_word(&mut stream, &mut process, matches!(admission, Admission::Requests(_))).await {
+        Word::Http => {
+            let site = Site::process(pod, to, caller.clone(), process);
+            return requests::serve(worker, site, stream).await;
+        }
+        Word::Other => {}
+        Word::Nothing => return,
+    }
+    if let Admission::Requests(rules) = admission {
+        // Said with the policy's name, now that nothing but opaque bytes is left to decide about.
+        rules.admits(None);
+        return stream.abort();
+    }
+    let peers = Peers::inbound(worker, pod, caller, Protocol::Tcp);
+    let connection = Connection::open(&worker.cells, &peers);
+    let mut copied = Copied::default();
+    let watch = policy::Watch::new(worker, pod, caller, to);
+    let result = tokio::select! {
+        result = copy::bidirectional(&mut stream, &mut process, &mut copied) => result,
+        () = watch.revoked() => Err(std::io::ErrorKind::PermissionDenied.into()),
+    };
+    connection.close(copied, &result);
+    if let Err(error) = result {
+        finish_broken(stream, process, &error);
+    }
+}
+
+/// Who speaks first, and what.
+enum Word {
+    Http,
+    Other,
+    Nothing,
+}
+
+/// How long a caller whose bytes are not allowed may take to send a request that is.
+const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits for the first bytes of either side: a process that speaks first does not speak HTTP. With `only_requests` the
+/// process is not asked, for nothing but a request will reach it.
+async fn first_word(stream: &mut Stream, process: &mut Stream, only_requests: bool) -> Word {
+    if only_requests {
+        let first = timeout(REQUEST_PATIENCE, first_chunk(stream)).await;
+        return first.ok().flatten().map_or(Word::Nothing, |http| if http { Word::Http } else { Word::Other });
+    }
+    tokio::select! {
+        biased;
+        first = first_chunk(stream) => match first {
+            Some(true) => Word::Http,
+            // An end or a failure is passed on like any bytes.
+            _ => Word::Other,
+        },
+        _ = first_chunk(process) => Word::Other,
+    }
+}
+
+/// Waits for the first bytes and leaves them to be read. True: they look like a request. None: there are none.
+async fn first_chunk(stream: &mut Stream) -> Option<bool> {
+    let mut first = [0u8; 2048];
+    let bytes = poll_fn(|cx| match stream.poll_chunk(cx, &mut first) {
+        Poll::Ready(Ok(Chunk::Bytes(bytes))) => Poll::Ready(Some(bytes)),
+        Poll::Ready(Ok(Chunk::Scratch(length))) => Poll::Ready(Some(Bytes::copy_from_slice(&first[..length]))),
+        Poll::Ready(Ok(Chunk::End) | Err(_)) => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    })
+    .await?;
+    let http = requests::looks_like_http(&bytes);
+    stream.unread(bytes);
+    Some(http)
+}

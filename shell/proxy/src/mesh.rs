@@ -1,0 +1,134 @@
+//! What this proxy knows of the mesh, shared by all its threads.
+use authz::mesh::PolicySet;
+use model::Key;
+use model::mesh::{Resource, ResourceKind, TlsSecret, TrustBundle, Workload};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use tokio::sync::watch;
+use traffic::Directory;
+
+/// One change of what is known.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// New or changed.
+    Set(Resource),
+    /// Gone.
+    Remove(ResourceKind, String),
+}
+
+/// Everything known, by kind.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Workloads, services, endpoints, routes, gateways.
+    pub directory: Directory,
+    /// Who may call whom.
+    pub policies: PolicySet,
+    /// By key.
+    pub secrets: BTreeMap<Key, Arc<TlsSecret>>,
+    /// By trust domain.
+    pub trust_bundles: BTreeMap<Arc<str>, Arc<TrustBundle>>,
+}
+
+impl Known {
+    /// Applies a change. True: what was decided about open connections may be decided otherwise now.
+    fn apply(&mut self, change: Change) -> bool {
+        match change {
+            Change::Set(resource) => self.set(resource),
+            Change::Remove(kind, name) => {
+                let (namespace, rest) = name.split_once('/').unwrap_or(("", &name));
+                let key = Key::new(namespace, rest);
+                match kind {
+                    ResourceKind::AuthorizationPolicy => self.policies.remove_authorization(&key),
+                    ResourceKind::PeerAuthentication => self.policies.remove_peer(&key),
+                    ResourceKind::Secret => drop(self.secrets.remove(&key)),
+                    ResourceKind::TrustBundle => drop(self.trust_bundles.remove(&*name)),
+                    other => self.directory.remove(other, &name),
+                }
+                matches!(kind, ResourceKind::AuthorizationPolicy | ResourceKind::PeerAuthentication)
+            }
+        }
+    }
+
+    fn set(&mut self, resource: Resource) -> bool {
+        match resource {
+            Resource::AuthorizationPolicy(it) => self.policies.set_authorization(&it),
+            Resource::PeerAuthentication(it) => self.policies.set_peer(it),
+            Resource::Secret(it) => {
+                self.secrets.insert(it.key.clone(), it);
+                return false;
+            }
+            Resource::TrustBundle(it) => {
+                self.trust_bundles.insert(it.trust_domain.clone(), it);
+                return false;
+            }
+            Resource::Workload(it) => {
+                // A workload that a policy selects lists it; the policy itself came before and changed nothing for it yet.
+                let listed = |of: &Workload| (of.authorization_policies.clone(), of.peer_authentications.clone());
+                let before = self.directory.workload(&it.name).map(|old| listed(old));
+                let moved = before.is_some_and(|before| before != listed(&it));
+                self.directory.set(Resource::Workload(it));
+                return moved;
+            }
+            other => {
+                self.directory.set(other);
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// The shared knowledge. Readers look up once for a connection and keep the `Arc`s that they found; requests ask only for
+/// the version.
+#[derive(Debug, Default)]
+pub struct Mesh {
+    known: RwLock<Known>,
+    /// Beside the watch channel because every request reads it.
+    version: AtomicU64,
+    changed: watch::Sender<u64>,
+    policy_changed: watch::Sender<u64>,
+}
+
+impl Mesh {
+    /// Applies changes; readers see all of them or none.
+    pub fn apply(&self, changes: impl IntoIterator<Item = Change>) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut policy_moved = false;
+        for change in changes {
+            policy_moved |= known.apply(change);
+        }
+        let version = self.version.fetch_add(1, Ordering::Release) + 1;
+        drop(known);
+        self.changed.send_replace(version);
+        if policy_moved {
+            self.policy_changed.send_replace(version);
+        }
+    }
+
+    /// Looks at what is known. Hold it for a look-up only.
+    pub fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Grows with every change.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Tells of changes.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The workload at an address.
+    pub fn workload_at(&self, address: IpAddr) -> Option<Arc<Workload>> {
+        self.known().directory.workload_at(address).cloned()
+    }
+
+    /// Tells of changes of policy alone: every open connection listens.
+    pub fn policy_changes(&self) -> watch::Receiver<u64> {
+        self.policy_changed.subscribe()
+    }
+}

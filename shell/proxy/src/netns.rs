@@ -1,0 +1,103 @@
+//! Sockets that live in a pod's network namespace although the proxy does not.
+//!
+//! A socket belongs for good to the namespace in which it was made. So a thread enters the pod's namespace for as long as it
+//! takes to make the socket; whoever polls it later may stand anywhere. No CNI plugin has to know of this.
+use nix::sched::{CloneFlags, setns};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// Packets with this mark are the proxy's own and are not captured again. The value is the one that Istio uses, so that
+/// other tools on the node recognise it.
+pub const MARK: u32 = 0x539;
+
+const BACKLOG: i32 = 4096;
+
+/// A network namespace, held open: it does not go away before this does.
+#[derive(Debug)]
+pub enum Netns {
+    /// The one that the proxy runs in.
+    Own,
+    /// Another.
+    Other {
+        /// The namespace.
+        theirs: File,
+        /// The way back.
+        ours: File,
+    },
+}
+
+impl Netns {
+    /// Opens a namespace by its path, e.g. `/var/run/netns/cni-1`.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self::Other { theirs: File::open(path)?, ours: File::open("/proc/thread-self/ns/net")? })
+    }
+
+    /// Runs `work` with the calling thread in the namespace. `work` must not wait: the thread serves others.
+    pub fn run<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let Self::Other { theirs, ours } = self else { return work() };
+        setns(theirs.as_fd(), CloneFlags::CLONE_NEWNET)?;
+        let result = work();
+        // A worker that cannot come back would open everybody's sockets in this pod: better no process.
+        if let Err(error) = setns(ours.as_fd(), CloneFlags::CLONE_NEWNET) {
+            tracing::error!(%error, "cannot return from a pod's network namespace");
+            std::process::abort();
+        }
+        result
+    }
+}
+
+/// A listening TCP socket, one of several on the same address (each worker has its own and the kernel deals connections out).
+pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A bound UDP socket, shared like [`listen`]'s.
+pub fn bind_udp(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Connects from within `netns`, marked so that the connection is not captured.
+pub async fn connect(netns: &Netns, address: SocketAddr, from: Option<IpAddr>) -> io::Result<tokio::net::TcpStream> {
+    let socket = netns.run(|| {
+        let socket =
+            Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+        // Without CAP_NET_ADMIN (tests of parts, a joined process that captures nothing) there is nothing to escape from.
+        match socket.set_mark(MARK) {
+            Err(error) if error.raw_os_error() != Some(libc::EPERM) => return Err(error),
+            _ => {}
+        }
+        if let Some(from) = from {
+            socket.bind(&SockAddr::from(SocketAddr::new(from, 0)))?;
+        }
+        Ok(socket)
+    })?;
+    socket.set_tcp_nodelay(true)?;
+    tokio::net::TcpSocket::from_std_stream(socket.into()).connect(address).await
+}
+
+/// Where a redirected connection was going.
+pub fn original_destination(stream: &tokio::net::TcpStream) -> io::Result<SocketAddr> {
+    let socket = socket2::SockRef::from(stream);
+    let local = stream.local_addr()?;
+    let address = match local.ip() {
+        IpAddr::V4(_) => socket.original_dst_v4()?,
+        IpAddr::V6(_) => socket.original_dst_v6()?,
+    };
+    address.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))
+}

@@ -1,0 +1,357 @@
+//! One try: the request goes out and the answer comes back, both at once if need be.
+use super::body::{PumpError, Pumped, Sink, Source, pump};
+use super::conn::{self, ReadError};
+use super::convert;
+use super::exchange::{Body, Exchange, Outcome, in_flight};
+use super::pool::{H1Connection, H2Connection};
+use super::reply::Responder;
+use super::upstream::Connected;
+use crate::telemetry::EdgeCells;
+use crate::upstream::Upstream;
+use http1::{BodyDecoder, Fields, Framing, RequestHead, RequestKind, ResponseHead};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use traffic::retry::Failure;
+
+/// How a try ended.
+#[derive(Debug)]
+pub enum Tried {
+    /// An answer was passed on (or the client is gone).
+    Finished(Finished),
+    /// The answer is one that the rule wants tried again.
+    Again { pause: u64 },
+    /// Nothing was answered.
+    Failed {
+        failure: Failure,
+        why: String,
+        /// It failed on a pooled connection before a byte of an answer.
+        stale: bool,
+    },
+}
+
+/// A request that was answered.
+#[derive(Debug)]
+pub struct Finished {
+    pub outcome: Outcome,
+    pub status: u16,
+    pub sent: u64,
+    pub received: u64,
+    pub grpc_failed: bool,
+    pub cells: Arc<EdgeCells>,
+}
+
+/// How the receiving half ended.
+enum Received {
+    /// The answer has a status that the rule wants tried again, after a pause; nothing was passed on.
+    TryAgain(u64),
+    /// The answer was passed on.
+    Passed(Passed),
+    /// The endpoint switches protocols.
+    Switched,
+}
+
+struct Passed {
+    bytes: u64,
+    keep_client: bool,
+    trailers: Option<Fields>,
+}
+
+enum Broken {
+    /// No answer came.
+    NoAnswer(Failure, String),
+    /// It came and broke off, or the client is gone.
+    Midway(String),
+}
+
+/// Makes one try.
+pub async fn once<'r>(
+    exchange: &Exchange<'_>,
+    head: &mut RequestHead,
+    body: &mut Body<'_>,
+    responder: &mut Option<Responder<'r>>,
+    connected: Connected,
+    upstream: &Upstream,
+) -> Tried {
+    let _in_flight = in_flight(upstream);
+    let mut answer = ResponseHead::default();
+    let per_try = exchange.plan.timeouts().backend_request_ms.filter(|ms| *ms > 0);
+    let per_try = per_try.map(|ms| Instant::now() + Duration::from_millis(ms));
+    let until = [exchange.deadline, per_try].into_iter().flatten().min();
+    match connected {
+        Connected::H1(connection) => {
+            once_h1(exchange, head, body, responder, *connection, upstream, &mut answer, until).await
+        }
+        Connected::H2(connection) => {
+            once_h2(exchange, head, body, responder, connection, upstream, &mut answer, until).await
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the state of one try, used nowhere else")]
+async fn once_h1<'r>(
+    exchange: &Exchange<'_>,
+    head: &mut RequestHead,
+    body: &mut Body<'_>,
+    responder: &mut Option<Responder<'r>>,
+    mut connection: H1Connection,
+    upstream: &Upstream,
+    answer: &mut ResponseHead,
+    until: Option<Instant>,
+) -> Tried {
+    if let (Body::Replay(bytes), Framing::Chunked) = (&*body, head.framing) {
+        head.framing = if bytes.is_empty() { Framing::Empty } else { Framing::Length(bytes.len() as u64) };
+    }
+    http1::encode_request(head, &mut connection.writer.out);
+    let kind = if head.method() == "HEAD" { RequestKind::Head } else { RequestKind::Other };
+    let (reader, writer) = (&mut connection.reader, &mut connection.writer);
+    let framing = head.framing;
+    let send = async {
+        match body {
+            Body::Replay(bytes) => {
+                writer.flush_with(&[bytes]).await.map_err(PumpError::Sink)?;
+                Ok(Pumped { bytes: bytes.len() as u64, trailers: None })
+            }
+            Body::Once(source) => {
+                let mut sink = Sink::H1(writer, framing);
+                pump(source, &mut sink).await
+            }
+        }
+    };
+    let receive = async {
+        loop {
+            match reader.response(kind, answer).await {
+                Ok(Some(())) if answer.is_interim() => {}
+                Ok(Some(())) => break,
+                Ok(None) => {
+                    return Err(Broken::NoAnswer(Failure::Reset, "the connection ended before an answer".into()));
+                }
+                Err(ReadError::Head(error)) => return Err(Broken::NoAnswer(Failure::Status(502), error.to_string())),
+                Err(error) => return Err(Broken::NoAnswer(Failure::Reset, error.to_string())),
+            }
+        }
+        if answer.status == 101 {
+            return Ok(Received::Switched);
+        }
+        let source = Source::H1(reader, BodyDecoder::new(answer.framing));
+        pass(exchange, answer, source, responder).await
+    };
+    let (sent, received) = both(send, receive, until).await;
+    let reused = connection.reused;
+    let cells = connection.cells.clone();
+    let whole = sent.as_ref().is_some_and(Result::is_ok);
+    let again = answer.keep_alive && whole;
+    match received {
+        Ok(Received::Switched) => switch(exchange, answer, responder, connection, cells).await,
+        Ok(Received::TryAgain(pause)) => Tried::Again { pause },
+        Ok(Received::Passed(passed)) => {
+            if again {
+                exchange.worker.http.put_h1(exchange.pool_key(upstream), connection);
+            }
+            finished(passed, sent, answer, cells)
+        }
+        Err(broken) => broke(broken, sent, answer, cells, responder, reused),
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the state of one try, used nowhere else")]
+async fn once_h2<'r>(
+    exchange: &Exchange<'_>,
+    head: &mut RequestHead,
+    body: &mut Body<'_>,
+    responder: &mut Option<Responder<'r>>,
+    connection: H2Connection,
+    upstream: &Upstream,
+    answer: &mut ResponseHead,
+    until: Option<Instant>,
+) -> Tried {
+    let Some(request) = convert::http2_request(head) else {
+        return failed(Failure::Status(400), "the request cannot be said in HTTP/2".into(), false);
+    };
+    let ended = match &*body {
+        Body::Replay(bytes) => bytes.is_empty(),
+        Body::Once(source) => source.is_empty(),
+    };
+    let opened = async {
+        let mut sender = connection.sender.clone().ready().await?;
+        sender.send_request(request, ended)
+    };
+    let (response, stream) = match opened.await {
+        Ok(opened) => opened,
+        Err(error) => {
+            // The connection takes no more streams; those that run may finish.
+            exchange.worker.http.retire_h2(&exchange.pool_key(upstream));
+            return failed(Failure::NotSent, error.to_string(), connection.reused);
+        }
+    };
+    let send = async {
+        let mut sink = if ended { Sink::Ended } else { Sink::H2(stream) };
+        match body {
+            Body::Replay(bytes) => pump(&mut Source::Bytes(bytes.clone()), &mut sink).await,
+            Body::Once(source) => pump(source, &mut sink).await,
+        }
+    };
+    let head_request = head.method() == "HEAD";
+    let receive = async {
+        let response = response.await.map_err(|error| {
+            let unprocessed = error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            let failure = if unprocessed { Failure::NotSent } else { Failure::Reset };
+            Broken::NoAnswer(failure, error.to_string())
+        })?;
+        let ended = response.body().is_end_stream();
+        *answer = convert::response(&response, ended, head_request);
+        pass(exchange, answer, Source::H2(response.into_body()), responder).await
+    };
+    let (sent, received) = both(send, receive, until).await;
+    let cells = connection.cells.clone();
+    match received {
+        Ok(Received::Switched) => failed(Failure::Reset, "a switch of protocols in HTTP/2".into(), false),
+        Ok(Received::TryAgain(pause)) => Tried::Again { pause },
+        Ok(Received::Passed(passed)) => finished(passed, sent, answer, cells),
+        Err(broken) => {
+            if matches!(broken, Broken::NoAnswer(..)) {
+                exchange.worker.http.retire_h2(&exchange.pool_key(upstream));
+            }
+            broke(broken, sent, answer, cells, responder, connection.reused)
+        }
+    }
+}
+
+/// Runs both halves. The answer decides when it is over: an endpoint may answer before it has read everything.
+async fn both<S, R>(
+    send: S,
+    receive: R,
+    until: Option<Instant>,
+) -> (Option<Result<Pumped, PumpError>>, Result<Received, Broken>)
+where
+    S: Future<Output = Result<Pumped, PumpError>>,
+    R: Future<Output = Result<Received, Broken>>,
+{
+    let (mut send, mut receive) = (pin!(send), pin!(receive));
+    let mut timer = until.map(|at| Box::pin(tokio::time::sleep_until(at.into())));
+    let mut sent = None;
+    let received = poll_fn(|cx| {
+        if sent.is_none()
+            && let Poll::Ready(result) = send.as_mut().poll(cx)
+        {
+            if let Err(PumpError::Source(error)) = &result {
+                let gone = Broken::Midway(format!("the client: {error}"));
+                sent = Some(result);
+                return Poll::Ready(Err(gone));
+            }
+            sent = Some(result);
+        }
+        if let Poll::Ready(received) = receive.as_mut().poll(cx) {
+            return Poll::Ready(received);
+        }
+        match timer.as_mut().map(|timer| Pin::new(timer).poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(Err(Broken::NoAnswer(Failure::TryTimeout, "timed out".into()))),
+            _ => Poll::Pending,
+        }
+    })
+    .await;
+    (sent, received)
+}
+
+/// Passes an answer on, unless its status is one to try again.
+async fn pass(
+    exchange: &Exchange<'_>,
+    answer: &mut ResponseHead,
+    mut source: Source<'_>,
+    responder: &mut Option<Responder<'_>>,
+) -> Result<Received, Broken> {
+    if let Some(pause) = exchange.plan.retry().and_then(|_| exchange.again(Failure::Status(answer.status))) {
+        return Ok(Received::TryAgain(pause));
+    }
+    exchange.plan.finish(answer);
+    let Some(responder) = responder.take() else { return Err(Broken::Midway("answered twice".into())) };
+    let started = responder.start(answer);
+    let (mut sink, keep_client) = started.map_err(|error| Broken::Midway(format!("the client: {error}")))?;
+    match pump(&mut source, &mut sink).await {
+        Ok(Pumped { bytes, trailers }) => Ok(Received::Passed(Passed { bytes, keep_client, trailers })),
+        Err(error) => {
+            if let Sink::H2(mut stream) = sink {
+                stream.send_reset(h2::Reason::INTERNAL_ERROR);
+            }
+            Err(Broken::Midway(error.to_string()))
+        }
+    }
+}
+
+fn failed(failure: Failure, why: String, stale: bool) -> Tried {
+    Tried::Failed { failure, why, stale }
+}
+
+fn finished(
+    passed: Passed,
+    sent: Option<Result<Pumped, PumpError>>,
+    answer: &ResponseHead,
+    cells: Arc<EdgeCells>,
+) -> Tried {
+    // A client that was still sending when the answer ended: where its next request begins is not known.
+    let whole = matches!(sent, Some(Ok(_)));
+    let outcome = if passed.keep_client && whole { Outcome::Keep } else { Outcome::Close };
+    Tried::Finished(Finished {
+        outcome,
+        status: answer.status,
+        sent: sent.and_then(Result::ok).map_or(0, |pumped| pumped.bytes),
+        received: passed.bytes,
+        grpc_failed: grpc_failed(passed.trailers.as_ref().unwrap_or(&answer.fields)),
+        cells,
+    })
+}
+
+/// Statuses that are the server's fault: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS.
+fn grpc_failed(fields: &Fields) -> bool {
+    matches!(fields.get("grpc-status"), Some(b"2" | b"4" | b"13" | b"14" | b"15"))
+}
+
+fn broke(
+    broken: Broken,
+    sent: Option<Result<Pumped, PumpError>>,
+    answer: &ResponseHead,
+    cells: Arc<EdgeCells>,
+    responder: &Option<Responder<'_>>,
+    reused: bool,
+) -> Tried {
+    match broken {
+        Broken::NoAnswer(failure, why) if responder.is_some() => {
+            failed(failure, why, reused && matches!(failure, Failure::Reset | Failure::NotSent))
+        }
+        Broken::NoAnswer(_, why) | Broken::Midway(why) => {
+            tracing::debug!(why, "an answer broke off");
+            Tried::Finished(Finished {
+                outcome: Outcome::Close,
+                status: if responder.is_some() { 0 } else { answer.status },
+                sent: sent.and_then(Result::ok).map_or(0, |pumped| pumped.bytes),
+                received: 0,
+                grpc_failed: true,
+                cells,
+            })
+        }
+    }
+}
+
+/// Answers `101` and hands the endpoint's connection over.
+async fn switch(
+    exchange: &Exchange<'_>,
+    answer: &mut ResponseHead,
+    responder: &mut Option<Responder<'_>>,
+    connection: H1Connection,
+    cells: Arc<EdgeCells>,
+) -> Tried {
+    exchange.plan.finish(answer);
+    let H1Connection { reader, writer, .. } = connection;
+    let stream = conn::join(reader, writer);
+    let (Some(Responder::H1 { writer, version, .. }), Some(stream)) = (responder.take(), stream) else {
+        return failed(Failure::Reset, "the client cannot switch protocols".into(), false);
+    };
+    http1::encode_response(answer, version, true, &mut writer.out);
+    let outcome = match writer.flush().await {
+        Ok(()) => Outcome::Switched(stream),
+        Err(_) => Outcome::Close,
+    };
+    Tried::Finished(Finished { outcome, status: 101, sent: 0, received: 0, grpc_failed: false, cells })
+}

@@ -1,0 +1,158 @@
+//! Bodies from anywhere to anywhere.
+use super::conn::{Piece, ReadError, Reader, Writer};
+use super::convert;
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
+use http1::{BodyDecoder, Fields, Framing, encode_chunk_head, encode_last_chunk};
+use std::future::poll_fn;
+use std::io;
+
+/// Where a body comes from.
+#[derive(Debug)]
+pub enum Source<'a> {
+    /// There is none, or it was all taken.
+    Empty,
+    /// All of it is here.
+    Bytes(Bytes),
+    /// An HTTP/1.1 connection.
+    H1(&'a mut Reader, BodyDecoder),
+    /// An HTTP/2 stream.
+    H2(RecvStream),
+}
+
+/// Where a body goes.
+#[derive(Debug)]
+pub enum Sink<'a> {
+    /// An HTTP/1.1 connection; what is in its buffer already (the head) goes with the first piece.
+    H1(&'a mut Writer, Framing),
+    /// An HTTP/2 stream.
+    H2(SendStream<Bytes>),
+    /// Nowhere: the head has ended the message.
+    Ended,
+}
+
+/// Which side failed; the other is innocent.
+#[derive(Debug, thiserror::Error)]
+pub enum PumpError {
+    #[error("reading: {0}")]
+    Source(#[from] ReadError),
+    #[error("writing: {0}")]
+    Sink(#[source] io::Error),
+}
+
+/// What went through.
+#[derive(Debug, Default)]
+pub struct Pumped {
+    pub bytes: u64,
+    pub trailers: Option<Fields>,
+}
+
+impl Source<'_> {
+    /// Whether nothing of it is to come.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Bytes(bytes) => bytes.is_empty(),
+            Self::H1(_, decoder) => decoder.is_done(),
+            Self::H2(stream) => stream.is_end_stream(),
+        }
+    }
+
+    /// The next piece.
+    pub async fn piece(&mut self) -> Result<Piece, ReadError> {
+        match self {
+            Self::Empty => Ok(Piece::End(None)),
+            Self::Bytes(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Ok(if bytes.is_empty() { Piece::End(None) } else { Piece::Data(bytes) })
+            }
+            Self::H1(reader, decoder) => reader.piece(decoder).await,
+            Self::H2(stream) => h2_piece(stream).await,
+        }
+    }
+}
+
+async fn h2_piece(stream: &mut RecvStream) -> Result<Piece, ReadError> {
+    loop {
+        match stream.data().await {
+            Some(Ok(bytes)) if bytes.is_empty() => {}
+            Some(Ok(bytes)) => {
+                // The peer may send more as soon as this was taken; it is passed on before the next is asked for.
+                let _ = stream.flow_control().release_capacity(bytes.len());
+                return Ok(Piece::Data(bytes));
+            }
+            Some(Err(error)) => return Err(crate::hbone::stream::to_io(error).into()),
+            None => {
+                let trailers = stream.trailers().await.map_err(crate::hbone::stream::to_io)?;
+                return Ok(Piece::End(trailers.as_ref().map(convert::fields)));
+            }
+        }
+    }
+}
+
+impl Sink<'_> {
+    async fn data(&mut self, bytes: Bytes) -> io::Result<()> {
+        match self {
+            Self::H1(writer, Framing::Chunked) => {
+                encode_chunk_head(bytes.len(), &mut writer.out);
+                writer.flush_with(&[&bytes, b"\r\n"]).await
+            }
+            Self::H1(writer, _) => writer.flush_with(&[&bytes]).await,
+            Self::H2(stream) => h2_data(stream, bytes).await,
+            // The answer to HEAD cannot have a body; a peer that sends one was refused by the codec.
+            Self::Ended => Ok(()),
+        }
+    }
+
+    async fn end(&mut self, trailers: Option<&Fields>) -> io::Result<()> {
+        match self {
+            Self::H1(writer, Framing::Chunked) => {
+                encode_last_chunk(trailers, &mut writer.out);
+                writer.flush().await
+            }
+            Self::H1(writer, _) => writer.flush().await,
+            Self::H2(stream) => match trailers {
+                Some(trailers) => stream.send_trailers(convert::header_map(trailers)),
+                None => stream.send_data(Bytes::new(), true),
+            }
+            .map_err(crate::hbone::stream::to_io),
+            Self::Ended => Ok(()),
+        }
+    }
+}
+
+async fn h2_data(stream: &mut SendStream<Bytes>, mut bytes: Bytes) -> io::Result<()> {
+    while !bytes.is_empty() {
+        stream.reserve_capacity(bytes.len());
+        if stream.capacity() == 0 {
+            match poll_fn(|cx| stream.poll_capacity(cx)).await {
+                Some(granted) => drop(granted.map_err(crate::hbone::stream::to_io)?),
+                None => return Err(io::ErrorKind::BrokenPipe.into()),
+            }
+        }
+        let take = stream.capacity().min(bytes.len());
+        if take > 0 {
+            stream.send_data(bytes.split_to(take), false).map_err(crate::hbone::stream::to_io)?;
+        }
+    }
+    Ok(())
+}
+
+/// Passes a body on, piece by piece: a slow sink stops the reading.
+pub async fn pump(source: &mut Source<'_>, sink: &mut Sink<'_>) -> Result<Pumped, PumpError> {
+    let mut pumped = Pumped::default();
+    loop {
+        match source.piece().await? {
+            Piece::Data(bytes) => {
+                pumped.bytes += bytes.len() as u64;
+                sink.data(bytes).await.map_err(PumpError::Sink)?;
+            }
+            Piece::End(trailers) => {
+                sink.end(trailers.as_ref()).await.map_err(PumpError::Sink)?;
+                pumped.trailers = trailers;
+                return Ok(pumped);
+            }
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! One request and its answer: decided, tried, tried again, counted.
+use super::attempt::{self, Finished, Tried};
+use super::body::Source;
+use super::conn::Piece;
+use super::plan::{self, Plan, Target};
+use super::pool::PoolKey;
+use super::reply::{Reply, Responder, is_grpc};
+use super::upstream::{self, Connected};
+use super::{Site, access};
+use crate::random;
+use crate::stream::Stream;
+use crate::telemetry::{Edge, Peers, Protocol};
+use crate::upstream::{InFlight, Upstream};
+use crate::worker::Worker;
+use bytes::{Bytes, BytesMut};
+use http1::trace::TraceContext;
+use http1::{Framing, RequestHead};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+use traffic::retry::{Attempt, Failure, decide};
+
+/// A request body up to this is kept, so that the request can be sent again.
+const REPLAY_BYTES: u64 = 64 * 1024;
+
+/// Pooled connections that may turn out closed before a request fails: as many as a restarted endpoint leaves behind.
+const STALE_RETRIES: u32 = 8;
+
+/// What becomes of the client's connection.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It may send the next request.
+    Keep,
+    /// It ends.
+    Close,
+    /// It speaks another protocol with the endpoint from now on.
+    Switched(Stream),
+}
+
+/// A request body as it can be sent.
+#[derive(Debug)]
+pub enum Body<'a> {
+    /// Again and again.
+    Replay(Bytes),
+    /// Once.
+    Once(Source<'a>),
+}
+
+/// What a request's tries share.
+pub struct Exchange<'a> {
+    pub worker: &'a Arc<Worker>,
+    pub site: &'a Site,
+    pub plan: Plan,
+    pub http2: bool,
+    pub grpc: bool,
+    pub started: Instant,
+    pub deadline: Option<Instant>,
+    pub idempotent: bool,
+    /// The whole body is kept.
+    pub replayable: bool,
+    /// Tries begun.
+    pub tries: u32,
+}
+
+/// Serves one request. `came_in_http2`: what the client speaks.
+pub async fn run(
+    worker: &Arc<Worker>,
+    site: &Site,
+    head: &mut RequestHead,
+    mut source: Source<'_>,
+    responder: Responder<'_>,
+    came_in_http2: bool,
+) -> Outcome {
+    let started = Instant::now();
+    let mut grpc = is_grpc(&head.fields);
+    let log = worker.shared.config.access_log.then(|| access::Entry::new(site, head));
+    continue_trace(head);
+    let mut exchange = match plan::plan(worker, site, head) {
+        Ok(plan) => {
+            grpc |= plan.chosen.as_ref().is_some_and(plan::Chosen::is_grpc);
+            let http2 = plan.http2(site, came_in_http2) && head.upgrade().is_none();
+            let limit = plan.timeouts().request_ms.filter(|ms| *ms > 0);
+            let deadline = limit.map(|ms| started + Duration::from_millis(ms));
+            let idempotent = head.is_idempotent();
+            Exchange { worker, site, plan, http2, grpc, started, deadline, idempotent, replayable: false, tries: 0 }
+        }
+        Err(reply) => {
+            count_unsent(worker, site, None, grpc, reply.status, started);
+            return answer(responder, &reply, grpc, source, log, started).await;
+        }
+    };
+    let body = match keep_small(head, &mut source).await {
+        Ok(Some(bytes)) => Body::Replay(bytes),
+        Ok(None) => Body::Once(source),
+        Err(()) => return Outcome::Close,
+    };
+    exchange.replayable = matches!(body, Body::Replay(_));
+    super::mirror::send_copies(&exchange, head, &body);
+    exchange.run_tries(head, body, responder, log).await
+}
+
+/// The caller's trace goes on through this hop; a request without one begins its own.
+fn continue_trace(head: &mut RequestHead) {
+    let context = head.fields.get("traceparent").and_then(TraceContext::parse);
+    let context = context.unwrap_or_else(|| TraceContext { trace_id: random::u128() | 1, parent_id: 1, flags: 0 });
+    let _ = head.fields.set("traceparent", &context.child(random::u64()).encode());
+}
+
+/// Takes a small body whole, so that a retry can send it again.
+async fn keep_small(head: &mut RequestHead, source: &mut Source<'_>) -> Result<Option<Bytes>, ()> {
+    let length = match head.framing {
+        Framing::Empty => return Ok(Some(Bytes::new())),
+        Framing::Length(length) if length <= REPLAY_BYTES => length,
+        // How long it will be nobody knows: it is streamed.
+        _ => return Ok(None),
+    };
+    let mut body = BytesMut::new();
+    loop {
+        match source.piece().await {
+            Ok(Piece::Data(bytes)) if body.is_empty() && bytes.len() as u64 == length => {
+                // The usual case: it came in one piece and is not copied.
+                return match source.piece().await {
+                    Ok(Piece::End(_)) => Ok(Some(bytes)),
+                    _ => Err(()),
+                };
+            }
+            Ok(Piece::Data(bytes)) if (body.len() + bytes.len()) as u64 <= length => body.extend_from_slice(&bytes),
+            Ok(Piece::End(_)) if body.len() as u64 == length => return Ok(Some(body.freeze())),
+            _ => return Err(()),
+        }
+    }
+}
+
+impl Exchange<'_> {
+    async fn run_tries(
+        &mut self,
+        head: &mut RequestHead,
+        mut body: Body<'_>,
+        responder: Responder<'_>,
+        log: Option<access::Entry>,
+    ) -> Outcome {
+        let mut responder = Some(responder);
+        let mut tried: Vec<SocketAddr> = Vec::new();
+        let mut stale_left = STALE_RETRIES;
+        loop {
+            self.tries += 1;
+            let connected = self.connect(&tried).await;
+            let (failure, why) = match connected {
+                Ok((connected, upstream)) => {
+                    let tried_once = attempt::once(self, head, &mut body, &mut responder, connected, &upstream).await;
+                    match tried_once {
+                        Tried::Finished(finished) => return self.finish(finished, log, &upstream),
+                        Tried::Again { pause } => {
+                            tried.push(upstream.address);
+                            tokio::time::sleep(Duration::from_millis(pause)).await;
+                            continue;
+                        }
+                        Tried::Failed { failure, why, stale } => {
+                            if stale && stale_left > 0 && self.may_repeat(failure) {
+                                // The endpoint closed an idle connection as we used it: no try was made.
+                                stale_left -= 1;
+                                self.tries -= 1;
+                                continue;
+                            }
+                            tried.push(upstream.address);
+                            (failure, why)
+                        }
+                    }
+                }
+                Err((address, why, last)) => {
+                    tried.extend(address);
+                    if last {
+                        return self.give_up(&mut responder, body, why, 503, log).await;
+                    }
+                    (Failure::NotSent, why)
+                }
+            };
+            let Some(pause) = self.again(failure) else {
+                let status = match failure {
+                    Failure::TryTimeout => 504,
+                    Failure::Reset => 502,
+                    _ => 503,
+                };
+                return self.give_up(&mut responder, body, why, status, log).await;
+            };
+            if pause > 0 {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+        }
+    }
+
+    /// Whether to try again, and after which pause.
+    pub fn again(&self, failure: Failure) -> Option<u64> {
+        let remaining_ms = self.deadline.map(|at| at.saturating_duration_since(Instant::now()).as_millis() as u64);
+        // What was not sent has consumed nothing of a body that is streamed.
+        let replayable = self.replayable || failure == Failure::NotSent;
+        let attempt = Attempt { tries: self.tries, idempotent: self.idempotent, replayable, remaining_ms };
+        let Target::Port(port) = &self.plan.target else { return None };
+        port.with_budget(|budget| decide(self.plan.retry(), failure, attempt, budget, random::u32()))
+    }
+
+    /// Whether a request that failed on a stale connection may be sent again as if nothing had been.
+    fn may_repeat(&self, failure: Failure) -> bool {
+        self.replayable && (failure == Failure::NotSent || self.idempotent)
+    }
+
+    async fn connect(&self, tried: &[SocketAddr]) -> Result<(Connected, Upstream), (Option<SocketAddr>, String, bool)> {
+        let upstream = match &self.plan.target {
+            Target::Process(address) => Upstream {
+                address: *address,
+                workload: "".into(),
+                load: self.worker.ports.load(*address),
+                last_resort: true,
+            },
+            Target::Port(port) => {
+                let affinity = port.service().service.affinity_s.map(|_| super::hash_of_address(self.site.client.ip()));
+                let chosen = port.choose(tried, affinity, self.worker.now_ms());
+                chosen.ok_or_else(|| (None, "no endpoint is ready".to_owned(), true))?
+            }
+        };
+        match upstream::connect(self, &upstream).await {
+            Ok(connected) => Ok((connected, upstream)),
+            Err(error) => {
+                tracing::debug!(%error, address = %upstream.address, "an endpoint is not reached");
+                Err((Some(upstream.address), error.to_string(), !error.is_retriable()))
+            }
+        }
+    }
+
+    /// Key of the connections that this request may use.
+    pub fn pool_key(&self, upstream: &Upstream) -> PoolKey {
+        PoolKey {
+            origin: self.plan.origin.serial,
+            address: upstream.address,
+            workload: upstream.workload.clone(),
+            service: self.plan.service().cloned(),
+        }
+    }
+
+    /// What is spoken, for telemetry.
+    pub fn protocol(&self) -> Protocol {
+        if self.grpc { Protocol::Grpc } else { Protocol::Http }
+    }
+
+    fn finish(&self, finished: Finished, log: Option<access::Entry>, upstream: &Upstream) -> Outcome {
+        let took = self.started.elapsed();
+        finished.cells.request(finished.status, took);
+        finished.cells.bytes(finished.sent, finished.received);
+        if finished.grpc_failed {
+            finished.cells.grpc_error();
+        }
+        if let Some(log) = log {
+            let route = self.plan.chosen.as_ref().map_or("", plan::Chosen::name);
+            log.write(finished.status, took, Some(upstream.address), route, "", finished.received);
+        }
+        finished.outcome
+    }
+
+    async fn give_up(
+        &self,
+        responder: &mut Option<Responder<'_>>,
+        body: Body<'_>,
+        why: String,
+        status: u16,
+        log: Option<access::Entry>,
+    ) -> Outcome {
+        tracing::debug!(from = %self.plan.origin.name, service = ?self.plan.service(), why, "a request failed");
+        count_unsent(self.worker, self.site, Some(&self.plan), self.grpc, status, self.started);
+        // The answer has begun: all that is left is to break it off.
+        let Some(responder) = responder.take() else { return Outcome::Close };
+        let reply = match status {
+            504 => Reply::new(504, "upstream request timeout"),
+            502 => Reply::new(502, "upstream connection broken before an answer"),
+            status => Reply::new(status, "no healthy upstream"),
+        };
+        let source = match body {
+            Body::Replay(_) => Source::Empty,
+            Body::Once(source) => source,
+        };
+        answer(responder, &reply, self.grpc, source, log, self.started).await
+    }
+}
+
+/// Counts a request that reached no endpoint.
+fn count_unsent(worker: &Worker, site: &Site, plan: Option<&Plan>, grpc: bool, status: u16, started: Instant) {
+    let protocol = if grpc { Protocol::Grpc } else { Protocol::Http };
+    let edge: Edge = match &site.place {
+        super::Place::Process { pod, caller, .. } => Peers::inbound(worker, pod, caller, protocol),
+        _ => {
+            let service = plan.and_then(Plan::service).or(site.service_key());
+            let origin = plan.map_or(&site.origin, |plan| &plan.origin);
+            Peers::outbound(worker, origin, None, service, protocol, false)
+        }
+    };
+    worker.cells.edge(&edge).request(status, started.elapsed());
+}
+
+/// Sends an answer of the proxy's own.
+async fn answer(
+    responder: Responder<'_>,
+    reply: &Reply,
+    grpc: bool,
+    mut source: Source<'_>,
+    log: Option<access::Entry>,
+    started: Instant,
+) -> Outcome {
+    let (mut head, bytes) = reply.render(grpc);
+    let length = bytes.len() as u64;
+    let Ok((mut sink, keep)) = responder.start(&mut head) else { return Outcome::Close };
+    if head.framing == Framing::Empty && length > 0 {
+        // HEAD: the length is announced, the body is not sent.
+        sink = match sink {
+            super::body::Sink::H1(writer, _) => super::body::Sink::H1(writer, Framing::Empty),
+            other => other,
+        };
+    }
+    let mut body = if head.framing == Framing::Empty { Source::Empty } else { Source::Bytes(bytes) };
+    let sent = super::body::pump(&mut body, &mut sink).await;
+    if let Some(log) = log {
+        log.write(reply.status, started.elapsed(), None, "", reply.why, length);
+    }
+    if sent.is_err() || !keep {
+        return Outcome::Close;
+    }
+    // The client may still be sending: its connection is of use only if the rest is little.
+    match timeout(Duration::from_millis(200), drain(&mut source)).await {
+        Ok(true) => Outcome::Keep,
+        _ => Outcome::Close,
+    }
+}
+
+async fn drain(source: &mut Source<'_>) -> bool {
+    let mut left = REPLAY_BYTES as usize;
+    loop {
+        match source.piece().await {
+            Ok(Piece::Data(bytes)) if bytes.len() <= left => left -= bytes.len(),
+            Ok(Piece::End(_)) => return true,
+            _ => return false,
+        }
+    }
+}
+
+/// A request is under way at its endpoint.
+pub fn in_flight(upstream: &Upstream) -> InFlight {
+    InFlight::begin(&upstream.load)
+}

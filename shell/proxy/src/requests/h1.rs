@@ -1,0 +1,108 @@
+//! Clients that speak HTTP/1.1.
+use super::body::Source;
+use super::conn::{self, ReadError, Reader, Writer};
+use super::exchange::{self, Outcome};
+use super::reply::{Reply, Responder};
+use super::{Place, Site};
+use crate::copy::{self, Copied};
+use crate::outbound::finish_broken;
+use crate::pods::Phase;
+use crate::stream::Stream;
+use crate::worker::Worker;
+use http1::{BodyDecoder, Framing, Limits, RequestHead, Version};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long a gateway's client may be idle, or take for a head.
+const PUBLIC_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Serves requests one after the other.
+pub async fn serve(worker: &Arc<Worker>, site: Site, mut reader: Reader, mut writer: Writer) {
+    let mut head = RequestHead::default();
+    let stopped = worker.shared.stopped();
+    tokio::pin!(stopped);
+    loop {
+        let read = tokio::select! {
+            biased;
+            read = next(&site, &mut reader, &mut head) => read,
+            () = &mut stopped => return close(&mut writer).await,
+        };
+        match read {
+            Ok(Some(())) => {}
+            Ok(None) => return close(&mut writer).await,
+            Err(ReadError::Head(error)) => {
+                tracing::debug!(%error, client = %site.client, "a request is refused");
+                return refuse(&mut writer, error.status()).await;
+            }
+            Err(_) => return,
+        }
+        match one(worker, &site, &mut reader, &mut writer, &mut head).await {
+            Outcome::Keep => {}
+            Outcome::Close => return close(&mut writer).await,
+            Outcome::Switched(upstream) => return switched(reader, writer, upstream).await,
+        }
+    }
+}
+
+async fn next(site: &Site, reader: &mut Reader, head: &mut RequestHead) -> Result<Option<()>, ReadError> {
+    if !site.is_public() {
+        return reader.request(Limits::default(), head).await;
+    }
+    timeout(PUBLIC_PATIENCE, reader.request(Limits::default(), head)).await.unwrap_or(Ok(None))
+}
+
+async fn one(
+    worker: &Arc<Worker>,
+    site: &Site,
+    reader: &mut Reader,
+    writer: &mut Writer,
+    head: &mut RequestHead,
+) -> Outcome {
+    let leaving = match &site.place {
+        Place::Process { pod, .. } => pod.phase() >= Phase::Draining,
+        Place::Service { .. } | Place::Gateway(_) => false,
+    };
+    let keep_alive = head.keep_alive && !leaving && !worker.shared.is_stopping();
+    if head.method() == "CONNECT" {
+        refuse(writer, 405).await;
+        return Outcome::Close;
+    }
+    if head.expect_continue {
+        // The endpoint is not asked first: to wait for its word would hold the body back for a round trip that hardly
+        // anyone uses to say no.
+        writer.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        if writer.flush().await.is_err() {
+            return Outcome::Close;
+        }
+        head.expect_continue = false;
+    }
+    let source = match head.framing {
+        Framing::Empty => Source::Empty,
+        framing => Source::H1(reader, BodyDecoder::new(framing)),
+    };
+    let responder = Responder::h1(writer, head, keep_alive);
+    exchange::run(worker, site, head, source, responder, false).await
+}
+
+async fn refuse(writer: &mut Writer, status: u16) {
+    let (mut head, body) = Reply::new(status, "bad request").render(false);
+    head.keep_alive = false;
+    http1::encode_response(&head, Version::Http11, false, &mut writer.out);
+    let _ = writer.flush_with(&[&body]).await;
+    close(writer).await;
+}
+
+async fn close(writer: &mut Writer) {
+    let _ = writer.shutdown().await;
+}
+
+/// Client and endpoint speak something else from now on, until either is done.
+async fn switched(reader: Reader, writer: Writer, mut upstream: Stream) {
+    let Some(mut client) = conn::join(reader, writer) else { return };
+    let mut copied = Copied::default();
+    if let Err(error) = copy::bidirectional(&mut client, &mut upstream, &mut copied).await {
+        finish_broken(client, upstream, &error);
+    }
+    tracing::debug!(there = copied.there, back = copied.back, "an upgraded connection ended");
+}

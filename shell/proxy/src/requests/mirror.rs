@@ -1,0 +1,63 @@
+//! Copies of requests, whose answers nobody waits for.
+use super::attempt;
+use super::exchange::{Body, Exchange};
+use super::plan::{Plan, Target};
+use super::reply::Responder;
+use super::upstream;
+use crate::worker::Worker;
+use bytes::Bytes;
+use http1::RequestHead;
+use model::mesh::BackendTarget;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A mirror that does not answer must not pile up copies.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Sends the copies that the rule asks for. A request whose body is streamed is not copied: to keep up with the slower of two
+/// readers would make the mirror part of the service.
+pub fn send_copies(exchange: &Exchange<'_>, head: &RequestHead, body: &Body<'_>) {
+    let Body::Replay(bytes) = body else { return };
+    for mirror in exchange.plan.mirrors() {
+        let BackendTarget::Service { service, port } = &mirror.backend else { continue };
+        let worker = exchange.worker;
+        let Some(port) = worker.ports.get(&worker.shared.mesh, service, *port) else { continue };
+        let plan = Plan {
+            origin: exchange.plan.origin.clone(),
+            target: Target::Port(port),
+            chosen: None,
+            answer_headers: Vec::new(),
+        };
+        let copy = send(worker.clone(), plan, head.clone(), bytes.clone(), exchange.site.client, exchange.grpc);
+        tokio::spawn(async move { tokio::time::timeout(PATIENCE, copy).await });
+    }
+}
+
+async fn send(worker: Arc<Worker>, plan: Plan, mut head: RequestHead, bytes: Bytes, client: SocketAddr, grpc: bool) {
+    let Target::Port(port) = &plan.target else { return };
+    let site = super::Site::service(&plan.origin, port, client);
+    let http2 = port.app_protocol().is_http2();
+    let Some(upstream) = port.choose(&[], None, worker.now_ms()) else { return };
+    let started = Instant::now();
+    let exchange = Exchange {
+        worker: &worker,
+        site: &site,
+        plan,
+        http2,
+        grpc,
+        started,
+        deadline: None,
+        idempotent: false,
+        replayable: false,
+        tries: 1,
+    };
+    let Ok(connected) = upstream::connect(&exchange, &upstream).await else { return };
+    let mut responder = Some(Responder::Nobody);
+    let mut body = Body::Replay(bytes);
+    head.set_upgrade(None);
+    let tried = attempt::once(&exchange, &mut head, &mut body, &mut responder, connected, &upstream).await;
+    if let attempt::Tried::Finished(finished) = tried {
+        finished.cells.request(finished.status, started.elapsed());
+    }
+}

@@ -1,0 +1,143 @@
+//! HTTP: requests from captured connections, gateways and tunnels, to endpoints or to the local process.
+mod access;
+mod attempt;
+mod body;
+mod conn;
+mod convert;
+mod exchange;
+mod h1;
+mod h2_server;
+mod mirror;
+mod plan;
+pub mod pool;
+mod reply;
+mod upstream;
+
+use crate::gateway::Bound;
+use crate::origin::Origin;
+use crate::pods::Pod;
+use crate::policy::Caller;
+use crate::stream::Stream;
+use crate::upstream::Port;
+use crate::worker::Worker;
+use model::Key;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// First bytes of an HTTP/2 connection.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Where a connection with requests arrived.
+#[derive(Debug)]
+pub struct Site {
+    /// On whose behalf requests go on.
+    pub origin: Arc<Origin>,
+    /// Who sends them.
+    pub client: SocketAddr,
+    /// Through which door.
+    pub place: Place,
+    /// The connection to the process that was opened before anything was known of requests.
+    process: Mutex<Option<Stream>>,
+}
+
+/// Doors.
+#[derive(Debug)]
+pub enum Place {
+    /// A pod calls a service.
+    Service { service: Key, port: u16 },
+    /// A client of a gateway.
+    Gateway(Arc<Bound>),
+    /// Another calls a local process.
+    Process { pod: Arc<Pod>, to: SocketAddr, caller: Caller },
+}
+
+impl Site {
+    /// A pod calls a service.
+    pub fn service(origin: &Arc<Origin>, port: &Port, client: SocketAddr) -> Self {
+        let place = Place::Service { service: port.service().service.key.clone(), port: port.entry().port.port };
+        Self { origin: origin.clone(), client, place, process: Mutex::default() }
+    }
+
+    /// A client of a gateway.
+    pub fn gateway(origin: Arc<Origin>, bound: Arc<Bound>, client: SocketAddr) -> Self {
+        Self { origin, client, place: Place::Gateway(bound), process: Mutex::default() }
+    }
+
+    /// Another calls a local process, to which `process` is a fresh connection.
+    pub fn process(pod: &Arc<Pod>, to: SocketAddr, caller: Caller, process: Stream) -> Self {
+        let client = caller.address;
+        let place = Place::Process { pod: pod.clone(), to, caller };
+        Self { origin: pod.origin.clone(), client, place, process: Mutex::new(Some(process)) }
+    }
+
+    fn take_process(&self) -> Option<Stream> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn service_key(&self) -> Option<&Key> {
+        match &self.place {
+            Place::Service { service, .. } => Some(service),
+            Place::Gateway(_) | Place::Process { .. } => None,
+        }
+    }
+
+    /// Whether clients are not of the cluster: they get less patience.
+    fn is_public(&self) -> bool {
+        matches!(self.place, Place::Gateway(_))
+    }
+}
+
+/// Serves a connection that carries requests, in whichever HTTP it begins.
+pub async fn serve(worker: &Arc<Worker>, site: Site, stream: Stream) {
+    let (mut reader, writer) = conn::halves(stream);
+    let stopped = worker.shared.stopped();
+    tokio::pin!(stopped);
+    loop {
+        let first = reader.buffered();
+        if first.len() >= PREFACE.len() || !PREFACE.starts_with(first) {
+            break;
+        }
+        tokio::select! {
+            read = reader.fill_more() => if read.map_or(true, |read| read == 0) { return },
+            () = &mut stopped => return,
+        }
+    }
+    if reader.buffered().starts_with(PREFACE) {
+        let Some(stream) = conn::join(reader, writer) else { return };
+        h2_server::serve(worker, Arc::new(site), stream).await;
+    } else {
+        h1::serve(worker, site, reader, writer).await;
+    }
+}
+
+/// Whether the first bytes of a connection are those of a request: a method that HTTP knows, or HTTP/2's preface. Longer
+/// than needed to tell is not asked for.
+pub fn looks_like_http(first: &[u8]) -> bool {
+    const METHODS: [&[u8]; 9] =
+        [b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"TRACE ", b"CONNECT "];
+    let begins = |known: &[u8]| first.starts_with(known) || (first.len() < known.len() && known.starts_with(first));
+    !first.is_empty() && (METHODS.into_iter().any(begins) || begins(&PREFACE[..16]))
+}
+
+/// A key for affinity by client address.
+pub fn hash_of_address(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(v4) => model::map::stable_hash(&v4.octets()),
+        IpAddr::V6(v6) => model::map::stable_hash(&v6.octets()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_is_told_by_its_first_bytes() {
+        for http in ["G", "GET / HTTP/1.1\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "PO", "PATCH /"] {
+            assert!(looks_like_http(http.as_bytes()), "{http}");
+        }
+        for other in ["", "GETS", "\x16\x03\x01", "SSH-2.0", "*1\r\n$4\r\nPING\r\n", "get /"] {
+            assert!(!looks_like_http(other.as_bytes()), "{other}");
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! What is to be done with a request: asked of `traffic` and `authz`, then carried out elsewhere.
+use super::reply::Reply;
+use super::{Place, Site};
+use crate::origin::Origin;
+use crate::policy::Rules;
+use crate::random;
+use crate::upstream::Port;
+use crate::worker::Worker;
+use authz::mesh::{HttpCall, normalize_path};
+use http1::{Fields, RequestHead, ResponseHead};
+use model::mesh::{
+    AppProtocol, BackendTarget, Filter, HeaderModifier, Headers, Mirror, Retry, Rewrite, Route, RouteKind, Rule,
+    Timeouts,
+};
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use traffic::cors::CorsVerdict;
+use traffic::request::host_without_port;
+use traffic::{RequestView, RouteTable};
+
+/// Where a request goes and what happens on its way.
+#[derive(Debug)]
+pub struct Plan {
+    /// On whose behalf.
+    pub origin: Arc<Origin>,
+    /// Where to.
+    pub target: Target,
+    /// The rule that said so, if any did.
+    pub chosen: Option<Chosen>,
+    /// Headers for the answer that depend on the request (CORS).
+    pub answer_headers: Vec<(&'static str, String)>,
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// To an endpoint of a service's port.
+    Port(Arc<Port>),
+    /// To the local process.
+    Process(SocketAddr),
+}
+
+/// A rule and what was chosen in it. Indices, so that it can outlive the table.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    route: Arc<Route>,
+    rule: usize,
+    matched: usize,
+    backend: Option<usize>,
+}
+
+/// Header fields for those who decide.
+pub struct View<'a>(pub &'a Fields);
+
+impl Headers for View<'_> {
+    fn value(&self, name: &str) -> Option<Cow<'_, str>> {
+        let mut values = self.0.get_all(name);
+        let first = String::from_utf8_lossy(values.next()?);
+        Some(values.fold(first, |joined, value| Cow::Owned(format!("{joined},{}", String::from_utf8_lossy(value)))))
+    }
+}
+
+impl Chosen {
+    /// The rule.
+    pub fn rule(&self) -> &Rule {
+        &self.route.rules[self.rule]
+    }
+
+    /// Whether failures are told in gRPC's way whatever the request looks like.
+    pub fn is_grpc(&self) -> bool {
+        self.route.kind == RouteKind::Grpc
+    }
+
+    fn filters(&self) -> impl Iterator<Item = &Filter> {
+        let of_backend = self.backend.map_or(&[][..], |index| &self.rule().backends[index].filters);
+        self.rule().filters.iter().chain(of_backend)
+    }
+
+    fn prefix(&self) -> Option<&str> {
+        match &self.rule().matches.get(self.matched)?.path {
+            model::mesh::PathMatch::Prefix(prefix) => Some(prefix),
+            _ => None,
+        }
+    }
+
+    /// Name of the route, for logs.
+    pub fn name(&self) -> &str {
+        &self.route.name
+    }
+}
+
+impl Plan {
+    /// Retries that the rule asks for.
+    pub fn retry(&self) -> Option<&Retry> {
+        self.chosen.as_ref().and_then(|chosen| chosen.rule().retry.as_ref())
+    }
+
+    /// Limits on time.
+    pub fn timeouts(&self) -> Timeouts {
+        self.chosen.as_ref().map(|chosen| chosen.rule().timeouts).unwrap_or_default()
+    }
+
+    /// The service, for telemetry.
+    pub fn service(&self) -> Option<&model::Key> {
+        match &self.target {
+            Target::Port(port) => Some(&port.service().service.key),
+            Target::Process(_) => None,
+        }
+    }
+
+    /// Whether the endpoint is spoken to in HTTP/2.
+    pub fn http2(&self, site: &Site, came_in_http2: bool) -> bool {
+        match (&self.target, &site.place) {
+            (Target::Port(port), _) if port.app_protocol().is_http2() => true,
+            // A gateway ends its clients' connections: what they speak says nothing about what the service speaks.
+            (Target::Port(_), Place::Gateway(_)) => false,
+            (Target::Port(port), _) => came_in_http2 && port.app_protocol() != AppProtocol::Tls,
+            (Target::Process(_), _) => came_in_http2,
+        }
+    }
+
+    /// Mirrors that this request goes to as well.
+    pub fn mirrors(&self) -> impl Iterator<Item = &Mirror> {
+        self.chosen.iter().flat_map(Chosen::filters).filter_map(|filter| match filter {
+            Filter::Mirror(mirror) if mirror.fraction.holds(random::u32()) => Some(mirror),
+            _ => None,
+        })
+    }
+
+    /// Does to an answer what the rule says.
+    pub fn finish(&self, head: &mut ResponseHead) {
+        for filter in self.chosen.iter().flat_map(Chosen::filters) {
+            if let Filter::ResponseHeaders(modifier) = filter {
+                modify(&mut head.fields, modifier);
+            }
+        }
+        for (name, value) in &self.answer_headers {
+            let _ = head.fields.set(name, value.as_bytes());
+        }
+    }
+}
+
+/// Decides about a request and changes its head as the rule says.
+pub fn plan(worker: &Worker, site: &Site, head: &mut RequestHead) -> Result<Plan, Reply> {
+    match &site.place {
+        Place::Process { pod, to, caller } => {
+            let rules = Rules::of(worker, pod, caller, *to);
+            if let Cow::Owned(normal) = normalize_path(head.path()) {
+                let target = head.query().map_or_else(|| normal.clone(), |query| format!("{normal}?{query}"));
+                head.set_target(&target);
+            }
+            let view = View(&head.fields);
+            let call =
+                HttpCall { authority: head.authority(), method: head.method(), path: head.path(), headers: &view };
+            if !rules.admits(Some(call)) {
+                return Err(Reply::denied());
+            }
+            vouch(head, pod.origin.identity.name.as_ref(), caller.identity.as_ref());
+            let target = Target::Process(pod.local_address(*to));
+            Ok(Plan { origin: pod.origin.clone(), target, chosen: None, answer_headers: Vec::new() })
+        }
+        Place::Service { service, port } => {
+            let port = worker.ports.get(&worker.shared.mesh, service, *port);
+            let port = port.ok_or(Reply::new(503, "the service is gone"))?;
+            let table = port.entry().table_for(&site.origin.namespace);
+            if table.is_empty() {
+                let origin = site.origin.clone();
+                return Ok(Plan { origin, target: Target::Port(port), chosen: None, answer_headers: Vec::new() });
+            }
+            let chosen = choose(table, head)?;
+            carry_out(worker, site.origin.clone(), chosen, head, ("http", port.entry().port.port))
+        }
+        Place::Gateway(bound) => {
+            let host = host_of(head.authority());
+            let (entry, index, origin) =
+                bound.listener(worker, &host).ok_or(Reply::new(404, "no listener for the host"))?;
+            let chosen = choose(&entry.listeners[index].table, head)?;
+            let proto = if bound.tls { "https" } else { "http" };
+            forwarded(head, site.client, proto);
+            carry_out(worker, origin, chosen, head, (proto, bound.port))
+        }
+    }
+}
+
+/// The identity that was proved, and nothing that the caller says of itself.
+fn vouch(head: &mut RequestHead, own: &str, caller: Option<&authz::mesh::Identity>) {
+    const FIELD: &str = "x-forwarded-client-cert";
+    match caller {
+        Some(caller) => drop(head.fields.set(FIELD, format!("By={own};URI={caller}").as_bytes())),
+        None => head.fields.remove(FIELD),
+    }
+}
+
+fn forwarded(head: &mut RequestHead, client: SocketAddr, proto: &str) {
+    let mut chain = head.fields.get_str("x-forwarded-for").map(|have| format!("{have}, ")).unwrap_or_default();
+    chain.push_str(&client.ip().to_string());
+    let _ = head.fields.set("x-forwarded-for", chain.as_bytes());
+    let _ = head.fields.set("x-forwarded-proto", proto.as_bytes());
+    head.fields.remove("x-forwarded-client-cert");
+}
+
+fn host_of(authority: &str) -> Cow<'_, str> {
+    let host = host_without_port(authority);
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() }
+}
+
+fn choose(table: &RouteTable, head: &RequestHead) -> Result<Chosen, Reply> {
+    let host = host_of(head.authority());
+    let view = View(&head.fields);
+    let request = RequestView::new(&host, head.target(), head.method(), &view);
+    let hit = table.find(&request).ok_or(Reply::new(404, "no route"))?;
+    let backend = traffic::balance::weighted(&hit.rule().backends, random::u32());
+    Ok(Chosen { route: hit.route.clone(), rule: hit.rule_index, matched: hit.match_index, backend })
+}
+
+/// Filters, then the backend. `came_by`: scheme and port that the request came by.
+fn carry_out(
+    worker: &Worker,
+    origin: Arc<Origin>,
+    chosen: Chosen,
+    head: &mut RequestHead,
+    came_by: (&str, u16),
+) -> Result<Plan, Reply> {
+    let mut answer_headers = Vec::new();
+    for filter in chosen.filters() {
+        match filter {
+            Filter::RequestHeaders(modifier) => modify_request(head, modifier),
+            Filter::Rewrite(rewrite) => apply_rewrite(head, rewrite, chosen.prefix()),
+            Filter::Redirect(redirect) => {
+                let host = host_of(head.authority());
+                let view = View(&head.fields);
+                let request = RequestView::new(&host, head.target(), head.method(), &view);
+                let location = traffic::rewrite::location(redirect, &request, chosen.prefix(), came_by.0, came_by.1);
+                return Err(Reply::new(redirect.status, "redirect").with("location", location));
+            }
+            Filter::Cors(cors) => {
+                let Some(asker) = head.fields.get_str("origin") else { continue };
+                let asked = |name: &str| head.fields.get_str(name);
+                let method = asked("access-control-request-method");
+                let headers = asked("access-control-request-headers");
+                match traffic::cors::decide(cors, asker, head.method(), method, headers) {
+                    CorsVerdict::Answer(headers) => {
+                        let reply = Reply::new(204, "preflight");
+                        return Err(headers.into_iter().fold(reply, |reply, (name, value)| reply.with(name, value)));
+                    }
+                    CorsVerdict::Pass(headers) => answer_headers.extend(headers),
+                }
+            }
+            Filter::ResponseHeaders(_) | Filter::Mirror(_) => {}
+        }
+    }
+    let failed = |why| if chosen.is_grpc() { Reply::new(503, why) } else { Reply::new(500, why) };
+    let backend = chosen.backend.ok_or(failed("the rule has no backend"))?;
+    let target = match &chosen.rule().backends[backend].target {
+        BackendTarget::Invalid { .. } => return Err(failed("the backend is not valid")),
+        BackendTarget::Service { service, port } => {
+            let port = worker.ports.get(&worker.shared.mesh, service, *port);
+            Target::Port(port.ok_or(failed("the backend does not exist"))?)
+        }
+    };
+    Ok(Plan { origin, target, chosen: Some(chosen), answer_headers })
+}
+
+fn apply_rewrite(head: &mut RequestHead, rewrite: &Rewrite, prefix: Option<&str>) {
+    if let Some(hostname) = &rewrite.hostname {
+        head.set_authority(hostname);
+    }
+    if let Some(modifier) = &rewrite.path {
+        let path = traffic::rewrite::path(modifier, head.path(), prefix);
+        let target = head.query().map_or_else(|| path.to_string(), |query| format!("{path}?{query}"));
+        if target.bytes().all(|byte| byte > b' ' && byte != 0x7f) {
+            head.set_target(&target);
+        }
+    }
+}
+
+/// `Host` is a header to who writes a route, and not one of the fields here.
+fn modify_request(head: &mut RequestHead, modifier: &HeaderModifier) {
+    for (name, value) in modifier.set.iter().filter(|(name, _)| &**name == "host") {
+        debug_assert_eq!(&**name, "host");
+        if !value.is_empty() && value.bytes().all(|byte| byte > b' ' && byte != 0x7f) {
+            head.set_authority(value);
+        }
+    }
+    modify(&mut head.fields, modifier);
+}
+
+/// Framing and hop-by-hop fields are the codec's and cannot be set by a route.
+fn modify(fields: &mut Fields, modifier: &HeaderModifier) {
+    const OURS: [&str; 6] = ["host", "connection", "content-length", "transfer-encoding", "upgrade", "te"];
+    for (name, value) in modifier.set.iter().filter(|(name, _)| !OURS.contains(&&**name)) {
+        let _ = fields.set(name, value.as_bytes());
+    }
+    for (name, value) in modifier.add.iter().filter(|(name, _)| !OURS.contains(&&**name)) {
+        let _ = fields.append(name, value.as_bytes());
+    }
+    for name in &modifier.remove {
+        fields.remove(name);
+    }
+}

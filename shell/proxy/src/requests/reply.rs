@@ -1,0 +1,125 @@
+//! Answers that the proxy gives itself.
+use super::body::Sink;
+use super::conn::Writer;
+use super::convert;
+use bytes::Bytes;
+use h2::server::SendResponse;
+use http1::{Fields, Framing, RequestHead, ResponseHead, Version};
+use std::io;
+
+/// An answer, in words of HTTP; it is told in gRPC's own way to who speaks that.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub status: u16,
+    /// For the log, and for the body of what is no secret.
+    pub why: &'static str,
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl Reply {
+    /// An answer with a reason.
+    pub fn new(status: u16, why: &'static str) -> Self {
+        Self { status, why, headers: Vec::new() }
+    }
+
+    /// Refused by policy. The text is Envoy's, which people look for; which policy it was only the operator sees.
+    pub fn denied() -> Self {
+        Self::new(403, "RBAC: access denied")
+    }
+
+    /// With a header.
+    pub fn with(mut self, name: &'static str, value: String) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    fn grpc_status(&self) -> u8 {
+        match self.status {
+            400 => 13,
+            401 => 16,
+            403 => 7,
+            404 => 12,
+            429 | 502 | 503 => 14,
+            504 => 4,
+            _ => 2,
+        }
+    }
+
+    /// Head and body.
+    pub fn render(&self, grpc: bool) -> (ResponseHead, Bytes) {
+        let mut head;
+        let mut body = Bytes::new();
+        if grpc && !(200..400).contains(&self.status) {
+            head = ResponseHead::new(200, Framing::Empty);
+            let status = self.grpc_status().to_string();
+            for (name, value) in
+                [("content-type", "application/grpc"), ("grpc-status", &status), ("grpc-message", self.why)]
+            {
+                let _ = head.fields.append(name, value.as_bytes());
+            }
+        } else {
+            head = ResponseHead::new(self.status, Framing::Empty);
+            if self.status >= 400 {
+                body = Bytes::from_static(self.why.as_bytes());
+                head.framing = Framing::Length(body.len() as u64);
+                let _ = head.fields.append("content-type", b"text/plain");
+            }
+        }
+        for (name, value) in &self.headers {
+            let _ = head.fields.append(name, value.as_bytes());
+        }
+        (head, body)
+    }
+}
+
+/// Whether a request is a gRPC call.
+pub fn is_grpc(fields: &Fields) -> bool {
+    fields.get("content-type").is_some_and(|value| value.starts_with(b"application/grpc"))
+}
+
+/// Where an answer goes. It is used up by the answer's head.
+#[derive(Debug)]
+pub enum Responder<'a> {
+    /// An HTTP/1.1 connection.
+    H1 { writer: &'a mut Writer, version: Version, keep_alive: bool, head_request: bool },
+    /// An HTTP/2 stream.
+    H2 { respond: SendResponse<Bytes>, head_request: bool },
+    /// Nobody waits for it (a mirrored request).
+    Nobody,
+}
+
+impl<'a> Responder<'a> {
+    /// What the responder must know of a request.
+    pub fn h1(writer: &'a mut Writer, head: &RequestHead, keep_alive: bool) -> Self {
+        Self::H1 { writer, version: head.version, keep_alive, head_request: head.method() == "HEAD" }
+    }
+
+    /// Sends the head of the answer; the body goes into the sink. True: the connection may be used again after it.
+    pub fn start(self, head: &mut ResponseHead) -> io::Result<(Sink<'a>, bool)> {
+        match self {
+            Self::H1 { writer, version, mut keep_alive, head_request } => {
+                if head_request {
+                    head.announced_length = head.announced_length.or(match head.framing {
+                        Framing::Length(length) => Some(length),
+                        _ => None,
+                    });
+                    head.framing = Framing::Empty;
+                }
+                if matches!(head.framing, Framing::Close | Framing::Chunked) {
+                    let chunks = version == Version::Http11;
+                    head.framing = if chunks { Framing::Chunked } else { Framing::Close };
+                    keep_alive &= chunks;
+                }
+                http1::encode_response(head, version, keep_alive, &mut writer.out);
+                Ok((Sink::H1(writer, head.framing), keep_alive))
+            }
+            Self::H2 { mut respond, head_request } => {
+                let ended = head_request || head.framing == Framing::Empty;
+                let sent = respond.send_response(convert::http2_response(head), ended);
+                let stream = sent.map_err(crate::hbone::stream::to_io)?;
+                Ok((if ended { Sink::Ended } else { Sink::H2(stream) }, true))
+            }
+            Self::Nobody => Ok((Sink::Ended, true)),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Connections on which requests go out.
+use super::Place;
+use super::conn;
+use super::exchange::Exchange;
+use super::plan::Target;
+use super::pool::{H1Connection, H2Connection};
+use crate::dial::{self, DialError, Dialled};
+use crate::hbone::{STREAM_WINDOW_BYTES, TUNNEL_WINDOW_BYTES};
+use crate::telemetry::Peers;
+use crate::upstream::Upstream;
+use bytes::Bytes;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A connection to an endpoint, fresh or from the pool.
+#[derive(Debug)]
+pub enum Connected {
+    H1(Box<H1Connection>),
+    H2(H2Connection),
+}
+
+/// Takes a connection to the endpoint from the pool, or opens one.
+pub async fn connect(exchange: &Exchange<'_>, upstream: &Upstream) -> Result<Connected, DialError> {
+    let worker = exchange.worker;
+    let key = exchange.pool_key(upstream);
+    if exchange.http2 {
+        if let Some(connection) = worker.http.h2(&key) {
+            return Ok(Connected::H2(connection));
+        }
+    } else if let Some(connection) = worker.http.take_h1(&key) {
+        return Ok(Connected::H1(Box::new(connection)));
+    }
+    let dialled = match &exchange.plan.target {
+        Target::Port(_) => dial::dial(worker, &exchange.plan.origin, upstream, None).await?,
+        Target::Process(address) => {
+            let waiting = exchange.site.take_process();
+            let stream = match waiting {
+                Some(stream) => stream,
+                None => dial::plain(&exchange.plan.origin, *address).await?.into(),
+            };
+            Dialled { stream, peer: None, mtls: false }
+        }
+    };
+    let edge = match &exchange.site.place {
+        Place::Process { pod, caller, .. } => Peers::inbound(worker, pod, caller, exchange.protocol()),
+        _ => {
+            let peer = dialled.peer.as_ref();
+            let service = exchange.plan.service();
+            Peers::outbound(worker, &exchange.plan.origin, peer, service, exchange.protocol(), dialled.mtls)
+        }
+    };
+    let cells = worker.cells.edge(&edge);
+    if !exchange.http2 {
+        let (reader, writer) = conn::halves(dialled.stream);
+        return Ok(Connected::H1(Box::new(H1Connection::new(reader, writer, cells))));
+    }
+    let handshake = h2::client::Builder::new()
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(TUNNEL_WINDOW_BYTES)
+        .enable_push(false)
+        .max_header_list_size(64 << 10)
+        .handshake::<_, Bytes>(dialled.stream);
+    let failed = |error: h2::Error| DialError::Connect(upstream.address, io::Error::other(error));
+    let (sender, connection) = handshake.await.map_err(failed)?;
+    let closed = Arc::new(AtomicBool::new(false));
+    let ended = closed.clone();
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "an HTTP/2 connection ended");
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
+    let connection = H2Connection { sender, cells, closed, reused: false };
+    worker.http.put_h2(key, connection.clone());
+    Ok(Connected::H2(connection))
+}

@@ -1,0 +1,185 @@
+//! Who called whom.
+use super::cells::{Cells, EdgeCells};
+use crate::copy::Copied;
+use crate::identity::spiffe;
+use crate::origin::Origin;
+use crate::pods::Pod;
+use crate::policy::Caller;
+use crate::worker::Worker;
+use model::mesh::Workload;
+use std::io;
+use std::sync::Arc;
+
+/// Which side counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reporter {
+    /// The caller's proxy.
+    Source,
+    /// The called one's.
+    Destination,
+}
+
+/// What was spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// HTTP requests.
+    Http,
+    /// gRPC calls.
+    Grpc,
+    /// Opaque bytes.
+    Tcp,
+}
+
+impl Protocol {
+    /// As Istio labels it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// One end of an edge.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Side {
+    pub namespace: Arc<str>,
+    pub workload: Arc<str>,
+    pub app: Arc<str>,
+    pub version: Arc<str>,
+    pub principal: Arc<str>,
+}
+
+impl Side {
+    /// A workload that is known.
+    pub fn of(workload: &Workload, trust_domain: &str) -> Self {
+        Self {
+            namespace: workload.key.namespace.clone(),
+            workload: workload.canonical_name.clone(),
+            app: workload.app.clone(),
+            version: workload.revision.clone(),
+            principal: workload.identity(trust_domain).into(),
+        }
+    }
+
+    /// All labels alike.
+    fn all(label: &str) -> Self {
+        let label: Arc<str> = label.into();
+        let version = label.clone();
+        Self { namespace: label.clone(), workload: label.clone(), app: label.clone(), version, principal: label }
+    }
+
+    /// Something that is not in the mesh.
+    pub fn unknown() -> Self {
+        Self::all("unknown")
+    }
+
+    fn of_identity(identity: &str) -> Self {
+        let mut side = Self::unknown();
+        if let Some((namespace, account)) = spiffe::parts(identity) {
+            side.namespace = namespace.into();
+            side.workload = account.into();
+        }
+        side.principal = identity.into();
+        side
+    }
+}
+
+/// The labels of a series.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Edge {
+    pub reporter: Reporter,
+    pub source: Side,
+    pub destination: Side,
+    pub service: Arc<str>,
+    pub service_namespace: Arc<str>,
+    pub protocol: Protocol,
+    pub mtls: bool,
+}
+
+impl Edge {
+    /// What is over the bound on series.
+    pub fn other(protocol: Protocol) -> Self {
+        Self {
+            reporter: Reporter::Source,
+            source: Side::all("other"),
+            destination: Side::all("other"),
+            service: "other".into(),
+            service_namespace: "other".into(),
+            protocol,
+            mtls: false,
+        }
+    }
+}
+
+/// Makes edges.
+pub struct Peers;
+
+impl Peers {
+    /// From a local workload to another.
+    pub fn outbound(
+        worker: &Worker,
+        origin: &Origin,
+        peer: Option<&Arc<Workload>>,
+        service: Option<&model::Key>,
+        protocol: Protocol,
+        mtls: bool,
+    ) -> Edge {
+        let trust_domain = worker.shared.identities.trust_domain();
+        let own = origin.addresses.first().and_then(|ip| worker.shared.mesh.workload_at(*ip));
+        let source = own.map_or_else(|| Side::of_identity(&origin.identity.name), |own| Side::of(&own, trust_domain));
+        Edge {
+            reporter: Reporter::Source,
+            source,
+            destination: peer.map_or_else(Side::unknown, |peer| Side::of(peer, trust_domain)),
+            service: service.map_or_else(|| "unknown".into(), |key| key.name.clone()),
+            service_namespace: service.map_or_else(|| "unknown".into(), |key| key.namespace.clone()),
+            protocol,
+            mtls,
+        }
+    }
+
+    /// From another to a local pod.
+    pub fn inbound(worker: &Worker, pod: &Pod, caller: &Caller, protocol: Protocol) -> Edge {
+        let trust_domain = worker.shared.identities.trust_domain();
+        let mesh = &worker.shared.mesh;
+        let source = match (mesh.workload_at(caller.address.ip()), &caller.identity) {
+            (Some(workload), Some(_)) => Side::of(&workload, trust_domain),
+            (None, Some(identity)) => Side::of_identity(&identity.to_string()),
+            // An address proves nothing; who comes in plain text is not known.
+            (_, None) => Side::unknown(),
+        };
+        let own = pod.origin.addresses.first().and_then(|ip| mesh.workload_at(*ip));
+        let identity = &pod.origin.identity.name;
+        Edge {
+            reporter: Reporter::Destination,
+            source,
+            destination: own.map_or_else(|| Side::of_identity(identity), |own| Side::of(&own, trust_domain)),
+            service: "unknown".into(),
+            service_namespace: pod.origin.namespace.clone(),
+            protocol,
+            mtls: caller.identity.is_some(),
+        }
+    }
+}
+
+/// A connection of opaque bytes that is counted.
+pub struct Connection {
+    cells: Arc<EdgeCells>,
+}
+
+impl Connection {
+    /// Counts one more.
+    pub fn open(cells: &Cells, edge: &Edge) -> Self {
+        let cells = cells.edge(edge);
+        cells.open();
+        Self { cells }
+    }
+
+    /// It ended.
+    pub fn close(self, copied: Copied, result: &io::Result<()>) {
+        self.cells.bytes(copied.there, copied.back);
+        self.cells.close(result.is_err());
+    }
+}

@@ -1,0 +1,188 @@
+//! A service's port as one worker sees it, and the choice among its endpoints.
+use crate::mesh::Mesh;
+use crate::random;
+use model::Key;
+use model::map::HashMap;
+use model::mesh::{AppProtocol, Workload};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use traffic::balance::PoolEndpoint;
+use traffic::retry::Budget;
+use traffic::{Policy, PortEntry, ServiceEntry};
+
+/// How long an endpoint that said that it drains is passed over. By then the control plane has told the same.
+const DRAINING_MS: u64 = 30_000;
+
+/// What a worker knows of an endpoint from its own traffic. Not shared between workers: each balances what it sends.
+#[derive(Debug, Default)]
+pub struct Load {
+    in_flight: AtomicU32,
+    draining_until_ms: AtomicU64,
+}
+
+impl Load {
+    /// It said itself that it drains.
+    pub fn mark_draining(&self, now_ms: u64) {
+        self.draining_until_ms.store(now_ms + DRAINING_MS, Ordering::Relaxed);
+    }
+
+    fn is_draining(&self, now_ms: u64) -> bool {
+        self.draining_until_ms.load(Ordering::Relaxed) > now_ms
+    }
+}
+
+/// A request or connection under way.
+#[derive(Debug)]
+pub struct InFlight(Arc<Load>);
+
+impl InFlight {
+    /// Counts one more.
+    pub fn begin(load: &Arc<Load>) -> Self {
+        load.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(load.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One port of a service, as it was at some version.
+#[derive(Debug)]
+pub struct Port {
+    entry: Arc<ServiceEntry>,
+    index: usize,
+    /// In the order of the pool's endpoints.
+    loads: Vec<Arc<Load>>,
+    turn: AtomicU64,
+    budget: Mutex<Budget>,
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// Address of the process.
+    pub address: SocketAddr,
+    /// Resource name of the workload, or empty.
+    pub workload: Arc<str>,
+    /// Its load.
+    pub load: Arc<Load>,
+    /// There is no other.
+    pub last_resort: bool,
+}
+
+impl Port {
+    /// The service.
+    pub fn service(&self) -> &Arc<ServiceEntry> {
+        &self.entry
+    }
+
+    /// The port with its routes.
+    pub fn entry(&self) -> &PortEntry {
+        &self.entry.ports[self.index]
+    }
+
+    /// What is spoken on it.
+    pub fn app_protocol(&self) -> AppProtocol {
+        self.entry().app_protocol()
+    }
+
+    /// Chooses an endpoint that is not among `tried` (unless all are).
+    pub fn choose(&self, tried: &[SocketAddr], affinity: Option<u64>, now_ms: u64) -> Option<Upstream> {
+        let pool = &self.entry().pool;
+        let endpoints = pool.endpoints();
+        let load = |index: usize| self.loads[index].in_flight.load(Ordering::Relaxed);
+        let skip = |index: usize| {
+            let endpoint: &PoolEndpoint = &endpoints[index];
+            tried.contains(&endpoint.address()) || self.loads[index].is_draining(now_ms)
+        };
+        let policy = affinity.map_or(Policy::LeastRequest, Policy::Hash);
+        let draws = [random::u32(), random::u32()];
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let index = pool.choose(policy, draws, turn, &load, &skip)?;
+        let endpoint = &endpoints[index];
+        Some(Upstream {
+            address: endpoint.address(),
+            workload: endpoint.workload.clone(),
+            load: self.loads[index].clone(),
+            last_resort: skip(index),
+        })
+    }
+
+    /// The retries that this port's requests may make.
+    pub fn with_budget<T>(&self, decide: impl FnOnce(&mut Budget) -> T) -> T {
+        decide(&mut self.budget.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How many endpoints may be tried.
+    pub fn len(&self) -> usize {
+        self.entry().pool.endpoints().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The ports that a worker has met.
+#[derive(Debug, Default)]
+pub struct Ports {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    ports: HashMap<(Key, u16), (u64, Arc<Port>)>,
+    loads: HashMap<SocketAddr, Arc<Load>>,
+}
+
+impl Ports {
+    /// The port of a service as it is now.
+    pub fn get(&self, mesh: &Mesh, service: &Key, port: u16) -> Option<Arc<Port>> {
+        let version = mesh.version();
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (service.clone(), port);
+        if let Some((seen, known)) = inner.ports.get(&key).filter(|(seen, _)| *seen == version) {
+            debug_assert_eq!(*seen, version);
+            return Some(known.clone());
+        }
+        let entry = mesh.known().directory.service(service).cloned();
+        let Some(entry) = entry else {
+            inner.ports.remove(&key);
+            return None;
+        };
+        if let Some((seen, known)) = inner.ports.get_mut(&key).filter(|(_, known)| Arc::ptr_eq(&known.entry, &entry)) {
+            *seen = version;
+            return Some(known.clone());
+        }
+        let index = entry.ports.iter().position(|it| it.port.port == port)?;
+        let endpoints = entry.ports[index].pool.endpoints();
+        let loads = endpoints.iter().map(|it| inner.loads.entry(it.address()).or_default().clone()).collect();
+        let turn = AtomicU64::new(u64::from(random::u32()));
+        let compiled = Arc::new(Port { entry, index, loads, turn, budget: Mutex::default() });
+        inner.ports.insert(key, (version, compiled.clone()));
+        Some(compiled)
+    }
+
+    /// The load of an address that is no service's endpoint.
+    pub fn load(&self, address: SocketAddr) -> Arc<Load> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).loads.entry(address).or_default().clone()
+    }
+
+    /// Forgets what nobody uses. Called now and then by the worker.
+    pub fn sweep(&self, mesh: &Mesh) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = mesh.known();
+        inner.ports.retain(|(service, _), _| known.directory.service(service).is_some());
+        inner.loads.retain(|_, load| Arc::strong_count(load) > 1);
+    }
+}
+
+/// The identity that a workload must prove, made once for a connection.
+pub fn identity_of(workload: &Workload, trust_domain: &str) -> Arc<str> {
+    workload.identity(trust_domain).into()
+}

@@ -1,0 +1,173 @@
+//! Worker threads: one runtime each, with listeners, tunnels and connections of its own. Nothing that a request touches is
+//! shared between workers but what is known of the mesh.
+//!
+//! Futures are `Send` although they never move: `tokio::spawn` on a current_thread runtime has no queue of its own as a
+//! `LocalSet` has, and an uncontended atomic is cheaper than that queue.
+use crate::hbone::pool::Pool;
+use crate::pods::{Phase, Pod, PodSockets};
+use crate::requests::pool::HttpPool;
+use crate::shared::Shared;
+use crate::telemetry::Cells;
+use crate::upstream::Ports;
+use crate::{dns, gateway, hbone, inbound, outbound};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+/// How often idle connections are looked for.
+const SWEEP: Duration = Duration::from_secs(15);
+/// A pause after accept failed, e.g. without file descriptors: the listener stays ready and would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve a pod's sockets until it is detached.
+    Serve(Arc<Pod>, PodSockets),
+    /// Serve a gateway's port until told otherwise.
+    Gateway(Arc<gateway::Bound>, std::net::TcpListener),
+    /// An origin is gone: close its tunnels.
+    Forget(u64),
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// What all workers share.
+    pub shared: Arc<Shared>,
+    /// Tunnels that this worker opened.
+    pub tunnels: Pool,
+    /// Services that this worker sends to.
+    pub ports: Ports,
+    /// HTTP connections that this worker keeps.
+    pub http: HttpPool,
+    /// What it counted.
+    pub cells: Arc<Cells>,
+}
+
+impl Worker {
+    /// Milliseconds since the process began.
+    pub fn now_ms(&self) -> u64 {
+        self.shared.started.elapsed().as_millis() as u64
+    }
+}
+
+/// Starts a worker's thread.
+pub fn start(
+    shared: Arc<Shared>,
+    index: usize,
+) -> io::Result<(mpsc::UnboundedSender<Command>, std::thread::JoinHandle<()>)> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let cells = shared.telemetry.cells();
+    let worker = Arc::new(Worker {
+        shared,
+        tunnels: Pool::default(),
+        ports: Ports::default(),
+        http: HttpPool::default(),
+        cells,
+    });
+    let body = move || runtime.block_on(run(worker, receiver));
+    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(body)?;
+    Ok((sender, thread))
+}
+
+async fn run(worker: Arc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let mut sweep = tokio::time::interval(SWEEP);
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(command) => obey(&worker, command),
+                None => break,
+            },
+            _ = sweep.tick() => {
+                worker.tunnels.sweep();
+                worker.http.sweep();
+                worker.ports.sweep(&worker.shared.mesh);
+            }
+        }
+    }
+    // The process is told to stop: connections have until the deadline to finish.
+    worker.shared.finished().await;
+}
+
+fn obey(worker: &Arc<Worker>, command: Command) {
+    let result = match command {
+        Command::Serve(pod, sockets) => serve_pod(worker, &pod, sockets),
+        Command::Gateway(bound, listener) => gateway::serve(worker, bound, listener),
+        Command::Forget(origin) => {
+            worker.tunnels.forget(origin);
+            worker.http.forget(origin);
+            Ok(())
+        }
+    };
+    if let Err(error) = result {
+        tracing::error!(%error, "a socket cannot be served");
+    }
+}
+
+fn serve_pod(worker: &Arc<Worker>, pod: &Arc<Pod>, sockets: PodSockets) -> io::Result<()> {
+    for listener in sockets.outbound {
+        accept(worker, pod, listener, outbound::serve)?;
+    }
+    for listener in sockets.inbound {
+        accept(worker, pod, listener, inbound::serve)?;
+    }
+    for listener in sockets.hbone {
+        accept(worker, pod, listener, hbone::server::serve)?;
+    }
+    for listener in sockets.dns_tcp {
+        accept(worker, pod, listener, dns::serve_tcp)?;
+    }
+    for socket in sockets.dns_udp {
+        let socket = tokio::net::UdpSocket::from_std(socket)?;
+        let (worker, pod) = (worker.clone(), pod.clone());
+        tokio::spawn(async move {
+            let ended = pod.clone();
+            tokio::select! {
+                () = ended.reached(Phase::Detached) => {}
+                () = dns::serve_udp(worker, pod, socket) => {}
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Accepts until the pod is detached; a connection ends with its pod.
+fn accept<F, S>(worker: &Arc<Worker>, pod: &Arc<Pod>, listener: std::net::TcpListener, serve: S) -> io::Result<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+    S: Fn(Arc<Worker>, Arc<Pod>, TcpStream, SocketAddr) -> F + Send + 'static,
+{
+    let listener = TcpListener::from_std(listener)?;
+    let (worker, pod) = (worker.clone(), pod.clone());
+    tokio::spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                () = pod.reached(Phase::Detached) => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, from)) => {
+                    let _ = stream.set_nodelay(true);
+                    let connection = serve(worker.clone(), pod.clone(), stream, from);
+                    let pod = pod.clone();
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            () = pod.reached(Phase::Detached) => {}
+                            () = connection => {}
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, pod = %pod.attachment.name, "accept failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    });
+    Ok(())
+}

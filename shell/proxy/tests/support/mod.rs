@@ -1,0 +1,325 @@
+//! A node in network namespaces of its own: a bridge, pods on it, and a proxy that serves them. Needs root.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use bytes::Bytes;
+use diolkos_proxy::identity::LocalIssuer;
+use diolkos_proxy::mesh::Change;
+use diolkos_proxy::{Config, Proxy};
+use http_body_util::{BodyExt, Full};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use model::Key;
+use model::mesh::*;
+use nix::sched::{CloneFlags, setns};
+use std::convert::Infallible;
+use std::fs::File;
+use std::net::{IpAddr, SocketAddr};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use xds::attach::PodAttachment;
+
+/// Why tests that need root cannot run here.
+pub fn missing() -> Option<&'static str> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("needs root");
+    }
+    let works =
+        |program: &str, args: &[&str]| Command::new(program).args(args).output().is_ok_and(|it| it.status.success());
+    if !works("nft", &["--version"]) {
+        return Some("needs nft");
+    }
+    if !works("ip", &["-V"]) || !works("curl", &["--version"]) {
+        return Some("needs ip and curl");
+    }
+    None
+}
+
+/// Returns from the test, and says so, when it cannot run.
+#[macro_export]
+macro_rules! need_root {
+    ($name:expr) => {
+        if let Some(why) = support::missing() {
+            eprintln!("SKIPPED {}: {why}", $name);
+            return;
+        }
+    };
+}
+
+/// Namespaces that go away with the value.
+pub struct Net {
+    tag: String,
+    pods: Vec<String>,
+}
+
+fn ip(args: &str) {
+    let output = Command::new("ip").args(args.split_whitespace()).output().expect("ip runs");
+    assert!(output.status.success(), "ip {args}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The node's address on the bridge.
+pub const NODE: &str = "10.250.0.1";
+
+impl Net {
+    /// A node without pods.
+    pub fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let tag = format!("dkp-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let net = Self { tag, pods: Vec::new() };
+        let node = net.node();
+        ip(&format!("netns add {node}"));
+        ip(&format!("-n {node} link set lo up"));
+        ip(&format!("-n {node} link add br0 type bridge"));
+        ip(&format!("-n {node} addr add {NODE}/24 dev br0"));
+        ip(&format!("-n {node} link set br0 up"));
+        net
+    }
+
+    /// Name of the node's namespace.
+    pub fn node(&self) -> String {
+        format!("{}-node", self.tag)
+    }
+
+    /// Adds a pod; gives the name of its namespace.
+    pub fn pod(&mut self, last: u8) -> String {
+        let (node, pod) = (self.node(), format!("{}-p{last}", self.tag));
+        ip(&format!("netns add {pod}"));
+        ip(&format!("-n {pod} link set lo up"));
+        ip(&format!("-n {node} link add v{last} type veth peer name eth0 netns {pod}"));
+        ip(&format!("-n {node} link set v{last} master br0 up"));
+        ip(&format!("-n {pod} addr add 10.250.0.{last}/24 dev eth0"));
+        ip(&format!("-n {pod} link set eth0 up"));
+        ip(&format!("-n {pod} route add default via {NODE}"));
+        self.pods.push(pod.clone());
+        pod
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for name in self.pods.iter().chain([&self.node()]) {
+            let _ = Command::new("ip").args(["netns", "del", name]).output();
+        }
+    }
+}
+
+/// Runs `work` in a thread inside a namespace.
+pub fn inside<T: Send + 'static>(netns: &str, work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
+    let file = File::open(format!("/var/run/netns/{netns}")).expect("the namespace is there");
+    std::thread::spawn(move || {
+        setns(file, CloneFlags::CLONE_NEWNET).expect("the namespace can be entered");
+        work()
+    })
+}
+
+/// A proxy on the node, with a certificate authority of its own.
+pub struct Node {
+    pub net: Net,
+    pub proxy: Option<Proxy>,
+    pub issuer: Arc<LocalIssuer>,
+}
+
+impl Node {
+    /// Starts one.
+    pub fn start(configure: impl FnOnce(&mut Config) + Send + 'static) -> Self {
+        Self::start_with(3600, configure)
+    }
+
+    /// Starts one whose certificates live so long.
+    pub fn start_with(lifetime_s: i64, configure: impl FnOnce(&mut Config) + Send + 'static) -> Self {
+        let _ = tracing_subscriber::fmt().with_max_level(tracing_level()).with_test_writer().try_init();
+        let net = Net::new();
+        let issuer = Arc::new(LocalIssuer::generate(lifetime_s).unwrap());
+        let (signer, roots) = (issuer.clone(), issuer.root_pem().to_owned());
+        let proxy = inside(&net.node(), move || {
+            let mut config = Config { node_name: "node".into(), workers: 2, ..Config::default() };
+            configure(&mut config);
+            let proxy = Proxy::start(config, signer).unwrap();
+            proxy.shared.identities.set_roots([roots.as_str()].into_iter());
+            proxy
+        });
+        let proxy = proxy.join().unwrap();
+        Self { net, proxy: Some(proxy), issuer }
+    }
+
+    pub fn proxy(&self) -> &Proxy {
+        self.proxy.as_ref().unwrap()
+    }
+
+    /// Adds a pod of a ServiceAccount in namespace `default`, known to the mesh and attached.
+    pub fn pod(&mut self, last: u8, account: &str) -> String {
+        let netns = self.net.pod(last);
+        self.proxy().apply([Change::Set(Resource::Workload(Arc::new(workload(last, account))))]);
+        self.attach(last, account, &netns);
+        netns
+    }
+
+    pub fn attach(&self, last: u8, account: &str, netns: &str) {
+        let attachment = PodAttachment {
+            uid: format!("uid-{last}"),
+            namespace: "default".into(),
+            name: format!("{account}-{last}"),
+            service_account: account.into(),
+            netns: format!("/var/run/netns/{netns}"),
+            ips: vec![address(last)],
+            node_ip: NODE.parse().unwrap(),
+            probe_ports: vec![8081],
+            ports: vec![8080],
+        };
+        self.proxy().attacher.attach(attachment).unwrap();
+    }
+
+    /// A service at 10.96.0.`vip`:80 over pods' port 8080.
+    pub fn service(&self, name: &str, vip: u8, protocol: AppProtocol, pods: &[(u8, Health)]) {
+        self.proxy().apply(service(name, vip, protocol, pods));
+    }
+
+    /// The service graph as it was counted.
+    pub fn edges(&self) -> Vec<serde_json::Value> {
+        self.proxy().shared.telemetry.edges_json()["edges"].as_array().unwrap().clone()
+    }
+}
+
+fn tracing_level() -> tracing::Level {
+    std::env::var("DIOLKOS_TEST_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(tracing::Level::ERROR)
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(proxy) = self.proxy.take() {
+            proxy.stop();
+        }
+    }
+}
+
+pub fn address(last: u8) -> IpAddr {
+    IpAddr::from([10, 250, 0, last])
+}
+
+pub fn workload(last: u8, account: &str) -> Workload {
+    let name = format!("{account}-{last}");
+    Workload {
+        name: format!("pod/default/{name}").into(),
+        uid: format!("uid-{last}").into(),
+        key: Key::new("default", name),
+        service_account: account.into(),
+        node: "node".into(),
+        addresses: vec![address(last)],
+        status: WorkloadStatus::Running,
+        tunnel: Tunnel::Hbone,
+        zone: "".into(),
+        region: "".into(),
+        canonical_name: account.into(),
+        canonical_kind: "Deployment".into(),
+        app: account.into(),
+        revision: "v1".into(),
+        authorization_policies: vec![],
+        peer_authentications: vec![],
+    }
+}
+
+pub fn service(name: &str, vip: u8, protocol: AppProtocol, pods: &[(u8, Health)]) -> Vec<Change> {
+    let key = Key::new("default", name);
+    let endpoints = pods.iter().map(|(last, health)| Endpoint {
+        address: address(*last),
+        workload: format!("pod/default/{name}-{last}").into(),
+        health: *health,
+        weight: 1,
+        zone: "".into(),
+        node: "node".into(),
+        hostname: "".into(),
+    });
+    vec![
+        Change::Set(Resource::Service(Arc::new(Service {
+            key: key.clone(),
+            vips: vec![IpAddr::from([10, 96, 0, vip])],
+            hostnames: vec![format!("{name}.default.svc.cluster.local").into()],
+            ports: vec![ServicePort {
+                port: 80,
+                name: "main".into(),
+                app_protocol: protocol,
+                ..ServicePort::default()
+            }],
+            ..Service::default()
+        }))),
+        Change::Set(Resource::Endpoints(Arc::new(EndpointGroup {
+            key: key.clone(),
+            service: key,
+            ports: vec![("main".into(), 8080)],
+            endpoints: endpoints.collect(),
+        }))),
+    ]
+}
+
+/// An HTTP server (1.1 and 2) in a namespace. It answers with a line that says what it got: name, method, target, the
+/// identity that its proxy vouches for, and the body's length.
+pub fn serve_http(netns: &str, name: &str) {
+    let name = name.to_owned();
+    let (ready, started) = std::sync::mpsc::channel();
+    inside(netns, move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::bind("0.0.0.0:8080").await.unwrap();
+            ready.send(()).unwrap();
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { return };
+                let name = name.clone();
+                tokio::spawn(async move {
+                    let service = service_fn(move |request| echo(name.clone(), request));
+                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+    });
+    started.recv().unwrap();
+}
+
+async fn echo(
+    name: String,
+    request: hyper::Request<hyper::body::Incoming>,
+) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("-").to_owned();
+    let (identity, extra) = (header("x-forwarded-client-cert"), header("x-extra"));
+    let length = body.collect().await.map_or(0, |body| body.to_bytes().len());
+    let target = parts.uri.path_and_query().map_or("/", |it| it.as_str());
+    if let Some(status) = target.strip_prefix("/status/").and_then(|code| code.parse().ok()) {
+        return Ok(hyper::Response::builder().status::<u16>(status).body(Full::from("status\n")).unwrap());
+    }
+    if let Some(size) = target.strip_prefix("/bytes/").and_then(|size| size.parse().ok()) {
+        return Ok(hyper::Response::new(Full::from(vec![b'x'; size])));
+    }
+    let line = format!(
+        "{name} {} {target} host={} version={:?} identity={identity} extra={extra} length={length} trace={}\n",
+        parts.method,
+        header("host"),
+        parts.version,
+        header("traceparent") != "-",
+    );
+    Ok(hyper::Response::builder().header("x-server", name).body(Full::from(line)).unwrap())
+}
+
+/// Runs curl in a namespace; gives what it printed, or its error.
+pub fn curl(netns: &str, args: &[&str]) -> String {
+    let output = curl_output(netns, args);
+    String::from_utf8_lossy(if output.status.success() { &output.stdout } else { &output.stderr }).into_owned()
+}
+
+pub fn curl_output(netns: &str, args: &[&str]) -> Output {
+    Command::new("ip").args(["netns", "exec", netns, "curl", "-sS", "-m", "10"]).args(args).output().unwrap()
+}
+
+/// Waits until `check` holds.
+pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !check() {
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub fn socket(vip: u8) -> SocketAddr {
+    SocketAddr::from(([10, 96, 0, vip], 80))
+}

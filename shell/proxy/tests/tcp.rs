@@ -1,0 +1,80 @@
+//! Opaque bytes from pod to pod: captured with real nftables rules, tunnelled under mutual TLS.
+mod support;
+
+use model::mesh::{AppProtocol, Health};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use support::{Node, address, eventually, inside, socket};
+
+/// A server that sends back what it gets, and ends when its client ends.
+fn echo(netns: &str) {
+    let (ready, started) = std::sync::mpsc::channel();
+    inside(netns, move || {
+        let listener = TcpListener::bind("0.0.0.0:8080").unwrap();
+        ready.send(()).unwrap();
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let (mut read, mut write) = (&stream, &stream);
+                let _ = std::io::copy(&mut read, &mut write);
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+            });
+        }
+    });
+    started.recv().unwrap();
+}
+
+fn exchange(netns: &str, to: std::net::SocketAddr, bytes: Vec<u8>) -> std::io::Result<Vec<u8>> {
+    let talk = move || {
+        let mut stream = TcpStream::connect(to)?;
+        let mut writer = stream.try_clone()?;
+        let sending = std::thread::spawn(move || {
+            writer.write_all(&bytes)?;
+            writer.shutdown(std::net::Shutdown::Write)
+        });
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back)?;
+        sending.join().unwrap()?;
+        Ok(back)
+    };
+    inside(netns, talk).join().unwrap()
+}
+
+#[test]
+fn bytes_to_a_service_and_to_a_pod_go_under_mutual_tls() {
+    need_root!("bytes_to_a_service_and_to_a_pod_go_under_mutual_tls");
+    let mut node = Node::start(|_| {});
+    let (client, server) = (node.pod(5, "client"), node.pod(6, "server"));
+    echo(&server);
+    node.service("server", 50, AppProtocol::Tcp, &[(6, Health::Ready)]);
+    let large: Vec<u8> = (0..3_000_000u32).map(|number| number as u8).collect();
+    for to in [socket(50), std::net::SocketAddr::new(address(6), 8080)] {
+        assert_eq!(exchange(&client, to, b"hello".to_vec()).unwrap(), b"hello");
+        assert!(exchange(&client, to, large.clone()).unwrap() == large, "every byte, in order");
+    }
+    eventually("both sides counted, with identities and mTLS", || {
+        node.edges()
+            .iter()
+            .filter(|edge| edge["mtls"] == true && edge["connections_closed"].as_u64() >= Some(2))
+            .count()
+            >= 3
+    });
+    let edges = node.edges();
+    let source = edges.iter().find(|edge| edge["reporter"] == "source" && edge["service"]["name"] == "server").unwrap();
+    assert_eq!(source["source"]["principal"], "spiffe://cluster.local/ns/default/sa/client");
+    assert_eq!(source["destination"]["principal"], "spiffe://cluster.local/ns/default/sa/server");
+    assert_eq!(source["sent_bytes"], 3_000_005);
+}
+
+#[test]
+fn a_service_without_endpoints_refuses() {
+    need_root!("a_service_without_endpoints_refuses");
+    let mut node = Node::start(|_| {});
+    let client = node.pod(5, "client");
+    node.service("server", 50, AppProtocol::Tcp, &[]);
+    assert!(exchange(&client, socket(50), b"hello".to_vec()).is_err());
+    // The proxy's own ports lead nowhere.
+    assert!(
+        exchange(&client, std::net::SocketAddr::new(address(5), 15006), b"hello".to_vec())
+            .map_or(true, |it| it.is_empty())
+    );
+}
