@@ -286,7 +286,8 @@ mod tests {
 
     #[test]
     fn shapes() {
-        let cases: [(fn(&str) -> Vec<String>, &str, bool); 16] = [
+        type Rule = fn(&str) -> Vec<String>;
+        let cases: [(Rule, &str, bool); 16] = [
             (subdomain, "a.b-c.d0", true),
             (subdomain, "a..b", false),
             (subdomain, "", false),

@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn refused() {
         let forbidden = format!("spec: Forbidden: {FORBIDDEN}");
-        assert_eq!(found(|pod| pod["spec"]["nodeName"] = json!("m")), [forbidden.clone()]);
+        assert_eq!(found(|pod| pod["spec"]["nodeName"] = json!("m")), std::slice::from_ref(&forbidden));
         assert_eq!(found(|pod| pod["spec"]["containers"][0]["args"] = json!(["x"])), [forbidden]);
         assert_eq!(
             found(|pod| pod["spec"]["containers"].as_array_mut().unwrap().push(json!({}))),

@@ -350,14 +350,9 @@ fn check_handler(handler: &Value, path: &Path<'_>, known: &[&str], causes: &mut 
                 causes.one_of(&at.child("scheme"), text(&action["scheme"]), &["HTTP", "HTTPS"]);
             }
             "tcpSocket" | "grpc" => check_port(&action["port"], &at.child("port"), causes),
-            "sleep" => {
-                if action["seconds"].as_i64().is_none_or(|seconds| seconds < 0) {
-                    causes.invalid(
-                        &at.child("seconds"),
-                        action["seconds"].clone(),
-                        "must be greater than or equal to 0",
-                    );
-                }
+            "sleep" if action["seconds"].as_i64().is_none_or(|seconds| seconds < 0) => {
+                let seconds = action["seconds"].clone();
+                causes.invalid(&at.child("seconds"), seconds, "must be greater than or equal to 0");
             }
             _ => {}
         }

@@ -168,10 +168,9 @@ fn volume_defaults(volume: &mut Members) {
         let latest = image_tag_is_latest(image.get("reference").map_or("", text));
         fill_text(image, "pullPolicy", if latest { "Always" } else { "IfNotPresent" });
     }
-    if let Some(claim) = existing(volume, "ephemeral").and_then(|source| existing(source, "volumeClaimTemplate")) {
-        if let Some(spec) = child(claim, "spec") {
-            fill(spec, "volumeMode", "Filesystem");
-        }
+    let claim = existing(volume, "ephemeral").and_then(|source| existing(source, "volumeClaimTemplate"));
+    if let Some(spec) = claim.and_then(|claim| child(claim, "spec")) {
+        fill(spec, "volumeMode", "Filesystem");
     }
 }
 
