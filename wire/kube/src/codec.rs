@@ -13,6 +13,7 @@ pub mod time;
 
 pub use kind::Kind;
 pub use quantity::canonical_quantity;
+pub(crate) use quantity::quantity_billionths;
 
 use crate::status::Status;
 use serde_json::Value;

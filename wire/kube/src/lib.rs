@@ -3,6 +3,7 @@
 //!
 //! Nothing here reads a clock, a file or a socket: bytes and values in, bytes and values out.
 
+mod cel;
 pub mod codec;
 pub mod convert;
 pub mod crd;

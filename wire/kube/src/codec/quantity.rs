@@ -46,6 +46,19 @@ pub fn canonical_quantity(text: &str) -> Result<String, QuantityError> {
     Ok(format!("{sign}{}", text.map_or_else(|| decimal(digits, exponent, Notation::Decimal), Ok)?))
 }
 
+/// An amount in billionths, rounded up.
+///
+/// # Errors
+/// As [`canonical_quantity`], or the amount is too large to be told.
+pub(crate) fn quantity_billionths(text: &str) -> Result<i128, QuantityError> {
+    let canonical = canonical_quantity(text)?;
+    let end = canonical.find(|c: char| !c.is_ascii_digit() && c != '-').unwrap_or(canonical.len());
+    let digits: i128 = canonical[..end].parse().map_err(|_| QuantityError)?;
+    let (_, ten, two) = scale(&canonical[end..])?;
+    let power = 10i128.checked_pow(u32::try_from(ten + 9).map_err(|_| QuantityError)?).ok_or(QuantityError)?;
+    digits.checked_mul(power).and_then(|value| value.checked_mul(1i128 << two)).ok_or(QuantityError)
+}
+
 /// Notation, power of ten and power of two of a suffix.
 fn scale(suffix: &str) -> Result<(Notation, i32, u32), QuantityError> {
     let decimal = |power| Ok((Notation::Decimal, power, 0));

@@ -47,6 +47,18 @@ pub fn seconds(text: &str) -> Option<i64> {
     parse(text).map(|at| at.seconds)
 }
 
+/// Seconds since 1970 and nanoseconds of an RFC 3339 text.
+pub(crate) fn instant(text: &str) -> Option<(i64, u32)> {
+    parse(text).map(|at| (at.seconds, at.nanos))
+}
+
+/// Year, month, day and day of the week (0: Sunday) of a second since 1970, in UTC.
+pub(crate) fn date(seconds: i64) -> (i64, i64, i64, i64) {
+    let days = seconds.div_euclid(86_400);
+    let (year, month, day) = civil(days);
+    (year, month, day, (days + 4).rem_euclid(7))
+}
+
 /// Gregorian date of a day counted from 1970-01-01. Eras of 400 years start in March, so that the leap day comes last.
 fn civil(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;

@@ -2,6 +2,7 @@
 
 use super::columns::{self, Column};
 use super::{CustomVersion, ScalePaths};
+use crate::cel::{self, Program};
 use crate::openapi::Fnv;
 use crate::schema::rules::{Bound, Expression, Pattern, Rules, Span};
 use crate::schema::table::{FieldDef, Text};
@@ -21,7 +22,7 @@ const MAX_NODES: usize = 50_000;
 /// The schema is not structural, or has a pattern that is no regular expression; one cause for each fault.
 pub(crate) fn compile_version(head: &Value, version: &Value) -> Result<CustomVersion, Vec<Cause>> {
     let schema = &version["schema"]["openAPIV3Schema"];
-    let mut compiler = Compiler { table: Table::default(), causes: Vec::new(), nodes: 0, expressions: 0 };
+    let mut compiler = Compiler { table: Table::default(), causes: Vec::new(), nodes: 0, unevaluated: 0 };
     let kind = head["names"]["kind"].as_str().unwrap_or_default();
     let mut name = head["group"].as_str().unwrap_or_default().split('.').rev().collect::<Vec<_>>().join(".");
     name.push_str(&format!(".{}.{kind}", version["name"].as_str().unwrap_or_default()));
@@ -29,7 +30,7 @@ pub(crate) fn compile_version(head: &Value, version: &Value) -> Result<CustomVer
     if !compiler.causes.is_empty() {
         return Err(compiler.causes);
     }
-    let Compiler { mut table, expressions, .. } = compiler;
+    let Compiler { mut table, unevaluated, .. } = compiler;
     table.shrink();
     let subresources = &version["subresources"];
     Ok(CustomVersion {
@@ -40,7 +41,7 @@ pub(crate) fn compile_version(head: &Value, version: &Value) -> Result<CustomVer
         status: subresources.get("status").is_some_and(Value::is_object),
         deprecation: deprecation(head, version),
         selectable: selectable(version),
-        expressions,
+        unevaluated,
         fingerprint: {
             let mut sum = Fnv::new();
             sum.add(version.to_string().as_bytes());
@@ -92,7 +93,7 @@ struct Compiler {
     table: Table,
     causes: Vec<Cause>,
     nodes: usize,
-    expressions: usize,
+    unevaluated: usize,
 }
 
 const BASE: &str = "spec.validation.openAPIV3Schema";
@@ -263,7 +264,6 @@ impl Compiler {
         let map = schema.as_object()?;
         let mut rules = self.own_rules(map, path);
         self.junctors(map, path, depth, &mut rules);
-        self.expressions += rules.expressions.len();
         Some(Box::new(rules))
     }
 
@@ -278,6 +278,11 @@ impl Compiler {
             let reason = format!("must be a valid regular expression, but isn't: {error}");
             self.fail(Cause::invalid(format!("{path}.pattern"), get("pattern"), reason));
         }
+        let listed = get("x-kubernetes-validations").as_array().map(Vec::as_slice).unwrap_or_default();
+        let expressions = listed.iter().enumerate();
+        let expressions = expressions
+            .map(|(at, item)| self.expression(item, &format!("{path}.x-kubernetes-validations[{at}]")))
+            .collect();
         Rules {
             kind: get("type").as_str().unwrap_or_default().to_owned(),
             int_or_string: *get("x-kubernetes-int-or-string") == true,
@@ -293,8 +298,40 @@ impl Compiler {
             unique_items: *get("uniqueItems") == true,
             required: strings(get("required")),
             nullable: *get("nullable") == true,
-            expressions: get("x-kubernetes-validations").as_array().into_iter().flatten().map(expression).collect(),
+            expressions,
             ..Rules::default()
+        }
+    }
+
+    fn expression(&mut self, value: &Value, path: &str) -> Expression {
+        let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+        let mut compiled = |key: &str| {
+            let source = value[key].as_str().filter(|source| !source.trim().is_empty())?;
+            match Program::compile(source) {
+                Ok(program) => Some(program),
+                Err(error) if cel::is_unbuilt(&error) => {
+                    self.unevaluated += 1;
+                    None
+                }
+                Err(error) => {
+                    self.fail(Cause::invalid(
+                        format!("{path}.{key}"),
+                        &source.into(),
+                        format!("compilation failed: {error}"),
+                    ));
+                    None
+                }
+            }
+        };
+        Expression {
+            program: compiled("rule"),
+            message_program: compiled("messageExpression"),
+            rule: text("rule"),
+            message: text("message"),
+            message_expression: text("messageExpression"),
+            reason: text("reason"),
+            field_path: text("fieldPath"),
+            optional_old_self: value["optionalOldSelf"] == true,
         }
     }
 
@@ -336,17 +373,6 @@ impl Compiler {
         rules.items = one("items");
         rules.additional = one("additionalProperties");
         rules
-    }
-}
-
-fn expression(value: &Value) -> Expression {
-    let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
-    Expression {
-        rule: text("rule"),
-        message: text("message"),
-        message_expression: text("messageExpression"),
-        reason: text("reason"),
-        field_path: text("fieldPath"),
     }
 }
 

@@ -202,6 +202,11 @@ fn names(object: &Value, causes: &mut Vec<Cause>) -> Names {
     if !group.is_empty() && !group.contains('.') {
         causes.push(Cause::invalid("spec.group", &group.into(), "should be a domain with at least one dot"));
     }
+    let protected = [".k8s.io", ".kubernetes.io"].iter().any(|suffix| group.ends_with(suffix));
+    if protected && object["metadata"]["annotations"][APPROVED].as_str().is_none_or(str::is_empty) {
+        let detail = format!("protected groups must have approval annotation {APPROVED:?}");
+        causes.push(Cause::required(format!("metadata.annotations[{APPROVED}]"), detail));
+    }
     let or = |value: String, default: String| if value.is_empty() { default } else { value };
     Names {
         singular: or(text("singular"), kind.to_lowercase()),
@@ -212,6 +217,9 @@ fn names(object: &Value, causes: &mut Vec<Cause>) -> Names {
         categories: list("categories"),
     }
 }
+
+/// Kubernetes' own groups are not for everyone to add to.
+const APPROVED: &str = "api-approved.kubernetes.io";
 
 const DNS_LABEL: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, \
 and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')";

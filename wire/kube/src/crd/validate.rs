@@ -1,6 +1,6 @@
 //! A custom resource's value against its schema, with causes worded as kube-apiserver words them.
 
-use super::{CustomVersion, format};
+use super::{CustomVersion, expressions, format};
 use crate::schema::rules::{Bound, Rules};
 use crate::schema::{ListKind, Schema, Shape};
 use crate::status::Cause;
@@ -23,7 +23,8 @@ impl CustomVersion {
     pub fn validate_update(&self, value: &Value, old: Option<&Value>) -> Vec<Cause> {
         let mut check = Check { causes: Vec::new() };
         check.node(self.schema(), "", value, old, true);
-        check.causes
+        // Expressions count on what the schema demands.
+        if check.causes.is_empty() { expressions::check(self.schema(), value, old) } else { check.causes }
     }
 }
 
@@ -31,7 +32,7 @@ struct Check {
     causes: Vec<Cause>,
 }
 
-fn join(path: &str, key: &str) -> String {
+pub(super) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
@@ -326,7 +327,7 @@ fn keys_of(schema: Schema<'_>, item: &Value) -> Value {
 }
 
 /// The item of the old list that an item of the new one is a new state of; only list maps say.
-fn counterpart<'v>(schema: Schema<'_>, item: &Value, old: &'v Value) -> Option<&'v Value> {
+pub(super) fn counterpart<'v>(schema: Schema<'_>, item: &Value, old: &'v Value) -> Option<&'v Value> {
     if schema.list_kind() != ListKind::Map {
         return None;
     }
@@ -344,313 +345,4 @@ fn has_duplicates(items: &[Value]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use crate::codec::{Format, Kind, decode};
-    use crate::crd::CustomResource;
-    use crate::registry::{Registry, Resource};
-    use serde_json::{Value, json};
-    use std::sync::Arc;
-
-    fn definition(spec: Value) -> Value {
-        json!({
-            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "crontabs.example.com"},
-            "spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "crontabs", "kind": "CronTab", "shortNames": ["ct"]},
-                "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {},
-                        "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}},
-                    "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec}}}}]},
-        })
-    }
-
-    fn resource(spec: Value) -> Arc<Resource> {
-        CustomResource::from_object(&definition(spec)).unwrap().resources().next().unwrap()
-    }
-
-    fn faults(spec: Value, value: Value) -> Vec<String> {
-        let resource = resource(spec);
-        let custom = resource.custom().unwrap();
-        custom.validate(&json!({"spec": value})).iter().map(|cause| format!("{}|{}", cause.reason, cause)).collect()
-    }
-
-    #[test]
-    fn causes_are_worded_as_kubernetes_words_them() {
-        for (schema, value, expected) in [
-            (
-                json!({"type": "integer"}),
-                json!("x"),
-                r#"FieldValueTypeInvalid|spec: Invalid value: "string": spec in body must be of type integer: "string""#,
-            ),
-            (
-                json!({"type": "string"}),
-                Value::Null,
-                r#"FieldValueTypeInvalid|spec: Invalid value: "null": spec in body must be of type string: "null""#,
-            ),
-            (
-                json!({"type": "integer", "minimum": 1}),
-                json!(0),
-                "FieldValueInvalid|spec: Invalid value: 0: spec in body should be greater than or equal to 1",
-            ),
-            (
-                json!({"type": "integer", "maximum": 9, "exclusiveMaximum": true}),
-                json!(9),
-                "FieldValueInvalid|spec: Invalid value: 9: spec in body should be less than 9",
-            ),
-            (
-                json!({"type": "number", "multipleOf": 0.5}),
-                json!(0.7),
-                "FieldValueInvalid|spec: Invalid value: 0.7: spec in body should be a multiple of 0.5",
-            ),
-            (
-                json!({"type": "string", "pattern": "^a+$"}),
-                json!("b"),
-                r#"FieldValueInvalid|spec: Invalid value: "b": spec in body should match '^a+$'"#,
-            ),
-            (
-                json!({"type": "string", "minLength": 2}),
-                json!("é"),
-                r#"FieldValueInvalid|spec: Invalid value: "é": spec in body should be at least 2 chars long"#,
-            ),
-            (
-                json!({"type": "string", "maxLength": 1}),
-                json!("ab"),
-                "FieldValueTooLong|spec: Too long: may not be more than 1 bytes",
-            ),
-            (
-                json!({"type": "string", "enum": ["a", "b"]}),
-                json!("c"),
-                r#"FieldValueNotSupported|spec: Unsupported value: "c": supported values: "a", "b""#,
-            ),
-            (
-                json!({"type": "string", "format": "date-time"}),
-                json!("x"),
-                r#"FieldValueTypeInvalid|spec: Invalid value: "x": spec in body must be of type date-time: "x""#,
-            ),
-            (
-                json!({"type": "array", "items": {"type": "string"}, "maxItems": 1}),
-                json!(["a", "b"]),
-                "FieldValueTooMany|spec: Too many: 2: must have at most 1 items",
-            ),
-            (
-                json!({"type": "array", "items": {"type": "string"}, "uniqueItems": true}),
-                json!(["a", "a"]),
-                r#"FieldValueInvalid|spec: Invalid value: "": spec in body shouldn't contain duplicates"#,
-            ),
-            (
-                json!({"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"}),
-                json!(["a", "a"]),
-                r#"FieldValueDuplicate|spec[1]: Duplicate value: "a""#,
-            ),
-            (
-                json!({"type": "object", "required": ["a"], "properties": {"a": {"type": "string"}}}),
-                json!({}),
-                "FieldValueRequired|spec.a: Required value",
-            ),
-            (
-                json!({"type": "object", "additionalProperties": {"type": "integer"}}),
-                json!({"k": true}),
-                r#"FieldValueTypeInvalid|spec.k: Invalid value: "boolean": spec.k in body must be of type integer: "boolean""#,
-            ),
-            (
-                json!({"x-kubernetes-int-or-string": true}),
-                json!(true),
-                r#"FieldValueTypeInvalid|spec: Invalid value: "boolean": spec in body must be of type integer,string: "boolean""#,
-            ),
-            (
-                json!({"type": "string", "not": {"enum": ["x"]}}),
-                json!("x"),
-                r#"FieldValueInvalid|<nil>: Invalid value: "": "spec" must not validate the schema (not)"#,
-            ),
-            (
-                json!({"type": "integer", "oneOf": [{"minimum": 1}, {"minimum": 2}]}),
-                json!(3),
-                r#"FieldValueInvalid|<nil>: Invalid value: "": "spec" must validate one and only one schema (oneOf). Found 2 valid alternatives"#,
-            ),
-        ] {
-            assert_eq!(faults(schema.clone(), value), [expected], "{schema}");
-        }
-    }
-
-    #[test]
-    fn junctors_tell_the_branch_that_came_closest() {
-        let schema = json!({"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}, "c": {"type": "string"}},
-            "anyOf": [{"required": ["a", "b"]}, {"required": ["c"]}]});
-        let found = faults(schema.clone(), json!({}));
-        assert_eq!(
-            found,
-            [
-                "FieldValueRequired|spec.c: Required value",
-                r#"FieldValueInvalid|<nil>: Invalid value: "": "spec" must validate at least one schema (anyOf)"#
-            ]
-        );
-        assert!(faults(schema, json!({"c": ""})).is_empty());
-    }
-
-    #[test]
-    fn list_maps_tell_items_apart_by_their_keys_and_defaults() {
-        let schema = json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["port", "protocol"],
-            "items": {"type": "object", "required": ["port"], "properties": {"port": {"type": "integer"}, "protocol": {"type": "string", "default": "TCP"}}}});
-        let value = json!([{"port": 1}, {"port": 2}, {"port": 1, "protocol": "TCP"}, {"port": 1, "protocol": "UDP"}]);
-        assert_eq!(
-            faults(schema, value),
-            [r#"FieldValueDuplicate|spec[2]: Duplicate value: {"port":1,"protocol":"TCP"}"#]
-        );
-    }
-
-    #[test]
-    fn what_did_not_change_is_not_held_against_the_writer() {
-        let resource = resource(
-            json!({"type": "object", "properties": {"old": {"type": "integer", "maximum": 1}, "new": {"type": "integer", "maximum": 1}}}),
-        );
-        let custom = resource.custom().unwrap();
-        let old = json!({"spec": {"old": 5}});
-        let causes = custom.validate_update(&json!({"spec": {"old": 5, "new": 5}}), Some(&old));
-        assert_eq!(causes.iter().map(|cause| cause.field.as_str()).collect::<Vec<_>>(), ["spec.new"]);
-    }
-
-    #[test]
-    fn objects_are_pruned_and_defaulted() {
-        let resource = resource(json!({"type": "object", "properties": {
-            "replicas": {"type": "integer", "default": 1}, "image": {"type": "string"},
-            "nested": {"type": "object", "default": {}, "properties": {"deep": {"type": "string", "default": "d"}}},
-            "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"known": {"type": "object", "properties": {}}}},
-            "either": {"x-kubernetes-int-or-string": true},
-            "list": {"type": "array", "items": {"type": "object", "properties": {"a": {"type": "string"}}}},
-            "template": {"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true},
-        }}));
-        let body = json!({"metadata": {"name": "x", "creationTimestamp": null, "labels": {}, "nonsense": 1},
-            "spec": {"replicas": null, "imag": "i", "free": {"x": {"y": 1}, "known": {"z": 1}}, "either": "50%", "list": [{"a": "b", "c": 1}],
-                "template": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "t", "bad": 1}, "spec": {"any": 1}}}, "extra": 1});
-        let mut decoded = decode(&Kind::of(&resource), Format::Json, body.to_string().as_bytes()).unwrap();
-        decoded.problems.sort();
-        assert_eq!(
-            decoded.problems,
-            [
-                r#"unknown field "extra""#,
-                r#"unknown field "metadata.nonsense""#,
-                r#"unknown field "spec.free.known.z""#,
-                r#"unknown field "spec.imag""#,
-                r#"unknown field "spec.list[0].c""#,
-                r#"unknown field "spec.template.metadata.bad""#
-            ]
-        );
-        resource.custom().unwrap().set_defaults(&mut decoded.value);
-        assert_eq!(
-            decoded.value,
-            json!({"apiVersion": "example.com/v1", "kind": "CronTab", "metadata": {"name": "x"},
-                "spec": {"replicas": 1, "nested": {"deep": "d"}, "free": {"x": {"y": 1}, "known": {}}, "either": "50%", "list": [{"a": "b"}],
-                    "template": {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "t"}, "spec": {"any": 1}}}})
-        );
-    }
-
-    #[test]
-    fn definitions_at_fault_say_where() {
-        for (change, value, expected) in [
-            (
-                "/spec/scope",
-                json!("Nowhere"),
-                r#"spec.scope: Unsupported value: "Nowhere": supported values: "Cluster", "Namespaced""#,
-            ),
-            (
-                "/metadata/name",
-                json!("x"),
-                r#"metadata.name: Invalid value: "x": must be spec.names.plural+"."+spec.group"#,
-            ),
-            (
-                "/spec/versions/0/storage",
-                json!(false),
-                "spec.versions: Invalid value: must have exactly one version marked as storage version",
-            ),
-            (
-                "/spec/versions/0/schema",
-                json!({}),
-                "spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required",
-            ),
-            (
-                "/spec/versions/0/schema/openAPIV3Schema/properties/spec",
-                json!({"properties": {}}),
-                "spec.versions[0].schema.openAPIV3Schema.properties[spec].type: Required value: must not be empty for specified object fields",
-            ),
-            (
-                "/spec/versions/0/schema/openAPIV3Schema/properties/spec",
-                json!({"type": "array"}),
-                "spec.versions[0].schema.openAPIV3Schema.properties[spec].items: Required value: must be specified",
-            ),
-            (
-                "/spec/versions/0/subresources/scale/specReplicasPath",
-                json!("replicas"),
-                r#"spec.versions[0].subresources.scale.specReplicasPath: Invalid value: "replicas": should be a json path under .spec"#,
-            ),
-        ] {
-            let mut object = definition(json!({"type": "object"}));
-            *object.pointer_mut(change).unwrap() = value;
-            let causes = CustomResource::from_object(&object).unwrap_err();
-            assert_eq!(causes.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected], "{change}");
-        }
-    }
-
-    #[test]
-    fn definitions_come_and_go_and_conflict_by_name() {
-        let registry = Registry::builtin();
-        let custom = CustomResource::from_object(&definition(json!({"type": "object"}))).unwrap();
-        assert_eq!(crate::crd::names_conflict(&registry, &custom), None);
-        let with = registry.with_custom(&custom);
-        let found = with.by_kind("example.com", "v1", "CronTab").unwrap();
-        assert_eq!(found.subresources().iter().map(|sub| sub.name).collect::<Vec<_>>(), ["scale", "status"]);
-        assert_eq!(custom.accepted_names()["listKind"], "CronTabList");
-        let mut other = definition(json!({"type": "object"}));
-        other["metadata"]["name"] = "others.example.com".into();
-        other["spec"]["names"] = json!({"plural": "others", "kind": "Other", "shortNames": ["ct"]});
-        let other = CustomResource::from_object(&other).unwrap();
-        assert_eq!(crate::crd::names_conflict(&with, &other), Some(r#""ct" is already in use"#.to_owned()));
-        assert!(with.without("example.com", "crontabs").by_kind("example.com", "v1", "CronTab").is_none());
-    }
-
-    #[test]
-    fn a_bundled_resource_gives_way_and_comes_back() {
-        let registry = Registry::builtin();
-        let mut object = definition(json!({"type": "object"}));
-        object["metadata"]["name"] = "httproutes.gateway.networking.k8s.io".into();
-        object["spec"]["group"] = "gateway.networking.k8s.io".into();
-        object["spec"]["names"] = json!({"plural": "httproutes", "kind": "HTTPRoute"});
-        let custom = CustomResource::from_object(&object).unwrap();
-        assert_eq!(crate::crd::names_conflict(&registry, &custom), None);
-        let with = registry.with_custom(&custom);
-        assert!(
-            with.resource("gateway.networking.k8s.io", "v1beta1", "httproutes").is_none(),
-            "the definition has v1 only"
-        );
-        let back = with.without("gateway.networking.k8s.io", "httproutes");
-        assert!(back.resource("gateway.networking.k8s.io", "v1beta1", "httproutes").is_some());
-    }
-
-    #[test]
-    fn a_bundled_route_gets_its_defaults_and_faults() {
-        let registry = Registry::builtin();
-        let resource = registry.resource("gateway.networking.k8s.io", "v1", "httproutes").unwrap();
-        let body = json!({"metadata": {"name": "r"}, "spec": {"parentRefs": [{"name": "g"}], "rules": [{"backendRefs": [{"name": "s", "port": 80}]}]}});
-        let mut decoded = decode(&Kind::of(resource), Format::Json, body.to_string().as_bytes()).unwrap();
-        let custom = resource.custom().unwrap();
-        custom.set_defaults(&mut decoded.value);
-        assert_eq!(custom.validate(&decoded.value), []);
-        let rule = &decoded.value["spec"]["rules"][0];
-        assert_eq!(rule["matches"], json!([{"path": {"type": "PathPrefix", "value": "/"}}]));
-        assert_eq!(
-            rule["backendRefs"][0],
-            json!({"name": "s", "port": 80, "group": "", "kind": "Service", "weight": 1})
-        );
-        decoded.value["spec"]["rules"][0]["backendRefs"][0]["port"] = 70_000.into();
-        let causes = custom.validate(&decoded.value);
-        assert_eq!(
-            causes[0].to_string(),
-            "spec.rules[0].backendRefs[0].port: Invalid value: 70000: spec.rules[0].backendRefs[0].port in body should be less than or equal to 65535"
-        );
-    }
-
-    #[test]
-    fn every_bundled_schema_compiles() {
-        for resource in Registry::builtin().iter() {
-            if let Some(custom) = resource.custom() {
-                assert!(custom.schema().field("spec").is_some(), "{}", resource.kind());
-            }
-        }
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
 //! What a custom resource's schema demands of a value beyond its shape.
 
+use crate::cel::Program;
 use regex::Regex;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -36,13 +37,18 @@ pub(crate) struct Rules {
 }
 
 /// One `x-kubernetes-validations` entry.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub(crate) struct Expression {
     pub(crate) rule: String,
     pub(crate) message: String,
     pub(crate) message_expression: String,
     pub(crate) reason: String,
     pub(crate) field_path: String,
+    /// Whether it also runs when there is no value before, with `oldSelf` as an optional.
+    pub(crate) optional_old_self: bool,
+    /// `None` when it uses a library that is not built.
+    pub(crate) program: Option<Program>,
+    pub(crate) message_program: Option<Program>,
 }
 
 /// A least or greatest value.
