@@ -155,6 +155,30 @@ impl Control {
         [self.queue.next_wakeup(), deadline].into_iter().flatten().min()
     }
 
+    /// This kind is being watched: until it is synced, nobody concludes that none of it is there.
+    pub fn expect(&mut self, kind: Kind) {
+        self.world.expected.insert(kind);
+    }
+
+    /// This kind is not served any more: its objects are gone with it.
+    pub fn forget(&mut self, kind: Kind, now: Timestamp) {
+        self.world.expected.remove(&kind);
+        let Kind::Other(resource) = kind else { return };
+        let gone: Vec<Event> = self
+            .world
+            .others
+            .get(resource)
+            .into_iter()
+            .flatten()
+            .map(|(key, object)| Event::Deleted { kind, key: key.clone(), uid: object.meta.uid.clone(), revision: object.meta.revision })
+            .collect();
+        let mut out = Vec::new();
+        for event in &gone {
+            self.observe(event, now, &mut out);
+        }
+        self.world.others.remove(resource);
+    }
+
     /// Takes facts in and gives orders out.
     pub fn step(&mut self, events: &[Event], now: Timestamp) -> Vec<Order> {
         let mut out = Vec::new();

@@ -9,11 +9,15 @@ mod autoscaler;
 mod collector;
 mod config;
 mod control;
+mod cron;
+mod cron_job;
+mod daemon_set;
 mod deployment;
 mod disruption;
 mod endpoints;
 #[cfg(test)]
 mod harness;
+mod job;
 pub mod names;
 mod namespace;
 mod node_lifecycle;
@@ -21,8 +25,11 @@ pub mod plan;
 mod pod_collector;
 pub mod queue;
 mod replica_set;
+mod revisions;
 mod route;
 pub mod scheduler;
+mod stateful_set;
+mod storage;
 mod taint_eviction;
 pub mod world;
 
@@ -41,6 +48,8 @@ fn reconcile(cx: &Cx, memory: &mut Memory, item: &Item) -> Plan {
         Controller::RootCa => namespace::reconcile_root_ca(cx, key),
         Controller::Deployment => deployment::reconcile(cx, key),
         Controller::ReplicaSet => replica_set::reconcile(cx, key),
+        Controller::StatefulSet => stateful_set::reconcile(cx, key),
+        Controller::DaemonSet => daemon_set::reconcile(cx, key),
         Controller::EndpointSlice => endpoints::reconcile_slices(cx, key),
         Controller::Endpoints => endpoints::reconcile_endpoints(cx, key),
         Controller::Collector => collector::reconcile(cx, memory, item.kind, key),
@@ -48,6 +57,11 @@ fn reconcile(cx: &Cx, memory: &mut Memory, item: &Item) -> Plan {
         Controller::TaintEviction => taint_eviction::reconcile(cx, key),
         Controller::PodCollector => pod_collector::reconcile(cx, key),
         Controller::Disruption => disruption::reconcile(cx, key),
-        _ => Plan::default(),
+        Controller::Job => job::reconcile(cx, key),
+        Controller::CronJob => cron_job::reconcile(cx, key),
+        Controller::TtlAfterFinished => cron_job::reconcile_ttl(cx, key),
+        Controller::Claim => storage::reconcile_claim(cx, key),
+        Controller::Volume => storage::reconcile_volume(cx, key),
+        Controller::Autoscaler => autoscaler::reconcile(cx, memory, key),
     }
 }

@@ -24,9 +24,7 @@ pub fn reconcile(cx: &Cx, key: &Key) -> Plan {
         return plan;
     }
     // Every kind that is watched has to be known in full: an object that is overlooked would stay for ever.
-    let unknown = Kind::TYPED.iter().copied().chain(cx.world.others.keys().map(|r| Kind::Other(r))).any(|kind| {
-        kind.resource().namespaced && !cx.world.is_synced(kind)
-    });
+    let unknown = cx.world.expected.iter().any(|kind| kind.resource().namespaced && !cx.world.is_synced(*kind));
     if unknown {
         plan.look_again(cx.now.plus_ms(1000));
         return plan;

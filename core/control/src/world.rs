@@ -29,6 +29,8 @@ macro_rules! world {
             pub others: BTreeMap<&'static ResourceType, Table<Other>>,
             index: Index,
             synced: HashSet<Kind>,
+            /// Kinds that are being watched, whether anything of them was told yet or not.
+            pub expected: BTreeSet<Kind>,
         }
 
         impl World {

@@ -1,5 +1,6 @@
 //! Carries out effects against an API, a bounded number at a time, and says what came of each.
 
+use crate::recorder::Recorder;
 use client::{ApiError, ObjectApi};
 use model::effect::{Made, Receipt, Refusal};
 use model::{Effect, Timestamp};
@@ -12,12 +13,14 @@ use tokio::sync::Semaphore;
 pub struct Executor {
     api: Arc<dyn ObjectApi>,
     permits: Arc<Semaphore>,
+    recorder: Arc<Recorder>,
 }
 
 impl Executor {
     /// At most `concurrency` calls at once.
     pub fn new(api: Arc<dyn ObjectApi>, concurrency: usize) -> Self {
-        Executor { api, permits: Arc::new(Semaphore::new(concurrency)) }
+        let recorder = Arc::new(Recorder::new(api.clone()));
+        Executor { api, permits: Arc::new(Semaphore::new(concurrency)), recorder }
     }
 
     /// Carries out one effect (one or several API calls, in order) and returns how it ended. `order` comes back in the receipt.
@@ -25,11 +28,13 @@ impl Executor {
         let _permit = self.permits.acquire().await;
         let mut outcome = Ok(Made::default());
         for call in project::render(effect, now()) {
-            outcome = self.call(&call).await.map(|revision| Made { revision }).map_err(|error| Refusal {
-                code: error.code,
-                reason: error.reason.as_str().into(),
-                message: error.message.as_str().into(),
-            });
+            let result = match effect {
+                Effect::Record(record) => {
+                    self.recorder.record(record, &call.key.namespace, &call.key.name, call.body).await.map(|()| 0)
+                }
+                _ => self.call(&call).await,
+            };
+            outcome = result.map(|revision| Made { revision }).map_err(refusal);
             if outcome.is_err() {
                 break;
             }
@@ -68,6 +73,10 @@ impl Executor {
         };
         Ok(project::revision_of(&answer))
     }
+}
+
+fn refusal(error: ApiError) -> Refusal {
+    Refusal { code: error.code, reason: error.reason.into(), message: error.message.into() }
 }
 
 /// The client's name for a resource.

@@ -4,5 +4,12 @@
 //! control. What they decide comes back as effects, which [`executor::Executor`] carries out without choosing.
 
 pub mod executor;
+mod informer;
+mod manager;
+mod recorder;
 pub mod scheduler;
+pub mod mesh;
 pub mod subscriber;
+mod types;
+
+pub use manager::{Config, Manager, SharedControl};
