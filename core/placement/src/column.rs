@@ -23,9 +23,9 @@ impl Column {
     pub(crate) fn of(&self, node: NodeId) -> Domain {
         self.of[node as usize]
     }
-    /// Every node's domain.
-    pub(crate) fn all(&self) -> &[Domain] {
-        &self.of
+    /// The label.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
     }
     /// Domains are below this number.
     pub(crate) fn bound(&self) -> usize {
@@ -77,9 +77,5 @@ impl Columns {
         for column in &mut self.columns {
             column.set(node, labels);
         }
-    }
-    /// All columns, in the order of their ids.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Column> {
-        self.columns.iter()
     }
 }

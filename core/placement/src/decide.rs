@@ -1,6 +1,7 @@
 //! One decision.
 
 use crate::explain::Diagnosis;
+use crate::index::Answer;
 use crate::pool::{NodeId, PodId, Pool};
 use crate::storage::ClaimPlan;
 
@@ -24,6 +25,15 @@ pub enum Decision {
     Refuse(Diagnosis),
 }
 
+/// How decisions were come by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answered {
+    /// By the indexes.
+    pub by_index: u64,
+    /// By the whole evaluation.
+    pub in_full: u64,
+}
+
 impl Decision {
     /// The node, if there is one.
     pub fn node(&self) -> Option<NodeId> {
@@ -35,13 +45,23 @@ impl Decision {
 }
 
 impl Pool {
+    /// How decisions have been come by so far.
+    pub fn answered(&self) -> Answered {
+        self.answered
+    }
     /// Decides on one pod. Nothing changes: [`Pool::assume`] carries the decision out.
     pub fn decide(&mut self, pod: PodId) -> Decision {
-        if let Some(node) = self.decide_by_index(pod) {
-            let class = self.entry(pod).class;
-            let claims = self.plan_claims(&self.class(class).key, node.0);
-            return Decision::Place(Placement { node: node.0, score: Some(node.1), claims });
+        self.answered.by_index += 1;
+        match self.decide_by_index(pod) {
+            Answer::Best(node, score) => {
+                let claims = self.plan_claims(&self.class(self.entry(pod).class).key, node);
+                return Decision::Place(Placement { node, score: Some(score), claims });
+            }
+            Answer::None(counts) => return Decision::Refuse(Diagnosis::counted(self, &counts)),
+            Answer::Unknown => {}
         }
+        self.answered.by_index -= 1;
+        self.answered.in_full += 1;
         self.decide_in_full(pod)
     }
 

@@ -27,7 +27,9 @@ pub struct Diagnosis {
     pub reasons: Vec<Reason>,
     /// Which filters refused, as bits by their number.
     pub(crate) refused_by: u32,
-    /// Every node's verdict.
+    /// Verdicts with their number of nodes.
+    pub(crate) counts: BTreeMap<Verdict, usize>,
+    /// Every node's verdict, when every node was asked.
     pub(crate) verdicts: Vec<(NodeId, Verdict)>,
 }
 
@@ -37,17 +39,25 @@ impl Diagnosis {
         for (_, verdict) in &evaluation.verdicts {
             *counts.entry(*verdict).or_default() += 1;
         }
-        let mut diagnosis = Diagnosis {
-            nodes: pool.node_ids.len(),
-            blocked: evaluation.blocked,
-            reasons: reasons(pool, &counts),
-            refused_by: counts.keys().fold(0, |bits, verdict| bits | 1 << verdict.code as u32),
-            verdicts: evaluation.verdicts,
-        };
+        let mut diagnosis = Diagnosis::counted(pool, &counts);
+        diagnosis.blocked = evaluation.blocked;
+        diagnosis.verdicts = evaluation.verdicts;
         if diagnosis.blocked.is_some() {
             diagnosis.refused_by |= 1 << Code::VolumeBinding as u32;
         }
         diagnosis
+    }
+
+    /// From numbers of nodes alone.
+    pub(crate) fn counted(pool: &Pool, counts: &BTreeMap<Verdict, usize>) -> Self {
+        Diagnosis {
+            nodes: pool.node_ids.len(),
+            blocked: None,
+            reasons: reasons(pool, counts),
+            refused_by: counts.keys().fold(0, |bits, verdict| bits | 1 << verdict.code as u32),
+            counts: counts.clone(),
+            verdicts: Vec::new(),
+        }
     }
 
     /// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s).`

@@ -233,7 +233,7 @@ impl Pool {
             .any(|other| other.host_ports.iter().any(|a| spec.host_ports.iter().any(|b| a.conflicts(b))))
     }
 
-    fn disks_conflict(&self, spec: &SchedulingSpec, node: NodeId) -> bool {
+    pub(crate) fn disks_conflict(&self, spec: &SchedulingSpec, node: NodeId) -> bool {
         self.neighbours(node).any(|other| other.disks.iter().any(|a| spec.disks.iter().any(|b| a.conflicts(b))))
     }
 }

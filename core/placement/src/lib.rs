@@ -23,7 +23,7 @@ mod score;
 mod storage;
 mod topology;
 
-pub use decide::{Decision, Placement};
+pub use decide::{Answered, Decision, Placement};
 pub use explain::{Diagnosis, Reason};
 pub use pool::{NodeId, PodId, Pool, PoolSize};
 pub use preempt::{Preemption, Victim};

@@ -91,6 +91,9 @@ pub struct Pool {
     pub(crate) storage: Storage,
     /// Classes that have pod (anti-)affinity terms of any kind.
     pub(crate) with_terms: BTreeSet<ClassId>,
+    /// Placed pods by priority.
+    pub(crate) placed_priorities: BTreeMap<i32, usize>,
+    pub(crate) answered: crate::decide::Answered,
     pub(crate) indexes: Indexes,
 }
 
@@ -138,11 +141,9 @@ impl Pool {
         let standing_changed = labels_changed || old.taints != facts.taints || old.unschedulable != facts.unschedulable;
         self.set_allocatable(id, &facts);
         if labels_changed {
-            // Counters by domain are made from columns: a moved node moves its pods.
-            self.indexes.node_moves(id);
             self.columns.set(id, Some(&facts.labels));
         }
-        if standing_changed || old.scheduling.images != facts.scheduling.images {
+        if standing_changed {
             self.indexes.layout_changed();
         }
         self.indexes.touch(id);
@@ -469,8 +470,13 @@ impl Pool {
         if count.all == 0 {
             of.nodes.remove(&node);
         }
+        let placed = self.placed_priorities.entry(of.key.spec.priority).or_default();
+        *placed = placed.wrapping_add_signed(by as isize);
+        if *placed == 0 {
+            self.placed_priorities.remove(&of.key.spec.priority);
+        }
         self.storage.count(&of.key, node, by);
-        self.indexes.counted(class, node, terminating, by as i32, &self.columns);
+        self.indexes.counted(class, node, terminating, by as i32);
     }
 
     // Classes.

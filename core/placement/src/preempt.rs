@@ -49,9 +49,17 @@ impl Pool {
         if self.class(class).spec().never_preempts {
             return Err("not eligible due to preemptionPolicy=Never.".to_owned());
         }
-        if self.waits_for_victims(pod, diagnosis) {
+        if self.waits_for_victims(pod) {
             return Err("not eligible due to a terminating pod on the nominated node.".to_owned());
         }
+        let asked: usize =
+            diagnosis.counts.iter().filter(|(verdict, _)| verdict.evicting_may_help()).map(|(_, n)| n).sum();
+        let priority = self.pod_priority(pod);
+        if asked == 0 || !self.placed_priorities.keys().next().is_some_and(|lowest| *lowest < priority) {
+            return Err(self.no_candidate(diagnosis, asked, &BTreeMap::new()));
+        }
+        let verdicts =
+            if diagnosis.verdicts.is_empty() { self.evaluate(pod).verdicts } else { diagnosis.verdicts.clone() };
         let probe = Probe {
             pod,
             class,
@@ -60,7 +68,7 @@ impl Pool {
         };
         let mut refusals: BTreeMap<Verdict, usize> = BTreeMap::new();
         let (mut nobody, mut best): (usize, Option<(Weight, Vec<PodId>)>) = (0, None);
-        for (node, verdict) in &diagnosis.verdicts {
+        for (node, verdict) in &verdicts {
             if !verdict.evicting_may_help() {
                 continue;
             }
@@ -82,9 +90,10 @@ impl Pool {
     }
 
     /// Victims on its nominated node are still terminating: it has to wait rather than to take more.
-    fn waits_for_victims(&self, pod: PodId, diagnosis: &Diagnosis) -> bool {
+    fn waits_for_victims(&self, pod: PodId) -> bool {
         let Some(node) = self.pod_nominated(pod) else { return false };
-        let hopeless = diagnosis.verdicts.iter().any(|(at, verdict)| *at == node && !verdict.evicting_may_help());
+        let verdict = self.verdict_now(self.entry(pod).class, node);
+        let hopeless = !verdict.is_ok() && !verdict.evicting_may_help();
         let priority = self.pod_priority(pod);
         let mut here = self.nodes[node as usize].pods.iter();
         !hopeless && here.any(|other| self.entry(*other).terminating && self.pod_priority(*other) < priority)

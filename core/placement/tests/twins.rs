@@ -1,0 +1,303 @@
+//! The indexes and the whole evaluation give the same answer, on random pools with every feature on, after every change.
+
+use diolkos_placement::{Decision, Pool};
+use model::scheduling::{
+    Disk, DiskKind, HostPort, NodeFacts, NodeScheduling, NodeTerm, PodFacts, PodTerm, SchedulingSpec, SpreadConstraint,
+    SpreadOwner,
+};
+use model::selector::{Operator, Requirement};
+use model::taint::{Taint, TaintEffect, Toleration};
+use model::{LabelSelector, Labels, pod::Protocol};
+use std::sync::Arc;
+
+const HOST: &str = "kubernetes.io/hostname";
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// A small generator of numbers (xorshift*), so that a seed replays.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % below
+    }
+    fn one_in(&mut self, n: u64) -> bool {
+        self.roll(n) == 0
+    }
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.roll(from.len() as u64) as usize]
+    }
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs.iter().map(|(key, value)| (Arc::from(*key), Arc::from(*value))).collect()
+}
+
+fn node(dice: &mut Dice, name: &str) -> NodeFacts {
+    let mut own = labels(&[(HOST, name)]);
+    if !dice.one_in(8) {
+        own.insert(ZONE.into(), (*dice.pick(&["za", "zb", "zc"])).into());
+    }
+    if dice.one_in(2) {
+        own.insert("rack".into(), format!("r{}", dice.roll(12)).into());
+    }
+    own.insert("gen".into(), (*dice.pick(&["1", "2", "3"])).into());
+    let mut taints = Vec::new();
+    if dice.one_in(5) {
+        taints.push(Taint::new("dedicated", *dice.pick(&[TaintEffect::NoSchedule, TaintEffect::PreferNoSchedule])));
+    }
+    if dice.one_in(6) {
+        taints.push(Taint::new("slow", TaintEffect::PreferNoSchedule));
+    }
+    let mut allocatable = vec![
+        (Arc::from("cpu"), *dice.pick(&[2000, 4000, 8000])),
+        (Arc::from("memory"), *dice.pick(&[4, 8, 16]) << 30),
+        (Arc::from("pods"), *dice.pick(&[4, 8, 110])),
+    ];
+    if dice.one_in(4) {
+        allocatable.push((Arc::from("example.com/gpu"), 4));
+    }
+    let mut images = Vec::new();
+    if dice.one_in(3) {
+        images.push((Arc::from("registry.example/big:1"), *dice.pick(&[200, 600, 900]) << 20));
+    }
+    NodeFacts {
+        name: name.into(),
+        labels: own,
+        taints,
+        unschedulable: dice.one_in(12),
+        scheduling: Arc::new(NodeScheduling { allocatable, images }),
+    }
+}
+
+fn selector(dice: &mut Dice) -> LabelSelector {
+    LabelSelector {
+        requirements: vec![Requirement {
+            key: "app".into(),
+            operator: *dice.pick(&[Operator::In, Operator::In, Operator::NotIn, Operator::Exists]),
+            values: vec![format!("a{}", dice.roll(3)).into()],
+        }],
+    }
+}
+
+fn pod_term(dice: &mut Dice, namespace: &str) -> PodTerm {
+    PodTerm {
+        topology_key: (*dice.pick(&[HOST, ZONE, ZONE, "rack"])).into(),
+        selector: (!dice.one_in(12)).then(|| selector(dice)),
+        namespaces: if dice.one_in(4) { Vec::new() } else { vec![namespace.into()] },
+        namespace_selector: dice
+            .one_in(4)
+            .then(|| LabelSelector::from_labels([(&Arc::from("team"), &Arc::from("red"))])),
+    }
+}
+
+fn node_term(dice: &mut Dice, hosts: bool) -> NodeTerm {
+    let (key, values) = match dice.roll(if hosts { 4 } else { 3 }) {
+        0 => (ZONE, vec!["za".into(), "zb".into()]),
+        1 => ("gen", vec!["2".into()]),
+        2 => ("rack", vec!["r1".into(), "r2".into(), "r3".into()]),
+        _ => (HOST, vec!["n1".into(), "n2".into()]),
+    };
+    let operator = if key == "gen" { *dice.pick(&[Operator::Gt, Operator::Lt, Operator::In]) } else { Operator::In };
+    NodeTerm { expressions: vec![Requirement { key: key.into(), operator, values }], fields: Vec::new() }
+}
+
+fn spread(dice: &mut Dice) -> SpreadConstraint {
+    SpreadConstraint {
+        topology_key: (*dice.pick(&[HOST, ZONE, ZONE, "rack"])).into(),
+        selector: Some(selector(dice)),
+        max_skew: *dice.pick(&[1, 1, 2, 5]),
+        min_domains: *dice.pick(&[1, 1, 3]),
+        hard: dice.one_in(2),
+        honor_affinity: !dice.one_in(4),
+        honor_taints: dice.one_in(3),
+    }
+}
+
+/// Calls `make` for one chance in `n`, and again.
+fn some<T>(dice: &mut Dice, n: u64, mut make: impl FnMut(&mut Dice) -> T) -> Vec<T> {
+    let mut made = Vec::new();
+    while made.len() < 2 && dice.one_in(n) {
+        made.push(make(dice));
+    }
+    made
+}
+
+fn spec(dice: &mut Dice, namespace: &str) -> SchedulingSpec {
+    let mut requests = Vec::new();
+    if !dice.one_in(4) {
+        requests.push((Arc::from("cpu"), *dice.pick(&[100, 250, 500, 1500])));
+    }
+    if dice.one_in(6) {
+        requests.push((Arc::from("example.com/gpu"), 1));
+    }
+    if !dice.one_in(3) {
+        requests.push((Arc::from("memory"), *dice.pick(&[64, 256, 1024]) << 20));
+    }
+    let of = |name: &str, otherwise| requests.iter().find(|(n, _)| &**n == name).map_or(otherwise, |(_, a)| *a);
+    let weight = |dice: &mut Dice| *dice.pick(&[1, 10, 50, 100]);
+    SchedulingSpec {
+        nominal: (of("cpu", 100), of("memory", 200 << 20)),
+        requests,
+        node_selector: if dice.one_in(8) { vec![("gen".into(), "2".into())] } else { Vec::new() },
+        node_affinity: dice.one_in(6).then(|| vec![node_term(dice, dice_hosts())]),
+        preferred_nodes: some(dice, 5, |dice| (weight(dice), node_term(dice, false))),
+        affinity: some(dice, 8, |dice| pod_term(dice, namespace)),
+        anti_affinity: some(dice, 8, |dice| pod_term(dice, namespace)),
+        preferred_affinity: some(dice, 6, |dice| (weight(dice), pod_term(dice, namespace))),
+        preferred_anti_affinity: some(dice, 6, |dice| (weight(dice), pod_term(dice, namespace))),
+        tolerations: if dice.one_in(3) {
+            vec![Toleration { key: "dedicated".into(), exists: true, ..Toleration::default() }]
+        } else {
+            Vec::new()
+        },
+        spread: some(dice, 4, spread),
+        host_ports: if dice.one_in(10) {
+            vec![HostPort { port: 8080, protocol: Protocol::Tcp, ip: (*dice.pick(&["0.0.0.0", "10.0.0.1"])).into() }]
+        } else {
+            Vec::new()
+        },
+        disks: if dice.one_in(12) {
+            let read_only = dice.one_in(2);
+            vec![Disk { kind: DiskKind::GcePersistentDisk, id: "d".into(), monitors: Vec::new(), read_only }]
+        } else {
+            Vec::new()
+        },
+        priority: *dice.pick(&[0, 0, 10, 100]),
+        images: vec![(*dice.pick(&["registry.example/big:1", "registry.example/none:1"])).into()],
+        ..SchedulingSpec::default()
+    }
+}
+
+/// Node terms may name hosts, which the indexes leave to the whole evaluation.
+const fn dice_hosts() -> bool {
+    true
+}
+
+fn pod(dice: &mut Dice, name: String, specs: &[(String, Arc<SchedulingSpec>, Arc<Labels>)]) -> PodFacts {
+    let (namespace, spec, own) = dice.pick(specs).clone();
+    PodFacts {
+        namespace: namespace.into(),
+        name: name.as_str().into(),
+        uid: name.into(),
+        labels: own,
+        spec,
+        terminating: false,
+        ..PodFacts::default()
+    }
+}
+
+fn said(decision: &Decision) -> String {
+    match decision {
+        Decision::Place(placement) => format!("node {} score {:?}", placement.node, placement.score),
+        Decision::Refuse(diagnosis) => diagnosis.message(),
+    }
+}
+
+fn compare(pool: &mut Pool, facts: &PodFacts, seed: u64, step: u64) -> Decision {
+    let (id, _) = pool.set_pod(facts);
+    let by_index = pool.decide(id);
+    let in_full = pool.decide_in_full(id);
+    assert_eq!(said(&by_index), said(&in_full), "seed {seed}, step {step}: {facts:#?}");
+    by_index
+}
+
+fn run(seed: u64) -> (u64, u64, u64) {
+    let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut pool = Pool::new();
+    for (namespace, team) in [("x", "red"), ("y", "blue")] {
+        pool.set_namespace(&namespace.into(), Arc::new(labels(&[("team", team)])));
+    }
+    let nodes = 2 + dice.roll(24);
+    for n in 0..nodes {
+        let facts = node(&mut dice, &format!("n{n}"));
+        pool.set_node(Arc::new(facts));
+    }
+    let specs: Vec<(String, Arc<SchedulingSpec>, Arc<Labels>)> = (0..8)
+        .map(|_| {
+            let namespace = (*dice.pick(&["x", "y"])).to_owned();
+            let app = format!("a{}", dice.roll(3));
+            let spec = spec(&mut dice, &namespace);
+            (namespace, Arc::new(spec), Arc::new(labels(&[("app", &app)])))
+        })
+        .collect();
+    let (mut placed, mut refused, mut living) = (0, 0, Vec::new());
+    for step in 0..60 {
+        match dice.roll(14) {
+            0 => {
+                let facts = node(&mut dice, &format!("n{}", dice_node(step, nodes)));
+                pool.set_node(Arc::new(facts));
+            }
+            1 => {
+                pool.remove_node(&format!("n{}", dice_node(step, nodes)));
+            }
+            2 if !living.is_empty() => {
+                let gone: PodFacts = living.swap_remove(dice.roll(living.len() as u64) as usize);
+                pool.remove_pod(&gone.namespace, &gone.name);
+            }
+            3 if !living.is_empty() => {
+                let at = dice.roll(living.len() as u64) as usize;
+                living[at].terminating = true;
+                pool.set_pod(&living[at]);
+            }
+            4 => {
+                let name = format!("s{}", dice.roll(2));
+                if dice.one_in(3) {
+                    pool.remove_spread_owner("x", "Service", &name);
+                } else {
+                    let app: Arc<str> = format!("a{}", dice.roll(3)).into();
+                    let selector = LabelSelector::from_labels([(&Arc::from("app"), &app)]);
+                    let owner = SpreadOwner { namespace: "x".into(), kind: "Service", name: name.into(), selector };
+                    pool.set_spread_owner(owner);
+                }
+            }
+            5 if dice.one_in(4) => {
+                pool.set_namespace(&"y".into(), Arc::new(labels(&[("team", *dice.pick(&["red", "blue"]))])));
+            }
+            _ => {
+                let mut facts = pod(&mut dice, format!("p{step}"), &specs);
+                let decision = compare(&mut pool, &facts, seed, step);
+                let Some(id) = pool.pod_id(&facts.namespace, &facts.name) else { continue };
+                match decision {
+                    Decision::Place(placement) => {
+                        placed += 1;
+                        if dice.one_in(10) {
+                            pool.set_nominated(id, Some(placement.node));
+                        } else {
+                            pool.assume(id, placement.node);
+                            facts.node = pool.node_name(placement.node).clone();
+                            living.push(facts);
+                        }
+                    }
+                    Decision::Refuse(_) => refused += 1,
+                }
+            }
+        }
+    }
+    (placed, refused, pool.answered().by_index)
+}
+
+fn dice_node(step: u64, nodes: u64) -> u64 {
+    step * 7 % (nodes + 3)
+}
+
+#[test]
+fn indexes_agree_with_the_whole_evaluation() {
+    let seeds: u64 = std::env::var("DIOLKOS_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000);
+    let first: u64 = std::env::var("DIOLKOS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let (mut placed, mut refused, mut indexed) = (0, 0, 0);
+    for seed in first..first + seeds {
+        let (p, r, i) = run(seed);
+        placed += p;
+        refused += r;
+        indexed += i;
+    }
+    let told = format!("{placed} placed, {refused} refused, {indexed} by index");
+    println!("{told}");
+    assert!(
+        seeds < 100 || (placed > seeds * 10 && refused > seeds && indexed > seeds * 15),
+        "the pools are no test: {told}"
+    );
+}
