@@ -306,6 +306,11 @@ impl Compiler {
         self.objects.entries.get(key)
     }
 
+    /// Hosts that joined.
+    pub fn joined_hosts(&self) -> impl Iterator<Item = &api::WorkloadEntry> {
+        self.objects.entries.values().filter(|entry| entry.joined)
+    }
+
     /// Gateways that are programmed: their identities are any node's.
     pub fn gateways(&self) -> impl Iterator<Item = &Arc<model::mesh::Gateway>> {
         self.told.values().filter_map(|resource| match resource {

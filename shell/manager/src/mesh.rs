@@ -1,0 +1,175 @@
+//! Mesh control: compiles objects into proxies' configuration, serves it over delta xDS, signs workload certificates, admits joined hosts.
+//!
+//! ```text
+//! informers -> facts -> traffic::Compiler -> xds::Catalog -> one session a stream -> proxies
+//!                             |-> statuses of gateways and routes -> API
+//! proxies -> certificate requests -> identities of the asking node's pods only -> mesh CA
+//! hosts -> join (bootstrap token) -> WorkloadEntry, Service, EndpointSlice; gone again with their stream
+//! ```
+//! One task owns the order of changes: it takes facts, waits a few milliseconds for more, compiles what they touch and tells all streams
+//! that there is news. A stream that has not acknowledged yet is told later and then everything at once, so a slow proxy costs nothing.
+
+mod ads;
+mod ca;
+mod certificates;
+mod core;
+mod hosts;
+mod identity;
+mod informer;
+mod join;
+mod listen;
+mod report;
+mod statuses;
+
+#[cfg(test)]
+mod tests;
+
+pub use ca::{CaError, MeshCa};
+pub use identity::Caller;
+
+use crate::mesh::core::Core;
+use client::ObjectApi;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// How mesh control runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where proxies connect (gRPC under TLS).
+    pub listen: SocketAddr,
+    /// Directory of `ca.crt` (whom to trust as a node), `server.crt`, `server.key`; `mesh-ca.crt` and `.key` are made there when missing.
+    pub pki_dir: PathBuf,
+    /// `cluster.local`.
+    pub cluster_domain: String,
+    /// `cluster.local`.
+    pub trust_domain: String,
+    /// Lifetime of workload certificates; a proxy may ask for less.
+    pub certificate_ttl: Duration,
+    /// How long a joined host stays an endpoint after its stream ended.
+    pub host_grace: Duration,
+    /// How long to wait for more changes before compiling.
+    pub debounce: Duration,
+    /// Address ranges of services, for hosts that join.
+    pub service_cidrs: Vec<String>,
+}
+
+impl Config {
+    /// The defaults, with the key material of `pki_dir`.
+    pub fn new(pki_dir: PathBuf) -> Self {
+        Config {
+            listen: SocketAddr::from(([0, 0, 0, 0], 15012)),
+            pki_dir,
+            cluster_domain: "cluster.local".into(),
+            trust_domain: "cluster.local".into(),
+            certificate_ttl: Duration::from_secs(24 * 3600),
+            host_grace: Duration::from_secs(5),
+            debounce: Duration::from_millis(3),
+            service_cidrs: vec!["10.96.0.0/16".into()],
+        }
+    }
+}
+
+/// Why mesh control does not start. The operator's to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum MeshError {
+    /// The port cannot be had.
+    #[error("mesh control cannot listen on {address}: {source}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Key material is missing or broken.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// The server's TLS configuration cannot be made.
+    #[error("mesh control's TLS: {0}")]
+    Tls(String),
+}
+
+/// Mesh control, bound to its port. [`run`](Mesh::run) makes it work.
+pub struct Mesh {
+    core: Arc<Core>,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+}
+
+/// For whoever wants to know how the mesh is. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    core: Arc<Core>,
+}
+
+impl Handle {
+    /// What `/diolkos/v1/mesh` answers: for each proxy, what it was told and accepted of each type, and what it refused and why.
+    pub fn report(&self) -> serde_json::Value {
+        report::report(&self.core)
+    }
+    /// Resolves when the first configuration is complete.
+    pub async fn ready(&self) {
+        self.core.ready().await;
+    }
+    /// The mesh's trust roots, PEM.
+    pub fn trust_bundle(&self) -> Vec<String> {
+        self.core.ca.roots()
+    }
+}
+
+impl Mesh {
+    /// Opens key material and binds the port.
+    ///
+    /// # Errors
+    /// See [`MeshError`].
+    pub async fn bind(api: Arc<dyn ObjectApi>, config: Config) -> Result<Mesh, MeshError> {
+        let ca = MeshCa::open(&config.pki_dir, &config.trust_domain)?;
+        let tls = listen::tls(&config.pki_dir, &ca)?;
+        let address = config.listen;
+        let listener = TcpListener::bind(address).await.map_err(|source| MeshError::Listen { address, source })?;
+        Ok(Mesh { core: Arc::new(Core::new(api, config, ca)), listener, tls: Arc::new(tls) })
+    }
+
+    /// A handle to ask about it.
+    pub fn handle(&self) -> Handle {
+        Handle { core: self.core.clone() }
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Works until `shutdown` resolves; streams are ended then.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = tokio::task::JoinSet::new();
+        let facts = informer::spawn_all(&self.core.api, &mut tasks);
+        tasks.spawn(core::run(self.core.clone(), facts));
+        tasks.spawn(statuses::run(self.core.clone()));
+        tasks.spawn(hosts::run(self.core.clone()));
+        tasks.spawn(listen::run(self.core.clone(), self.listener, self.tls, stopped));
+        shutdown.await;
+        let _ = stop.send(true);
+        // Streams end by themselves on `stopped`; everything else holds nothing that must be finished.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        tasks.shutdown().await;
+    }
+}
+
+/// Binds and works until `shutdown` resolves.
+///
+/// # Errors
+/// It cannot start: see [`MeshError`].
+pub async fn run(
+    api: Arc<dyn ObjectApi>,
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), MeshError> {
+    Mesh::bind(api, config).await?.run(shutdown).await;
+    Ok(())
+}

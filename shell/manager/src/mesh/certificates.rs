@@ -1,0 +1,128 @@
+//! Signing certificates: only for identities that live where the request comes from.
+
+use super::ca::{CaError, Subject};
+use super::core::Core;
+use super::identity::Caller;
+use model::Key;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::{Request, Response, Status};
+use xds::ca::{CertificateRequest, CertificateResponse, IMPERSONATED_IDENTITY};
+
+/// A pod is bound, and its node asks, before the watch has told us: so long is waited for it.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Nobody asks for less than that in earnest (tests rotate every few seconds).
+const LEAST_TTL: Duration = Duration::from_secs(1);
+
+/// The certificate service for one connection.
+#[derive(Clone)]
+pub struct Certificates {
+    pub core: Arc<Core>,
+    pub caller: Caller,
+}
+
+impl tonic::server::UnaryService<CertificateRequest> for Certificates {
+    type Response = CertificateResponse;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<CertificateResponse>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<CertificateRequest>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move { service.create(request.into_inner()).await.map(Response::new) })
+    }
+}
+
+impl Certificates {
+    async fn create(&self, request: CertificateRequest) -> Result<CertificateResponse, Status> {
+        let asked = request.metadata.as_ref().and_then(|metadata| metadata.text(IMPERSONATED_IDENTITY));
+        let identity = match (&self.caller, asked) {
+            (Caller::Anonymous, _) => return Err(Status::unauthenticated("a client certificate is needed")),
+            (_, Some(identity)) => identity.to_owned(),
+            (Caller::Host { namespace, name }, None) => self.identity_of_host(namespace, name)?,
+            (Caller::Node(_), None) => {
+                return Err(Status::invalid_argument("metadata.ImpersonatedIdentity names no identity"));
+            }
+        };
+        if !self.is_theirs_soon(&identity).await {
+            tracing::warn!(caller = self.caller.proxy(), identity, "mesh: certificate refused: no such workload there");
+            let why = format!("{identity} is no identity of a workload of {}", self.caller.proxy());
+            return Err(Status::permission_denied(why));
+        }
+        let wanted = u64::try_from(request.validity_duration).unwrap_or(0);
+        let most = self.core.config.certificate_ttl;
+        let ttl = if wanted == 0 { most } else { Duration::from_secs(wanted).clamp(LEAST_TTL, most) };
+        let signed = self.core.ca.sign(&request.csr, &Subject::Workload(identity), ttl);
+        signed.map(|cert_chain| CertificateResponse { cert_chain }).map_err(|error| match error {
+            CaError::Request(why) => Status::invalid_argument(why),
+            other => Status::internal(other.to_string()),
+        })
+    }
+
+    fn identity_of_host(&self, namespace: &str, name: &str) -> Result<String, Status> {
+        let account = self
+            .core
+            .objects(|objects| objects.entry(&Key::new(namespace, name)).map(|entry| entry.service_account.clone()));
+        let account = account.ok_or_else(|| Status::permission_denied("this host has not joined, or has left"))?;
+        Ok(format!("spiffe://{}/ns/{namespace}/sa/{account}", self.core.ca.trust_domain()))
+    }
+
+    async fn is_theirs_soon(&self, identity: &str) -> bool {
+        let mut observations = self.core.observations();
+        let found = async {
+            while !self.is_theirs(identity) {
+                if observations.changed().await.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(PATIENCE, found).await.unwrap_or(false)
+    }
+
+    /// Whether a workload with this identity runs where the caller is: a stolen node certificate is worth that node's workloads, no more.
+    fn is_theirs(&self, identity: &str) -> bool {
+        let Some((namespace, account)) = parts(identity, self.core.ca.trust_domain()) else { return false };
+        self.core.objects(|objects| match &self.caller {
+            Caller::Node(node) => {
+                let pods = objects.pods_of_node(node).filter(|pod| !pod.ended);
+                let mut workloads = pods.map(|pod| (&*pod.key.namespace, &*pod.service_account));
+                let mut gateways =
+                    objects.gateways().map(|gateway| (&*gateway.key.namespace, &*gateway.service_account));
+                workloads.any(|it| it == (namespace, account)) || gateways.any(|it| it == (namespace, account))
+            }
+            Caller::Host { namespace: own, name } => objects
+                .entry(&Key::new(own.as_str(), name.as_str()))
+                .is_some_and(|entry| own == namespace && &*entry.service_account == account),
+            Caller::Anonymous => false,
+        })
+    }
+}
+
+/// Namespace and ServiceAccount of an identity of our trust domain.
+fn parts<'a>(identity: &'a str, trust_domain: &str) -> Option<(&'a str, &'a str)> {
+    let rest = identity.strip_prefix("spiffe://")?.strip_prefix(trust_domain)?.strip_prefix("/ns/")?;
+    let (namespace, account) = rest.split_once("/sa/")?;
+    let fine = |part: &str| !part.is_empty() && !part.contains('/');
+    (fine(namespace) && fine(account)).then_some((namespace, account))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parts;
+
+    #[test]
+    fn identities_are_taken_apart_strictly() {
+        for (identity, expect) in [
+            ("spiffe://td/ns/a/sa/b", Some(("a", "b"))),
+            ("spiffe://other/ns/a/sa/b", None),
+            ("spiffe://tdx/ns/a/sa/b", None),
+            ("spiffe://td/ns/a/sa/b/c", None),
+            ("spiffe://td/ns//sa/b", None),
+            ("spiffe://td/ns/a/x/sa/b", None),
+            ("td/ns/a/sa/b", None),
+        ] {
+            assert_eq!(parts(identity, "td"), expect, "{identity}");
+        }
+    }
+}

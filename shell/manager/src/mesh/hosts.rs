@@ -1,0 +1,136 @@
+//! Joined hosts come and go: an endpoint is ready while its proxy's stream is open, and a little longer.
+
+use super::core::Core;
+use super::join::ENTRIES;
+use bytes::Bytes;
+use client::{ApiError, PatchKind, Resource};
+use model::Key;
+use serde_json::{Value, json};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+const SERVICES: Resource = Resource { group: "", version: "v1", plural: "services" };
+const SLICES: Resource = Resource { group: "discovery.k8s.io", version: "v1", plural: "endpointslices" };
+/// After a failed write.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Follows streams of joined hosts.
+pub async fn run(core: Arc<Core>) {
+    let inbox = core.host_inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(mut inbox) = inbox else { return };
+    core.ready().await;
+    let mut tasks = JoinSet::new();
+    // Hosts that were there before a restart of ours have the same time to come back as after a broken stream.
+    for key in joined(&core) {
+        tasks.spawn(settle(core.clone(), key));
+    }
+    loop {
+        tokio::select! {
+            event = inbox.recv() => match event {
+                Some(key) => { tasks.spawn(settle(core.clone(), key)); }
+                None => return,
+            },
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+}
+
+fn joined(core: &Core) -> Vec<Key> {
+    core.objects(|objects| objects.joined_hosts().map(|entry| entry.key.clone()).collect())
+}
+
+/// Makes a host's endpoint say what is so: ready at once when it is connected, not ready when it stayed away.
+async fn settle(core: Arc<Core>, key: Key) {
+    let connected = || core.connected_hosts().contains(&key);
+    if !connected() {
+        tokio::time::sleep(core.config.host_grace).await;
+    }
+    loop {
+        let ready = connected();
+        match put_slice(&core, &key, ready).await {
+            Ok(()) if ready == connected() => {
+                tracing::info!(host = %key, ready, "mesh: joined host");
+                return;
+            }
+            Ok(()) => {}
+            // Nobody's any more.
+            Err(error) if error.is_not_found() => return,
+            Err(error) => {
+                tracing::warn!(host = %key, %error, "mesh: endpoint of a joined host cannot be written");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// Makes or changes the EndpointSlice of a joined host.
+///
+/// # Errors
+/// 404: there is no such WorkloadEntry. Otherwise the API's.
+pub async fn put_slice(core: &Core, key: &Key, ready: bool) -> Result<(), ApiError> {
+    let entry = core.api.get(ENTRIES, &key.namespace, &key.name).await?;
+    let entry: Value = serde_json::from_slice(&entry).unwrap_or(Value::Null);
+    let text = |path: &str| entry.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let service = text("/metadata/annotations/diolkos.io~1service");
+    let port = entry.pointer("/spec/ports").and_then(Value::as_object).and_then(|ports| ports.values().next().cloned());
+    let (Some(port), false) = (port, service.is_empty()) else {
+        // An entry that somebody else made: its endpoints are theirs.
+        return Ok(());
+    };
+    let (name, protocol) = port_of(core, &key.namespace, &service, &port).await?;
+    let body = json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": &*key.name,
+            "namespace": &*key.namespace,
+            "labels": {
+                "kubernetes.io/service-name": service,
+                "endpointslice.kubernetes.io/managed-by": "mesh.diolkos.io",
+            },
+            // With the entry the slice goes.
+            "ownerReferences": [{
+                "apiVersion": "networking.istio.io/v1",
+                "kind": "WorkloadEntry",
+                "name": &*key.name,
+                "uid": text("/metadata/uid"),
+            }],
+        },
+        "addressType": if text("/spec/address").contains(':') { "IPv6" } else { "IPv4" },
+        "ports": [{ "name": name, "port": port, "protocol": "TCP", "appProtocol": protocol }],
+        "endpoints": [{
+            "addresses": [text("/spec/address")],
+            "conditions": { "ready": ready, "serving": ready, "terminating": false },
+            "targetRef": { "kind": "WorkloadEntry", "namespace": &*key.namespace, "name": &*key.name },
+        }],
+    });
+    let bytes = Bytes::from(body.to_string());
+    match core.api.create(SLICES, &key.namespace, None, bytes.clone()).await {
+        Err(error) if error.is_conflict() => {
+            core.api.patch(SLICES, &key.namespace, &key.name, None, PatchKind::Merge, bytes).await.map(|_| ())
+        }
+        other => other.map(|_| ()),
+    }
+}
+
+/// Name and protocol of the service's port that the host serves: the one of its number, else the first.
+async fn port_of(
+    core: &Core,
+    namespace: &str,
+    service: &str,
+    port: &Value,
+) -> Result<(String, Option<String>), ApiError> {
+    let found = match core.api.get(SERVICES, namespace, service).await {
+        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        Err(error) if error.is_not_found() => Value::Null,
+        Err(error) => return Err(error),
+    };
+    let ports = found.pointer("/spec/ports").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let chosen = ports
+        .iter()
+        .find(|it| it.get("targetPort") == Some(port) || it.get("port") == Some(port))
+        .or_else(|| ports.first());
+    let text = |field: &str| chosen.and_then(|it| it.get(field)).and_then(Value::as_str).map(str::to_owned);
+    Ok((text("name").unwrap_or_default(), text("appProtocol")))
+}

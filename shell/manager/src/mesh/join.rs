@@ -1,0 +1,260 @@
+//! A process on a host that is no node asks to become a workload.
+//!
+//! The caller proves with a bootstrap token (a Secret `bootstrap-token-ID` in `kube-system`, as kubeadm makes them) that somebody with
+//! rights there wants it. What it gets is small: one WorkloadEntry, the identity of that one service, and a client certificate with which it
+//! may receive configuration and certificates for that identity. The Service is made when there is none.
+
+use super::ca::{CaError, Subject};
+use super::core::Core;
+use super::hosts;
+use super::identity::Caller;
+use bytes::Bytes;
+use client::{ApiError, PatchKind, Resource};
+use serde_json::{Value, json};
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::{Request, Response, Status};
+use xds::ca::{JoinRequest, JoinResponse};
+
+/// A wrong token costs the caller this long: guessing 16 characters stays hopeless.
+const WRONG_TOKEN: Duration = Duration::from_millis(500);
+
+const SECRETS: Resource = Resource { group: "", version: "v1", plural: "secrets" };
+const SERVICES: Resource = Resource { group: "", version: "v1", plural: "services" };
+/// Where joined hosts are kept.
+pub const ENTRIES: Resource = Resource { group: "networking.istio.io", version: "v1", plural: "workloadentries" };
+
+/// The join service for one connection.
+#[derive(Clone)]
+pub struct Join {
+    pub core: Arc<Core>,
+    pub address: String,
+}
+
+impl tonic::server::UnaryService<JoinRequest> for Join {
+    type Response = JoinResponse;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<JoinResponse>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<JoinRequest>) -> Self::Future {
+        let join = self.clone();
+        Box::pin(async move { join.join(request.into_inner()).await.map(Response::new) })
+    }
+}
+
+impl Join {
+    async fn join(&self, request: JoinRequest) -> Result<JoinResponse, Status> {
+        let wanted = self.check(&request)?;
+        self.check_token(&request.token).await?;
+        let entry = format!("{}-{}", wanted.service, wanted.host);
+        let common_name = Caller::host_common_name(&wanted.namespace, &entry);
+        // Signed before anything is made: a bad request leaves nothing behind.
+        let signed = self.core.ca.sign(&request.csr, &Subject::Host(common_name), self.core.config.certificate_ttl);
+        let cert_chain = signed.map_err(|error| match error {
+            CaError::Request(why) => Status::invalid_argument(why),
+            other => Status::internal(other.to_string()),
+        })?;
+        let core = &self.core;
+        make_service(core, &wanted).await.map_err(status)?;
+        put_entry(core, &wanted, &entry).await.map_err(status)?;
+        let key = model::Key::new(wanted.namespace.as_str(), entry.as_str());
+        // Not ready before its stream is up: until then its proxy could not answer.
+        hosts::put_slice(core, &key, false).await.map_err(status)?;
+        tracing::info!(host = %key, address = %wanted.address, from = self.address, "mesh: host joined");
+        Ok(JoinResponse {
+            cert_chain,
+            identity: format!("spiffe://{}/ns/{}/sa/{}", core.ca.trust_domain(), wanted.namespace, wanted.service),
+            workload: format!("host/{key}"),
+            cluster_domain: core.config.cluster_domain.clone(),
+            cluster_ca: std::fs::read_to_string(core.config.pki_dir.join("ca.crt"))
+                .map(|text| super::ca::split_pem(&text))
+                .unwrap_or_default(),
+            service_cidrs: core.config.service_cidrs.clone(),
+        })
+    }
+
+    fn check(&self, request: &JoinRequest) -> Result<Wanted, Status> {
+        let label = |what: &str, text: &str| {
+            let fine = (1..=40).contains(&text.len())
+                && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+                && !text.starts_with('-')
+                && !text.ends_with('-');
+            if fine {
+                return Ok(text.to_owned());
+            }
+            let rule = "must be 1 to 40 lower case letters, digits and '-', not at an end";
+            Err(Status::invalid_argument(format!("{what} {text:?} {rule}")))
+        };
+        let from = self.address.parse::<std::net::SocketAddr>().map(|address| address.ip().to_string());
+        let address = if request.address.is_empty() { from.unwrap_or_default() } else { request.address.clone() };
+        let address: IpAddr =
+            address.parse().map_err(|_| Status::invalid_argument(format!("{address:?} is no IP address")))?;
+        let port = u16::try_from(request.port).ok().filter(|port| *port != 0);
+        let namespace = if request.namespace.is_empty() { "default" } else { &request.namespace };
+        Ok(Wanted {
+            service: label("service", &request.service)?,
+            namespace: label("namespace", namespace)?,
+            host: label("host", &request.host)?,
+            port: port.ok_or_else(|| Status::invalid_argument("port must be 1 to 65535"))?,
+            address,
+            protocol: match request.app_protocol.as_str() {
+                "" => "http".to_owned(),
+                known @ ("http" | "http2" | "grpc" | "tcp") => known.to_owned(),
+                other => return Err(Status::invalid_argument(format!("protocol {other:?} is not known"))),
+            },
+        })
+    }
+
+    async fn check_token(&self, token: &str) -> Result<(), Status> {
+        let refused = || Status::unauthenticated("the token is not valid; make one with `diolkos token create`");
+        let well_formed = |part: &str, length: usize| {
+            part.len() == length && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        };
+        let parts = token.split_once('.').filter(|(id, secret)| well_formed(id, 6) && well_formed(secret, 16));
+        let Some((id, secret)) = parts else { return Err(refused()) };
+        let name = format!("bootstrap-token-{id}");
+        let found = match self.core.api.get(SECRETS, "kube-system", &name).await {
+            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+            Err(error) if error.is_not_found() => Value::Null,
+            Err(error) => return Err(status(error)),
+        };
+        if is_good(&found, id, secret) {
+            return Ok(());
+        }
+        tracing::warn!(id, from = self.address, "mesh: join refused: bad token");
+        tokio::time::sleep(WRONG_TOKEN).await;
+        Err(refused())
+    }
+}
+
+struct Wanted {
+    service: String,
+    namespace: String,
+    host: String,
+    port: u16,
+    address: IpAddr,
+    protocol: String,
+}
+
+/// Whether a Secret is a bootstrap token of this secret that may authenticate and has not expired.
+fn is_good(found: &Value, id: &str, secret: &str) -> bool {
+    let data = |name: &str| {
+        let text = found.pointer(&format!("/data/{name}")).and_then(Value::as_str).unwrap_or_default();
+        decode(text).unwrap_or_default()
+    };
+    let typed = found.get("type").and_then(Value::as_str) == Some("bootstrap.kubernetes.io/token");
+    let expired = || {
+        let text = data("expiration");
+        let expires = String::from_utf8_lossy(&text).parse::<jiff::Timestamp>();
+        // An expiration that cannot be read is one that has passed.
+        !text.is_empty() && expires.map_or(true, |at| at <= jiff::Timestamp::now())
+    };
+    typed
+        && data("token-id") == id.as_bytes()
+        && data("usage-bootstrap-authentication") == b"true"
+        && same(&data("token-secret"), secret.as_bytes())
+        && !expired()
+}
+
+fn decode(text: &str) -> Option<Vec<u8>> {
+    use base64::Engine;
+    base64::prelude::BASE64_STANDARD.decode(text).ok()
+}
+
+/// In a time that does not tell how much is right.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (x, y)| differ | (x ^ y)) == 0
+}
+
+async fn make_service(core: &Core, wanted: &Wanted) -> Result<(), ApiError> {
+    match core.api.get(SERVICES, &wanted.namespace, &wanted.service).await {
+        Ok(_) => return Ok(()),
+        Err(error) if error.is_not_found() => {}
+        Err(error) => return Err(error),
+    }
+    // Without a selector: its endpoints are the hosts that joined.
+    let service = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": { "name": wanted.service, "namespace": wanted.namespace },
+        "spec": { "ports": [{
+            "name": wanted.protocol,
+            "port": wanted.port,
+            "targetPort": wanted.port,
+            "appProtocol": wanted.protocol,
+        }] },
+    });
+    match core.api.create(SERVICES, &wanted.namespace, None, Bytes::from(service.to_string())).await {
+        Err(error) if !error.is_conflict() => Err(error),
+        _ => Ok(()),
+    }
+}
+
+async fn put_entry(core: &Core, wanted: &Wanted, name: &str) -> Result<(), ApiError> {
+    let entry = json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "WorkloadEntry",
+        "metadata": {
+            "name": name,
+            "namespace": wanted.namespace,
+            "labels": { "app": wanted.service },
+            "annotations": { "diolkos.io/joined": "true", "diolkos.io/service": wanted.service },
+        },
+        "spec": {
+            "address": wanted.address.to_string(),
+            "ports": { (wanted.protocol.as_str()): wanted.port },
+            "labels": { "app": wanted.service },
+            "serviceAccount": wanted.service,
+        },
+    });
+    let body = Bytes::from(entry.to_string());
+    match core.api.create(ENTRIES, &wanted.namespace, None, body.clone()).await {
+        // It comes again, perhaps from another address.
+        Err(error) if error.is_conflict() => {
+            core.api.patch(ENTRIES, &wanted.namespace, name, None, PatchKind::Merge, body).await.map(|_| ())
+        }
+        other => other.map(|_| ()),
+    }
+}
+
+/// An API error as the caller should see it.
+fn status(error: ApiError) -> Status {
+    match error.code {
+        0 | 429 | 503 => Status::unavailable(error.to_string()),
+        404 => Status::failed_precondition(error.to_string()),
+        400 | 422 => Status::invalid_argument(error.to_string()),
+        _ => Status::internal(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::Engine;
+
+    #[test]
+    fn tokens() {
+        let secret = |kind: &str, secret: &str, usage: &str, expiration: &str| {
+            let encode = |text: &str| base64::prelude::BASE64_STANDARD.encode(text);
+            json!({ "type": kind, "data": {
+                "token-id": encode("abcdef"), "token-secret": encode(secret),
+                "usage-bootstrap-authentication": encode(usage), "expiration": encode(expiration),
+            }})
+        };
+        let kind = "bootstrap.kubernetes.io/token";
+        for (found, good) in [
+            (secret(kind, "0123456789abcdef", "true", ""), true),
+            (secret(kind, "0123456789abcdef", "true", "2999-01-01T00:00:00Z"), true),
+            (secret(kind, "0123456789abcdef", "true", "2001-01-01T00:00:00Z"), false),
+            (secret(kind, "0123456789abcdef", "true", "soon"), false),
+            (secret(kind, "0123456789abcdef", "false", ""), false),
+            (secret(kind, "0123456789abcdeX", "true", ""), false),
+            (secret("Opaque", "0123456789abcdef", "true", ""), false),
+            (Value::Null, false),
+        ] {
+            assert_eq!(is_good(&found, "abcdef", "0123456789abcdef"), good, "{found}");
+        }
+    }
+}

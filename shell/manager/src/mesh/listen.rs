@@ -1,0 +1,162 @@
+//! The port: TLS, HTTP/2, and which call is which.
+
+use super::ads::Ads;
+use super::ca::{CaError, split_pem};
+use super::certificates::Certificates;
+use super::core::Core;
+use super::identity::Caller;
+use super::join::Join;
+use super::{MeshCa, MeshError};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tonic::server::Grpc;
+use tonic_prost::ProstCodec;
+use xds::ca::{CREATE_CERTIFICATE_PATH, JOIN_PATH};
+use xds::discovery::DELTA_PATH;
+
+/// Connections at once; further ones wait.
+const CONNECTIONS: usize = 8_192;
+/// A client that does not finish its handshake in this time is let go.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A peer that answers no ping for this long is gone: its joined host is taken out of service after it.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
+
+/// TLS with the server's certificate; client certificates by the cluster CA (nodes) or the mesh CA (joined hosts), or none at all (joining).
+pub fn tls(dir: &Path, ca: &MeshCa) -> Result<rustls::ServerConfig, MeshError> {
+    let read = |name: &str| {
+        let path = dir.join(name);
+        std::fs::read_to_string(&path).map_err(|source| CaError::File { path, source })
+    };
+    let tls = |error: &dyn std::fmt::Display| MeshError::Tls(error.to_string());
+    let mut roots = rustls::RootCertStore::empty();
+    for pem in split_pem(&read("ca.crt")?).into_iter().chain(ca.roots()) {
+        let root = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| tls(&error))?;
+        roots.add(root).map_err(|error| tls(&error))?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|error| tls(&error))?;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(read("server.crt")?.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(read("server.key")?.as_bytes()).map_err(|error| tls(&error))?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| tls(&error))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain.map_err(|error| tls(&error))?, key)
+        .map_err(|error| tls(&error))?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
+}
+
+/// Accepts until told to stop.
+pub async fn run(
+    core: Arc<Core>,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    stopped: watch::Receiver<bool>,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut stop = stopped.clone();
+    loop {
+        // Never closed, so a permit always comes.
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let connection =
+                    Connection { core: core.clone(), acceptor: acceptor.clone(), address, stopped: stopped.clone() };
+                tokio::spawn(async move {
+                    connection.serve(stream).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                // Out of descriptors, mostly: the next try after others have closed some.
+                tracing::warn!(%error, "mesh: accept failed");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+struct Connection {
+    core: Arc<Core>,
+    acceptor: TlsAcceptor,
+    address: SocketAddr,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Connection {
+    async fn serve(self, stream: TcpStream) {
+        let _ = stream.set_nodelay(true);
+        let stream = match tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::debug!(address = %self.address, %error, "mesh: TLS handshake failed");
+                return;
+            }
+            Err(_) => return,
+        };
+        let certificates = stream.get_ref().1.peer_certificates();
+        let caller =
+            certificates.and_then(|chain| chain.first()).map_or(Caller::Anonymous, |leaf| Caller::of_certificate(leaf));
+        let handler = Handler { core: self.core, caller, address: self.address.to_string(), stopped: self.stopped };
+        let service = hyper::service::service_fn(move |request| {
+            let handler = handler.clone();
+            async move { Ok::<_, Infallible>(handler.handle(request).await) }
+        });
+        let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        server.timer(TokioTimer::new());
+        server.keep_alive_interval(KEEP_ALIVE.0).keep_alive_timeout(KEEP_ALIVE.1).max_concurrent_streams(256);
+        if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+            tracing::debug!(address = %self.address, %error, "mesh: connection ended");
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Handler {
+    core: Arc<Core>,
+    caller: Caller,
+    address: String,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Handler {
+    async fn handle(self, request: http::Request<Incoming>) -> http::Response<tonic::body::Body> {
+        let request = request.map(tonic::body::Body::new);
+        match request.uri().path() {
+            DELTA_PATH => {
+                let service =
+                    Ads { core: self.core, caller: self.caller, address: self.address, stopped: self.stopped };
+                Grpc::new(ProstCodec::default()).streaming(service, request).await
+            }
+            CREATE_CERTIFICATE_PATH => {
+                let service = Certificates { core: self.core, caller: self.caller };
+                Grpc::new(ProstCodec::default()).unary(service, request).await
+            }
+            JOIN_PATH => {
+                let service = Join { core: self.core, address: self.address };
+                Grpc::new(ProstCodec::default()).unary(service, request).await
+            }
+            other => tonic::Status::unimplemented(format!("there is no {other} here")).into_http(),
+        }
+    }
+}
