@@ -1,9 +1,11 @@
 //! Who sends a request: client certificate, ServiceAccount token, bootstrap token, or nobody.
 
 pub mod certificate;
+mod impersonate;
 pub mod jwt;
 mod service_account;
 
+pub use impersonate::impersonated;
 pub use service_account::{Binding, TokenRequest, check_service_account, issue_token};
 
 use crate::core::Core;

@@ -105,7 +105,8 @@ async fn answer(
     let identity = if public {
         Identity::anonymous()
     } else {
-        let identity = authn::authenticate(&core, request.headers(), peer)?;
+        let sender = authn::authenticate(&core, request.headers(), peer)?;
+        let identity = authn::impersonated(&core, sender, request.headers())?;
         access::authorize(&core, &identity, &info).map_err(|refusal| unproven(&identity, refusal))?;
         identity
     };

@@ -3,5 +3,5 @@
 mod info;
 mod query;
 
-pub use info::{RequestInfo, resolve};
+pub use info::{RequestInfo, percent_decode, resolve};
 pub use query::Query;
