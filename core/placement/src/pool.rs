@@ -270,8 +270,15 @@ impl Pool {
     }
 
     fn update_pod(&mut self, id: PodId, facts: &PodFacts) {
+        let started = facts.started.map_or(i64::MAX, |at| at.0);
         let entry = self.entry_mut(id);
-        entry.started = facts.started.map_or(i64::MAX, |at| at.0);
+        let (node, restarted) = (entry.node, entry.started != started);
+        entry.started = started;
+        if restarted && node != NOWHERE {
+            // Who has run for longest is spared: preemption reads it.
+            self.indexes.touch(node);
+        }
+        let entry = self.entry_mut(id);
         if entry.terminating != facts.terminating {
             let node = entry.node;
             if node == NOWHERE {
@@ -584,11 +591,16 @@ impl Pool {
 
     /// A disruption budget is now as given.
     pub fn set_budget(&mut self, budget: BudgetFacts) {
-        self.budgets.insert(Key { namespace: budget.namespace.clone(), name: budget.name.clone() }, budget);
+        let key = Key { namespace: budget.namespace.clone(), name: budget.name.clone() };
+        if self.budgets.get(&key) != Some(&budget) {
+            self.budgets.insert(key, budget);
+            self.indexes.budgets_changed();
+        }
     }
     /// A disruption budget is gone.
     pub fn remove_budget(&mut self, namespace: &str, name: &str) {
         self.budgets.remove(&Key::new(namespace, name));
+        self.indexes.budgets_changed();
     }
 
     /// A Service, ReplicaSet, StatefulSet or ReplicationController is now as given.

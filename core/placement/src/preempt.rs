@@ -36,7 +36,7 @@ pub struct Preemption {
 /// What the loss of a node's victims weighs; less is better. kube-scheduler's order: budget violations, the highest priority
 /// lost, the sum of priorities, the number of pods, the longest-running of the most important ones (the latest start is best),
 /// and last the node that joined first.
-type Weight = (usize, i32, i64, usize, Reverse<i64>, NodeId);
+pub(crate) type Weight = (usize, i32, i64, usize, Reverse<i64>, NodeId);
 
 impl Pool {
     /// Which pods of lower priority have to go so that `pod` can be placed; or why that cannot be, in kube-scheduler's words.
@@ -52,12 +52,28 @@ impl Pool {
         if self.waits_for_victims(pod) {
             return Err("not eligible due to a terminating pod on the nominated node.".to_owned());
         }
-        let asked: usize =
-            diagnosis.counts.iter().filter(|(verdict, _)| verdict.evicting_may_help()).map(|(_, n)| n).sum();
+        let help = diagnosis.counts.iter().filter(|(verdict, _)| verdict.evicting_may_help());
+        let asked: usize = help.map(|(_, nodes)| nodes).sum();
         let priority = self.pod_priority(pod);
-        if asked == 0 || !self.placed_priorities.keys().next().is_some_and(|lowest| *lowest < priority) {
+        if asked == 0 || self.placed_priorities.keys().next().is_none_or(|lowest| *lowest >= priority) {
             return Err(self.no_candidate(diagnosis, asked, &BTreeMap::new()));
         }
+        if self.loses_locally(pod, class) {
+            return self.preempt_locally(pod, class, diagnosis);
+        }
+        self.search_victims(pod, class, diagnosis)
+    }
+
+    /// Preemption by trying every node that it may help on. [`Pool::preempt`] gives the same answer, faster where it can.
+    ///
+    /// # Errors
+    /// As [`Pool::preempt`].
+    pub fn preempt_in_full(&mut self, pod: PodId, diagnosis: &Diagnosis) -> Result<Preemption, String> {
+        let class = self.entry(pod).class;
+        self.search_victims(pod, class, diagnosis)
+    }
+
+    fn search_victims(&mut self, pod: PodId, class: ClassId, diagnosis: &Diagnosis) -> Result<Preemption, String> {
         let verdicts =
             if diagnosis.verdicts.is_empty() { self.evaluate(pod).verdicts } else { diagnosis.verdicts.clone() };
         let probe = Probe {
@@ -99,7 +115,7 @@ impl Pool {
         !hopeless && here.any(|other| self.entry(*other).terminating && self.pod_priority(*other) < priority)
     }
 
-    fn preemption(&self, pod: PodId, weight: Weight, victims: Vec<PodId>) -> Preemption {
+    pub(crate) fn preemption(&self, pod: PodId, weight: Weight, victims: Vec<PodId>) -> Preemption {
         let node = weight.5;
         let priority = self.pod_priority(pod);
         let nominated = self.nominated.get(&node).into_iter().flatten().copied();
@@ -111,7 +127,12 @@ impl Pool {
         }
     }
 
-    fn no_candidate(&self, diagnosis: &Diagnosis, nobody: usize, refusals: &BTreeMap<Verdict, usize>) -> String {
+    pub(crate) fn no_candidate(
+        &self,
+        diagnosis: &Diagnosis,
+        nobody: usize,
+        refusals: &BTreeMap<Verdict, usize>,
+    ) -> String {
         let mut told = reasons(self, refusals);
         let asked = nobody + refusals.values().sum::<usize>();
         let mut tell = |nodes: usize, text: &str| {
@@ -125,7 +146,7 @@ impl Pool {
         format!("0/{} nodes are available: {}.", diagnosis.nodes, histogram(&told))
     }
 
-    fn weigh(&self, node: NodeId, violations: usize, victims: &[PodId]) -> Weight {
+    pub(crate) fn weigh(&self, node: NodeId, violations: usize, victims: &[PodId]) -> Weight {
         let highest = victims.iter().map(|pod| self.pod_priority(*pod)).max().unwrap_or(i32::MIN);
         // Shifted so that every pod counts, whatever the sign of its priority.
         let shifted = |pod: &PodId| i64::from(self.pod_priority(*pod)) + i64::from(i32::MAX) + 1;
@@ -187,7 +208,7 @@ impl Pool {
     }
 
     /// Pods whose loss a disruption budget does not allow, and the others, each in the given order.
-    fn split_by_budget(&self, pods: &[PodId]) -> (Vec<PodId>, Vec<PodId>) {
+    pub(crate) fn split_by_budget(&self, pods: &[PodId]) -> (Vec<PodId>, Vec<PodId>) {
         let mut left: Vec<(&BudgetFacts, i32)> = self.budgets.values().map(|budget| (budget, budget.allowed)).collect();
         let mut violates = |pod: PodId| {
             let (key, class) = (&self.entry(pod).key, &self.class(self.entry(pod).class).key);

@@ -2,8 +2,8 @@
 
 use diolkos_placement::{Decision, Pool};
 use model::scheduling::{
-    Disk, DiskKind, HostPort, NodeFacts, NodeScheduling, NodeTerm, PodFacts, PodTerm, SchedulingSpec, SpreadConstraint,
-    SpreadOwner,
+    BudgetFacts, Disk, DiskKind, HostPort, NodeFacts, NodeScheduling, NodeTerm, PodFacts, PodTerm, SchedulingSpec,
+    SpreadConstraint, SpreadOwner,
 };
 use model::selector::{Operator, Requirement};
 use model::taint::{Taint, TaintEffect, Toleration};
@@ -253,6 +253,16 @@ fn run(seed: u64) -> (u64, u64, u64) {
                     pool.set_spread_owner(owner);
                 }
             }
+            6 if dice.one_in(3) => {
+                let app: Arc<str> = format!("a{}", dice.roll(3)).into();
+                pool.set_budget(BudgetFacts {
+                    namespace: (*dice.pick(&["x", "y"])).into(),
+                    name: "b".into(),
+                    selector: Some(LabelSelector::from_labels([(&Arc::from("app"), &app)])),
+                    allowed: dice.roll(3) as i32,
+                    disrupted: Vec::new(),
+                });
+            }
             5 if dice.one_in(4) => {
                 pool.set_namespace(&"y".into(), Arc::new(labels(&[("team", *dice.pick(&["red", "blue"]))])));
             }
@@ -271,7 +281,19 @@ fn run(seed: u64) -> (u64, u64, u64) {
                             living.push(facts);
                         }
                     }
-                    Decision::Refuse(_) => refused += 1,
+                    Decision::Refuse(diagnosis) => {
+                        refused += 1;
+                        let (fast, full) = (pool.preempt(id, &diagnosis), pool.preempt_in_full(id, &diagnosis));
+                        assert_eq!(fast, full, "seed {seed}, step {step}: {facts:#?}");
+                        if let Ok(preemption) = fast {
+                            for victim in preemption.victims {
+                                let key = pool.pod_key(victim.pod).clone();
+                                pool.remove_pod(&key.namespace, &key.name);
+                                living.retain(|pod: &PodFacts| pod.name != key.name || pod.namespace != key.namespace);
+                            }
+                            compare(&mut pool, &facts, seed, step);
+                        }
+                    }
                 }
             }
         }

@@ -11,6 +11,7 @@
 //! costs a few bytes in the indexes that are used again, and nothing in those that are not.
 
 mod layout;
+mod losses;
 mod matcher;
 mod select;
 mod shape;
@@ -20,7 +21,9 @@ mod view;
 use crate::class::ClassId;
 use crate::pool::{NodeId, Pool};
 use layout::Layout;
+use losses::Losses;
 use matcher::Matchers;
+use model::map::HashMap;
 use shape::Shapes;
 use std::ops::Range;
 use view::View;
@@ -72,6 +75,10 @@ pub(crate) struct Indexes {
     pub(crate) shapes: Shapes,
     /// By class.
     views: Vec<Option<Box<View>>>,
+    /// By class: what making room for it would cost.
+    losses: HashMap<ClassId, Losses>,
+    /// Counts changes that concern more than one node's pods and resources: standing, budgets.
+    version: u64,
     /// Counts decisions, to know what was used last.
     pub(crate) clock: u64,
     swept: u64,
@@ -80,6 +87,10 @@ pub(crate) struct Indexes {
 impl Indexes {
     pub(crate) fn layout_changed(&mut self) {
         self.layout_is_old = true;
+        self.version += 1;
+    }
+    pub(crate) fn budgets_changed(&mut self) {
+        self.version += 1;
     }
     pub(crate) fn touch(&mut self, node: NodeId) {
         self.journal.push(node, self.layout.slots);
@@ -91,6 +102,7 @@ impl Indexes {
     }
     pub(crate) fn drop_class(&mut self, class: ClassId) {
         self.matchers.forget_class(class as usize);
+        self.losses.remove(&class);
         self.drop_view(class);
     }
     fn drop_view(&mut self, class: ClassId) {
