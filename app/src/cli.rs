@@ -1,0 +1,168 @@
+//! The command line.
+
+use crate::config::{Config, ConfigError, Settings};
+use crate::{logging, role, supervisor};
+use clap::{Args, Parser, Subcommand};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// Nothing was started.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A role could not start or broke down.
+    #[error("{0}")]
+    Role(String),
+    /// The user asked for something that cannot be.
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl CommandError {
+    /// As sysexits.h: 78 configuration, 64 usage; 1 otherwise.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            CommandError::Config(_) => 78,
+            CommandError::Usage(_) => 64,
+            CommandError::Role(_) => 1,
+        }
+    }
+}
+
+/// One pool of machines, one mesh over everything in it.
+#[derive(Parser)]
+#[command(name = "diolkos", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start everything on this machine: API server, controllers, node agent, proxy, dashboard, containerd.
+    Up(UpArgs),
+    /// Run the API server, the controllers, the scheduler and mesh control.
+    Server,
+    /// Run the node agent.
+    Node,
+    /// Run the node's proxy.
+    Proxy,
+    /// Join a process on a machine that is no node to the mesh.
+    Join(JoinArgs),
+    /// Container images on this machine.
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// Tokens: to join workloads, and to sign in to the dashboard.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// The mesh as it runs.
+    #[command(subcommand)]
+    Mesh(MeshCommand),
+    /// Print the version.
+    Version,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct UpArgs {
+    /// Leave the pods running when the platform is stopped (by default they are stopped in order, and started again by the next `up`).
+    #[arg(long)]
+    pub leave_pods: bool,
+}
+
+/// What a legacy workload says of itself.
+#[derive(Args, Clone, Debug)]
+pub struct JoinArgs {
+    /// Made by `diolkos token create`.
+    #[arg(long, env = "DIOLKOS_JOIN_TOKEN")]
+    pub token: String,
+    /// Mesh control of the platform, HOST:PORT.
+    #[arg(long)]
+    pub control: String,
+    /// The Service under which it is reached.
+    #[arg(long)]
+    pub service: String,
+    /// Namespace of that Service.
+    #[arg(long, default_value = "default")]
+    pub namespace: String,
+    /// The port on which the process listens on this machine.
+    #[arg(long)]
+    pub port: u16,
+    /// Protocol of that port: http, http2, grpc or tcp.
+    #[arg(long, default_value = "http")]
+    pub protocol: String,
+    /// This machine's address, as the pool's machines reach it [default: --node-ip].
+    #[arg(long)]
+    pub address: Option<IpAddr>,
+}
+
+#[derive(Subcommand)]
+pub enum ImageCommand {
+    /// Load an image from a tar archive (OCI layout or `docker save`).
+    Load { archive: PathBuf },
+    /// Show the images.
+    List,
+    /// Remove an image.
+    Rm { image: String },
+    /// Pull an image from a registry.
+    Pull { image: String },
+    /// Make an image of one static binary, as an OCI archive.
+    Build {
+        /// The binary; it becomes the entry point.
+        #[arg(long)]
+        binary: PathBuf,
+        /// Name of the image, such as example.com/shop/frontend:1.
+        #[arg(long)]
+        name: String,
+        /// The archive to write.
+        #[arg(long)]
+        output: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum TokenCommand {
+    /// A token with which a workload may join, valid for a day.
+    Create {
+        /// Hours until it ends.
+        #[arg(long, default_value_t = 24)]
+        hours: u32,
+    },
+    /// A token to sign in to the dashboard (of the ServiceAccount diolkos-dashboard), valid for a day.
+    Dashboard,
+}
+
+#[derive(Subcommand)]
+pub enum MeshCommand {
+    /// Which proxy runs which version of what.
+    Status,
+}
+
+/// Parses the command line and runs the command to its end.
+pub fn run() -> Result<(), CommandError> {
+    let Cli { settings, command } = Cli::parse();
+    let config = settings.resolve()?;
+    match command {
+        Command::Up(args) => supervisor::up(config, args),
+        Command::Server => with_logs(config, role::server::run),
+        Command::Node => with_logs(config, role::node::run),
+        Command::Proxy => with_logs(config, role::proxy::run),
+        Command::Join(args) => with_logs(config, |config| role::join::run(config, args)),
+        Command::Image(command) => role::image::run(&config, command),
+        Command::Token(command) => role::token::run(&config, command),
+        Command::Mesh(MeshCommand::Status) => role::mesh::status(&config),
+        Command::Version => {
+            println!("diolkos {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    }
+}
+
+fn with_logs(config: Config, role: impl FnOnce(Config) -> Result<(), CommandError>) -> Result<(), CommandError> {
+    logging::init(&config);
+    role(config)
+}

@@ -1,0 +1,91 @@
+//! The API server, and in its process the controllers, the scheduler and mesh control.
+
+use super::{failed, runtime, stop_signal};
+use crate::cli::CommandError;
+use crate::config::Config;
+use crate::notify;
+use crate::role::dashboard::Dashboard;
+use client::ObjectApi;
+use manager::mesh::Mesh;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// The server's part of the settings.
+fn server_config(config: &Config) -> server::Config {
+    server::Config {
+        listen: config.api_listen,
+        dashboard: Some(config.dashboard_listen),
+        alt_names: vec![config.node_ip.to_string(), config.node_name.clone()],
+        node_name: config.node_name.clone(),
+        node_addresses: vec![config.node_ip, IpAddr::from([127, 0, 0, 1])],
+        service_cidr: server::Cidr { base: config.service_cidr.base, bits: config.service_cidr.prefix },
+        issuer: format!("https://kubernetes.default.svc.{}", config.cluster_domain),
+        ..server::Config::new(&config.data_dir)
+    }
+}
+
+fn mesh_config(config: &Config) -> manager::mesh::Config {
+    manager::mesh::Config {
+        listen: config.mesh_listen,
+        cluster_domain: config.cluster_domain.clone(),
+        trust_domain: config.cluster_domain.clone(),
+        certificate_ttl: Duration::from_secs(config.workload_cert_ttl_s),
+        service_cidrs: vec![config.service_cidr.to_string()],
+        ..manager::mesh::Config::new(config.data_dir.join("pki"))
+    }
+}
+
+fn control_config(config: &Config, root_ca: &str) -> control::Config {
+    control::Config {
+        root_ca: Some(root_ca.into()),
+        volume_dir: config.data_dir.join("volumes").to_string_lossy().into(),
+        ..control::Config::default()
+    }
+}
+
+/// Runs them until the process is told to stop.
+pub fn run(config: Config) -> Result<(), CommandError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    runtime(cores.max(2))?.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), CommandError> {
+    let stop = stop_signal()?;
+    let server = server::Server::start(server_config(&config), vec![Arc::new(Dashboard)]).await.map_err(failed)?;
+    let mesh = Mesh::bind(server.in_process_as("diolkos-mesh"), mesh_config(&config)).await.map_err(failed)?;
+    let root_ca = server.pki().authority.certificate_pem().to_owned();
+    let (told, stopped) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(mesh.run(until(stopped.clone())));
+    manage(server.in_process_as("diolkos-controller-manager"), control_config(&config, &root_ca), stopped, &mut tasks);
+    notify::ready();
+    server
+        .serve(async {
+            stop.await;
+            // Whoever decides stops before what it speaks to.
+            let _ = told.send(true);
+        })
+        .await;
+    let _ = tokio::time::timeout(Duration::from_secs(5), async { while tasks.join_next().await.is_some() {} }).await;
+    Ok(())
+}
+
+/// Controllers and scheduler, on the same informers.
+fn manage(api: Arc<dyn ObjectApi>, control: control::Config, stopped: watch::Receiver<bool>, tasks: &mut JoinSet<()>) {
+    let mut manager = manager::Manager::new(api, manager::Config { control, ..manager::Config::default() });
+    let (ear, scheduler) = manager::scheduler::new(manager.executor());
+    manager.subscribe(Arc::new(ear));
+    tasks.spawn(scheduler.run());
+    tasks.spawn(manager.run(stopped));
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    while !*stopped.borrow() {
+        if stopped.changed().await.is_err() {
+            return;
+        }
+    }
+}
