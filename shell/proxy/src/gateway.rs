@@ -74,7 +74,9 @@ pub async fn control(shared: Arc<Shared>, workers: Vec<mpsc::UnboundedSender<Com
             changed = changes.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(BIND_PAUSE), if failed => {}
             () = shared.stopped() => {
-                bound.values().for_each(|port| drop(port.closed.send_replace(true)));
+                for port in bound.values() {
+                    port.closed.send_replace(true);
+                }
                 return;
             }
         }

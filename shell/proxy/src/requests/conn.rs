@@ -5,10 +5,10 @@ use bytes::{Buf, Bytes, BytesMut};
 use http1::{BodyDecoder, BodyError, Fields, HeadError, Limits, RequestHead, RequestKind, ResponseHead, Step};
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-use tokio::io::{AsyncWrite, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWrite};
 
 /// What an idle connection is read with: it waits without a buffer of its own.
 const IDLE_READ_BYTES: usize = 4096;
@@ -99,13 +99,8 @@ impl Reader {
         self.buffer.reserve(at_least);
         poll_fn(|cx| {
             let mut stream = self.stream.lock();
-            let room = at_least.min(self.buffer.spare_capacity_mut().len());
-            let mut buffer = ReadBuf::uninit(&mut self.buffer.spare_capacity_mut()[..room]);
-            match tokio::io::AsyncRead::poll_read(Pin::new(&mut *stream), cx, &mut buffer) {
-                Poll::Ready(Ok(())) => Poll::Ready(Ok(buffer.filled().len())),
-                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-                Poll::Pending => Poll::Pending,
-            }
+            // The future has no state of its own: it may be made for each poll.
+            pin!(stream.read_buf(&mut self.buffer)).poll(cx)
         })
         .await
     }

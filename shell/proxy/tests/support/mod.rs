@@ -308,7 +308,7 @@ pub fn curl(netns: &str, args: &[&str]) -> String {
 }
 
 pub fn curl_output(netns: &str, args: &[&str]) -> Output {
-    Command::new("ip").args(["netns", "exec", netns, "curl", "-sS", "-m", "10"]).args(args).output().unwrap()
+    Command::new("ip").args(["netns", "exec", netns, "curl", "-sS", "-m", "4"]).args(args).output().unwrap()
 }
 
 /// Waits until `check` holds.
