@@ -8,6 +8,7 @@ mod image;
 pub mod log;
 mod sandbox;
 mod shared;
+pub mod spdy;
 mod stats;
 
 pub use container::*;
