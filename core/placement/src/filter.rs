@@ -25,6 +25,8 @@ pub(crate) enum Code {
     Ports,
     /// Resources; the detail says which.
     Resources,
+    /// Its real load; never without a load policy.
+    Load,
     /// A disk that cannot be shared.
     Disk,
     /// A ReadWriteOncePod claim in use.
@@ -212,6 +214,9 @@ impl Pool {
         if lacks != 0 {
             return Verdict::with(Code::Resources, lacks);
         }
+        if self.overloaded(&filters.class.requests, node) {
+            return Verdict::new(Code::Load);
+        }
         if !spec.disks.is_empty() && self.disks_conflict(spec, node) {
             return Verdict::new(Code::Disk);
         }
@@ -222,6 +227,14 @@ impl Pool {
             }
         }
         filters.around.verdict(&self.columns, node)
+    }
+
+    /// Whether a load policy refuses a node.
+    #[inline]
+    pub(crate) fn overloaded(&self, requests: &Requests, node: NodeId) -> bool {
+        let refuses =
+            |policy: &crate::LoadPolicy| policy.refuses(requests, &self.hot[node as usize], &self.loads[node as usize]);
+        self.load_policy.as_ref().is_some_and(refuses)
     }
 
     fn neighbours(&self, node: NodeId) -> impl Iterator<Item = &SchedulingSpec> {

@@ -15,7 +15,9 @@ mod decide;
 mod evaluate;
 mod explain;
 mod filter;
+mod gang;
 mod index;
+mod load;
 mod pool;
 mod preempt;
 mod queue;
@@ -25,6 +27,7 @@ mod topology;
 
 pub use decide::{Answered, Decision, Placement};
 pub use explain::{Diagnosis, Reason};
+pub use load::LoadPolicy;
 pub use pool::{NodeId, PodId, Pool, PoolSize};
 pub use preempt::{Preemption, Victim};
 pub use queue::{Hint, Queue};

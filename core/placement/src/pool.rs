@@ -3,6 +3,7 @@
 use crate::class::{CPU, Class, ClassId, ClassKey, EPHEMERAL, EXTENDED, MEMORY, Requests, ResourceId, TermColumns};
 use crate::column::{ColumnId, Columns};
 use crate::index::Indexes;
+use crate::load::{Load, LoadPolicy};
 use crate::storage::Storage;
 use model::map::HashMap;
 use model::scheduling::{BudgetFacts, HOSTNAME, NodeFacts, PodFacts, SpreadOwner, ZONE};
@@ -49,6 +50,8 @@ pub(crate) struct PodEntry {
     pub(crate) place: u32,
     pub(crate) nominated: NodeId,
     pub(crate) terminating: bool,
+    /// The node's load report that was the last one when it came.
+    pub(crate) report: u32,
     /// Start time in microseconds; `i64::MAX` when it has not started.
     pub(crate) started: i64,
 }
@@ -91,6 +94,9 @@ pub struct Pool {
     pub(crate) storage: Storage,
     /// Classes that have pod (anti-)affinity terms of any kind.
     pub(crate) with_terms: BTreeSet<ClassId>,
+    /// By node: what is known of its load.
+    pub(crate) loads: Vec<Load>,
+    pub(crate) load_policy: Option<LoadPolicy>,
     /// Placed pods by priority.
     pub(crate) placed_priorities: BTreeMap<i32, usize>,
     pub(crate) answered: crate::decide::Answered,
@@ -159,6 +165,7 @@ impl Pool {
         let id = self.free_nodes.pop_first().unwrap_or_else(|| {
             self.nodes.push(Node::default());
             self.hot.push(Hot::default());
+            self.loads.push(Load::default());
             self.nodes.len() as NodeId - 1
         });
         self.node_ids.insert(name.clone(), id);
@@ -207,6 +214,7 @@ impl Pool {
         let old = std::mem::take(&mut self.nodes[id as usize]);
         self.count_images(&old.facts, false);
         self.hot[id as usize] = Hot::default();
+        self.loads[id as usize] = Load::default();
         self.columns.set(id, None);
         self.indexes.layout_changed();
         self.free_nodes.insert(id);
@@ -253,6 +261,7 @@ impl Pool {
             node: NOWHERE,
             place: 0,
             nominated: NOWHERE,
+            report: 0,
             terminating: facts.terminating,
             started: facts.started.map_or(i64::MAX, |at| at.0),
         };
@@ -286,7 +295,7 @@ impl Pool {
             } else {
                 self.detach(id);
                 self.entry_mut(id).terminating = facts.terminating;
-                self.attach(id, node);
+                self.reattach(id, node);
             }
         }
         self.locate(id, facts);
@@ -410,7 +419,7 @@ impl Pool {
         self.detach(pod);
         self.entry_mut(pod).terminating = true;
         if node != NOWHERE {
-            self.attach(pod, node);
+            self.reattach(pod, node);
         }
     }
     /// Whether scheduling gates hold a pod back.
@@ -431,13 +440,22 @@ impl Pool {
         self.nominate(pod, node.unwrap_or(NOWHERE));
     }
 
-    /// Counts a pod on a node.
+    /// Counts a pod on a node that it comes to.
     pub(crate) fn attach(&mut self, pod: PodId, node: NodeId) {
+        self.entry_mut(pod).report = self.loads[node as usize].report;
+        self.reattach(pod, node);
+    }
+
+    /// Counts a pod on a node that it was taken off only for a moment: whether the node's load report knows it stays as it was.
+    pub(crate) fn reattach(&mut self, pod: PodId, node: NodeId) {
         let place = self.nodes[node as usize].pods.len() as u32;
         self.nodes[node as usize].pods.push(pod);
         let entry = self.entry_mut(pod);
         (entry.node, entry.place) = (node, place);
-        let (class, terminating) = (entry.class, entry.terminating);
+        let (class, terminating, report) = (entry.class, entry.terminating, entry.report);
+        if report == self.loads[node as usize].report {
+            self.count_load(class, node, 1);
+        }
         self.count(class, node, terminating, 1);
     }
 
@@ -445,6 +463,7 @@ impl Pool {
     pub(crate) fn detach(&mut self, pod: PodId) {
         let entry = self.entry_mut(pod);
         let (node, place, class, terminating) = (entry.node, entry.place, entry.class, entry.terminating);
+        let report = entry.report;
         if node == NOWHERE {
             return;
         }
@@ -453,7 +472,17 @@ impl Pool {
         if let Some(moved) = self.nodes[node as usize].pods.get(place as usize).copied() {
             self.entry_mut(moved).place = place;
         }
+        if report == self.loads[node as usize].report {
+            self.count_load(class, node, -1);
+        }
         self.count(class, node, terminating, -1);
+    }
+
+    fn count_load(&mut self, class: ClassId, node: NodeId, by: i64) {
+        let nominal = self.class(class).requests.nominal;
+        for (since, request) in self.loads[node as usize].since.iter_mut().zip(nominal) {
+            *since += by * request;
+        }
     }
 
     fn count(&mut self, class: ClassId, node: NodeId, terminating: bool, by: i64) {

@@ -170,7 +170,7 @@ impl Pool {
         }
         let verdict = self.ask(probe, node);
         if !verdict.is_ok() {
-            lower.iter().for_each(|pod| self.attach(*pod, node));
+            lower.iter().for_each(|pod| self.reattach(*pod, node));
             return Err(Some(verdict));
         }
         let (violating, others) = self.split_by_budget(&lower);
@@ -178,7 +178,7 @@ impl Pool {
         let mut victims = Vec::new();
         for (pods, violates) in [(violating, true), (others, false)] {
             for pod in pods {
-                self.attach(pod, node);
+                self.reattach(pod, node);
                 if !self.ask(probe, node).is_ok() {
                     self.detach(pod);
                     victims.push(pod);
@@ -186,7 +186,7 @@ impl Pool {
                 }
             }
         }
-        victims.iter().for_each(|pod| self.attach(*pod, node));
+        victims.iter().for_each(|pod| self.reattach(*pod, node));
         victims.sort_by_key(|pod| (Reverse(self.pod_priority(*pod)), self.entry(*pod).started, *pod));
         Ok((violations, victims))
     }

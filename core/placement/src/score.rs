@@ -32,6 +32,17 @@ pub(crate) fn resource_score(requests: &Requests, hot: &Hot) -> i64 {
     least_allocated(requests, hot) + balanced(requests, hot)
 }
 
+impl Pool {
+    /// A node's resource score, and with a load policy its load score: 0 to 300.
+    #[inline]
+    pub(crate) fn room_score(&self, requests: &Requests, node: NodeId) -> i64 {
+        let hot = &self.hot[node as usize];
+        let load =
+            self.load_policy.as_ref().map_or(0, |policy| policy.score(requests, hot, &self.loads[node as usize]));
+        resource_score(requests, hot) + load
+    }
+}
+
 #[inline]
 fn least_allocated(requests: &Requests, hot: &Hot) -> i64 {
     let (mut sum, mut weights) = (0, 0);
@@ -128,9 +139,7 @@ pub(crate) fn scores(pool: &mut Pool, id: ClassId, feasible: &[NodeId]) -> Vec<i
     let facts = |node: &NodeId| &*pool.nodes[*node as usize].facts;
     let mut total: Vec<i64> = feasible
         .iter()
-        .map(|node| {
-            resource_score(&class.requests, &pool.hot[*node as usize]) + image_score(pool, class, facts(node), nodes)
-        })
+        .map(|node| pool.room_score(&class.requests, *node) + image_score(pool, class, facts(node), nodes))
         .collect();
     let mut add = |weight: i64, scores: Vec<i64>| {
         for (total, score) in total.iter_mut().zip(scores) {

@@ -1,6 +1,6 @@
 //! The indexes and the whole evaluation give the same answer, on random pools with every feature on, after every change.
 
-use diolkos_placement::{Decision, Pool};
+use diolkos_placement::{Decision, LoadPolicy, Pool};
 use model::scheduling::{
     BudgetFacts, Disk, DiskKind, HostPort, NodeFacts, NodeScheduling, NodeTerm, PodFacts, PodTerm, SchedulingSpec,
     SpreadConstraint, SpreadOwner,
@@ -211,6 +211,9 @@ fn run(seed: u64) -> (u64, u64, u64) {
         pool.set_namespace(&namespace.into(), Arc::new(labels(&[("team", team)])));
     }
     let nodes = 2 + dice.roll(24);
+    if dice.one_in(3) {
+        pool.set_load_policy(Some(LoadPolicy::default()));
+    }
     for n in 0..nodes {
         let facts = node(&mut dice, &format!("n{n}"));
         pool.set_node(Arc::new(facts));
@@ -251,6 +254,12 @@ fn run(seed: u64) -> (u64, u64, u64) {
                     let selector = LabelSelector::from_labels([(&Arc::from("app"), &app)]);
                     let owner = SpreadOwner { namespace: "x".into(), kind: "Service", name: name.into(), selector };
                     pool.set_spread_owner(owner);
+                }
+            }
+            7 => {
+                if let Some(node) = pool.node_id(&format!("n{}", dice_node(step, nodes))) {
+                    let used = (dice.roll(3000) as i64, (dice.roll(4) as i64) << 30);
+                    pool.set_usage(node, (!dice.one_in(5)).then_some(used));
                 }
             }
             6 if dice.one_in(3) => {

@@ -73,8 +73,10 @@ impl Pool {
     /// Whether a class's losses depend on each node alone.
     pub(crate) fn loses_locally(&self, pod: PodId, class: ClassId) -> bool {
         let spec = self.class(class).spec();
+        // Load is left to the search: evicting a measured pod does not lower what was measured.
         let others = self.nominated.values().flatten().any(|other| *other != pod);
-        spec.host_ports.is_empty()
+        self.load_policy.is_none()
+            && spec.host_ports.is_empty()
             && spec.disks.is_empty()
             && spec.claims.is_empty()
             && crate::filter::named_nodes(spec).is_none()

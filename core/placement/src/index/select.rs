@@ -1,9 +1,9 @@
-//! The choice among buckets. A bucket is a group of nodes and a split: its nodes differ in nothing but their resource byte, so the
+//! The choice among buckets. A bucket is a group of nodes and a split: its nodes differ in nothing but their number in the tree, so the
 //! rules are asked once for each bucket and the tree gives its best node.
 
 use crate::column::{ColumnId, Domain};
 use crate::filter::{Code, Verdict};
-use crate::index::tree::Tree;
+use crate::index::tree::{Leaf, Tree};
 use crate::index::view::{Scope, Spread, Term, View};
 use crate::pool::{NOWHERE, NodeId, PodId, Pool};
 use crate::score::{
@@ -29,7 +29,7 @@ pub(crate) enum Answer {
 struct Bucket {
     split: usize,
     group: usize,
-    top: u8,
+    top: Leaf,
     count: u32,
     spread: Option<i64>,
     preference: i64,
@@ -150,7 +150,7 @@ impl Pool {
     }
 
     /// Takes nodes out of a view for one decision; returns what is to be put back.
-    fn hide(&mut self, view: &mut View, nodes: &[NodeId]) -> Vec<(usize, usize, u8)> {
+    fn hide(&mut self, view: &mut View, nodes: &[NodeId]) -> Vec<(usize, usize, Leaf)> {
         let mut hidden = Vec::new();
         for node in nodes {
             let Some((slot, group)) = self.indexes.layout.place(*node) else { continue };
@@ -161,7 +161,7 @@ impl Pool {
         }
         hidden
     }
-    fn unhide(&mut self, view: &mut View, hidden: Vec<(usize, usize, u8)>) {
+    fn unhide(&mut self, view: &mut View, hidden: Vec<(usize, usize, Leaf)>) {
         for (slot, group, leaf) in hidden {
             let split = view.split.of(slot);
             if let Some(tree) = self.tree_mut(view, split) {

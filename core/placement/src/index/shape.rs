@@ -3,9 +3,8 @@
 
 use crate::class::{ClassId, Requests};
 use crate::filter::{Code, Verdict, lacks};
-use crate::index::tree::Tree;
+use crate::index::tree::{Leaf, Tree};
 use crate::pool::{NodeId, Pool};
-use crate::score::resource_score;
 use model::map::HashMap;
 use model::scheduling::{Disk, HostPort};
 
@@ -156,9 +155,8 @@ impl Pool {
     fn update_shape(&self, shape: &mut Shape, node: NodeId) {
         let Some((slot, group)) = self.indexes.layout.place(node) else { return };
         let class = self.class(shape.class);
-        let hot = &self.hot[node as usize];
         let verdict = self.room(class, node, shape.plain);
-        let leaf = if verdict.is_ok() { resource_score(&class.requests, hot) as u8 + 1 } else { 0 };
+        let leaf = if verdict.is_ok() { self.room_score(&class.requests, node) as Leaf + 1 } else { 0 };
         shape.tree.set(slot, group, leaf);
         shape.note(slot, group, verdict);
     }
@@ -172,6 +170,9 @@ impl Pool {
         let lacks = lacks(&class.requests, &self.hot[node as usize], &self.nodes[node as usize].extended);
         if lacks != 0 {
             return Verdict::with(Code::Resources, lacks);
+        }
+        if self.overloaded(&class.requests, node) {
+            return Verdict::new(Code::Load);
         }
         if !plain && self.disks_conflict(class.spec(), node) {
             return Verdict::new(Code::Disk);

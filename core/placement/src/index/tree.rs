@@ -1,15 +1,18 @@
-//! The best of many nodes by a small number, kept under change: leaves of one byte, in blocks of 64 with their maximum.
+//! The best of many nodes by a small number, kept under change: small leaves, in blocks of 64 with their maximum.
 
 use std::ops::Range;
+
+/// A slot's number.
+pub(crate) type Leaf = u16;
 
 /// Leaves in a block.
 pub(crate) const BLOCK: usize = 64;
 
-/// A byte for each slot; 0 means that the slot does not count.
+/// A number for each slot; 0 means that the slot does not count.
 #[derive(Clone, Default)]
 pub(crate) struct Tree {
-    leaves: Vec<u8>,
-    blocks: Vec<u8>,
+    leaves: Vec<Leaf>,
+    blocks: Vec<Leaf>,
     /// Slots that count, by group.
     counts: Vec<u32>,
 }
@@ -19,14 +22,14 @@ impl Tree {
     pub(crate) fn new(slots: usize, groups: usize) -> Self {
         Tree { leaves: vec![0; slots], blocks: vec![0; slots / BLOCK], counts: vec![0; groups] }
     }
-    /// A slot's byte.
+    /// A slot's number.
     #[inline]
-    pub(crate) fn get(&self, slot: usize) -> u8 {
+    pub(crate) fn get(&self, slot: usize) -> Leaf {
         self.leaves[slot]
     }
-    /// Writes a slot's byte.
+    /// Writes a slot's number.
     #[inline]
-    pub(crate) fn set(&mut self, slot: usize, group: usize, value: u8) {
+    pub(crate) fn set(&mut self, slot: usize, group: usize, value: Leaf) {
         let old = std::mem::replace(&mut self.leaves[slot], value);
         if old == value {
             return;
@@ -46,13 +49,13 @@ impl Tree {
     pub(crate) fn count(&self, group: usize) -> u32 {
         self.counts[group]
     }
-    /// The largest byte in some blocks; 0 when nothing counts there.
+    /// The largest number in some blocks; 0 when nothing counts there.
     #[inline]
-    pub(crate) fn top(&self, blocks: Range<usize>) -> u8 {
+    pub(crate) fn top(&self, blocks: Range<usize>) -> Leaf {
         self.blocks[blocks].iter().copied().max().unwrap_or(0)
     }
-    /// The first slot with this byte in some blocks.
-    pub(crate) fn first(&self, blocks: Range<usize>, value: u8) -> Option<usize> {
+    /// The first slot with this number in some blocks.
+    pub(crate) fn first(&self, blocks: Range<usize>, value: Leaf) -> Option<usize> {
         let from = blocks.start;
         let block = from + self.blocks[blocks].iter().position(|max| *max == value)?;
         let leaves = &self.leaves[block * BLOCK..(block + 1) * BLOCK];
@@ -60,6 +63,6 @@ impl Tree {
     }
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
-        self.leaves.len() + self.blocks.len() + self.counts.len() * 4
+        (self.leaves.len() + self.blocks.len()) * size_of::<Leaf>() + self.counts.len() * 4
     }
 }
