@@ -108,6 +108,9 @@ impl FieldManager<'_> {
     /// Records a create, update or patch: sets `metadata.managedFields` of `new`, the object that is to be stored.
     /// `live` is the stored object, `None` on create. A request may set the field itself (kubectl does, to hand over from
     /// client-side apply), empty it (`[]` or `[{}]`: all is forgotten), or leave it out (what is stored stays).
+    ///
+    /// As kube-apiserver does, call it after the defaults and before the kind's strategy and admission: a writer owns the
+    /// defaults that its object got, and not what the system adds afterwards.
     pub fn update(&self, live: Option<&Value>, new: &mut Value) {
         let mut managed = self.decode_requested(live, new);
         take_managed_fields(new);

@@ -91,7 +91,12 @@ fn check_finalizers(meta: &Value, causes: &mut Causes) {
     for name in &finalizers {
         causes.invalid_each(&path, name, names::qualified(name));
         // Kubernetes' own finalizers are the only ones without a domain.
-        if !name.contains('/') && !matches!(*name, "orphan" | "foregroundDeletion" | "kubernetes" | "customresourcecleanup.apiextensions.k8s.io") {
+        if !name.contains('/')
+            && !matches!(
+                *name,
+                "orphan" | "foregroundDeletion" | "kubernetes" | "customresourcecleanup.apiextensions.k8s.io"
+            )
+        {
             causes.invalid(&path, *name, "name is neither a standard finalizer name nor is it fully qualified");
         }
     }

@@ -133,3 +133,64 @@ fn nothing_hostile_gets_through() {
     let mixed = json!({"spec": {"containers": [{"name": "a"}, 1]}});
     assert!(merged(pod(), json!({"spec": {"containers": [{"name": "a"}]}}), mixed).is_err());
 }
+
+mod properties {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn containers() -> impl Strategy<Value = Vec<Value>> {
+        prop::collection::btree_map("[a-e]", proptest::option::of("[xy]"), 0..5)
+            .prop_map(|map| {
+                let item = |(name, image): (String, Option<String>)| match image {
+                    Some(image) => json!({"name": name, "image": image}),
+                    None => json!({"name": name}),
+                };
+                map.into_iter().map(item).collect::<Vec<_>>()
+            })
+            .prop_shuffle()
+    }
+
+    fn of(containers: &[Value]) -> Value {
+        json!({"spec": {"containers": containers}})
+    }
+
+    fn relative(list: &[String], among: &[String]) -> Vec<String> {
+        list.iter().filter(|name| among.contains(name)).cloned().collect()
+    }
+
+    fn names_of(list: &[Value]) -> Vec<String> {
+        list.iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_idempotent(live in containers(), patch in containers()) {
+            let once = merged(pod(), of(&live), of(&patch)).unwrap();
+            prop_assert_eq!(merged(pod(), once.clone(), of(&patch)).unwrap(), once);
+        }
+
+        #[test]
+        fn every_item_is_there_once_and_both_orders_are_kept(live in containers(), patch in containers()) {
+            let result = merged(pod(), of(&live), of(&patch)).unwrap();
+            let order = names(&result["spec"]["containers"], "name");
+            let (live_names, patch_names) = (names_of(&live), names_of(&patch));
+            let mut all: Vec<String> = live_names.iter().chain(&patch_names).cloned().collect();
+            all.sort();
+            all.dedup();
+            let mut sorted = order.clone();
+            sorted.sort();
+            prop_assert_eq!(sorted, all);
+            prop_assert_eq!(relative(&order, &patch_names), patch_names.clone());
+            let server_only: Vec<String> = live_names.iter().filter(|name| !patch_names.contains(name)).cloned().collect();
+            prop_assert_eq!(relative(&order, &server_only), server_only);
+        }
+
+        #[test]
+        fn what_is_deleted_is_gone_and_nothing_else(live in containers(), gone in "[a-e]") {
+            let patch = json!({"spec": {"containers": [{"name": gone, "$patch": "delete"}]}});
+            let result = merged(pod(), of(&live), patch).unwrap();
+            let kept: Vec<Value> = live.iter().filter(|item| item["name"] != gone.as_str()).cloned().collect();
+            prop_assert_eq!(&result["spec"]["containers"], &json!(kept));
+        }
+    }
+}

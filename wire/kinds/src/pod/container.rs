@@ -295,7 +295,7 @@ pub fn check_resources(resources: &Value, path: &Path<'_>, causes: &mut Causes) 
         let (Ok(asked), Ok(most)) = (Quantity::parse(text(request)), Quantity::parse(limit)) else { continue };
         let overcommit = matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage");
         if overcommit && asked > most {
-            let shown = quantity::canonical(limit).unwrap_or_else(|| limit.to_owned());
+            let shown = quantity::canonical(limit);
             causes.invalid(&requests, text(request), format!("must be less than or equal to {name} limit of {shown}"));
         } else if !overcommit && asked != most {
             causes.invalid(&requests, text(request), format!("must be equal to {name} limit of {limit}"));
