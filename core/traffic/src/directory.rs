@@ -30,6 +30,8 @@ pub struct Directory {
     routes: HashMap<Arc<str>, Arc<Route>>,
     routes_of: HashMap<Place, BTreeSet<Arc<str>>>,
     gateways: HashMap<Key, Arc<GatewayEntry>>,
+    /// Places to be joined at [`Directory::release`]; none: each at once.
+    held: Option<BTreeSet<Place>>,
 }
 
 /// What routes hang on.
@@ -172,6 +174,19 @@ impl Directory {
                 self.gateways.remove(&key_of(name));
             }
             _ => {}
+        }
+    }
+
+    /// From here to [`release`](Self::release) changes are only noted: look-ups of what they touch answer as before. So a listener with
+    /// thousands of routes is joined once for a batch of them, not once for each.
+    pub fn hold(&mut self) {
+        self.held.get_or_insert_default();
+    }
+
+    /// Joins what changed since [`hold`](Self::hold).
+    pub fn release(&mut self) {
+        for place in self.held.take().into_iter().flatten() {
+            self.join_now(&place);
         }
     }
 
@@ -327,8 +342,17 @@ impl Directory {
         places
     }
 
-    /// Makes a place's entry anew from what is known.
+    /// Makes a place's entry anew from what is known, now or at the end of the batch.
     fn join(&mut self, place: &Place) {
+        match &mut self.held {
+            Some(held) => {
+                held.insert(place.clone());
+            }
+            None => self.join_now(place),
+        }
+    }
+
+    fn join_now(&mut self, place: &Place) {
         let routes: Vec<Arc<Route>> =
             self.routes_of.get(place).into_iter().flatten().filter_map(|name| self.routes.get(name).cloned()).collect();
         match place {

@@ -96,9 +96,11 @@ impl Mesh {
     pub fn apply(&self, changes: impl IntoIterator<Item = Change>) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let mut policy_moved = false;
+        known.directory.hold();
         for change in changes {
             policy_moved |= known.apply(change);
         }
+        known.directory.release();
         let version = self.version.fetch_add(1, Ordering::Release) + 1;
         drop(known);
         self.changed.send_replace(version);

@@ -68,9 +68,12 @@ impl Compiler {
         });
         self.attach(&id, attached);
         self.tell(ResourceKind::Route, name, compiled.map(|it| Resource::Route(Arc::new(it))), output);
-        let known = self.route_statuses.get(&id);
         // A route that never had a parent of ours gets no status from us; one that had, gets its entries taken back.
-        if known != Some(&status) && (known.is_some() || !status.parents.is_empty()) {
+        if status.parents.is_empty() {
+            if self.route_statuses.remove(&id).is_some() {
+                output.routes.insert(id, status);
+            }
+        } else if self.route_statuses.get(&id) != Some(&status) {
             self.route_statuses.insert(id.clone(), status.clone());
             output.routes.insert(id, status);
         }
