@@ -20,6 +20,7 @@ pub mod mesh;
 pub mod netns;
 mod origin;
 mod outbound;
+pub mod plane;
 pub mod pods;
 mod policy;
 mod random;

@@ -4,7 +4,7 @@ pub mod spiffe;
 pub mod tls;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-pub use issuer::{Issuer, LocalIssuer};
+pub use issuer::{Issuer, LocalIssuer, Signing};
 use model::map::HashMap;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;

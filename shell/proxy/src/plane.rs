@@ -1,0 +1,13 @@
+//! The control plane as the proxy sees it: one gRPC connection under mutual TLS that brings configuration (delta xDS), and calls for
+//! certificates. When it is away, what is known stays in force.
+
+mod connection;
+mod issuer;
+mod join;
+mod snapshot;
+mod stream;
+
+pub use connection::{Connection, PlaneError};
+pub use issuer::PlaneIssuer;
+pub use join::{JoinRequest, Joined, join};
+pub use stream::follow;
