@@ -77,6 +77,13 @@ pub struct Terminated {
     pub container_id: String,
 }
 
+impl Waiting {
+    /// The container was there: the failure is also how its run ended.
+    pub(super) fn is_end(&self) -> bool {
+        matches!(self.reason.as_str(), "RunContainerError" | "PostStartHookError")
+    }
+}
+
 /// What probes say of one running container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {

@@ -7,7 +7,7 @@ use super::phase;
 use super::plan::{Plan, Situation, plan};
 use super::publish::Publisher;
 use super::resources;
-use super::spec::{Container, Handler, Pod};
+use super::spec::{Container, Handler, Pod, RestartPolicy};
 use super::status::{Facts, PodStatus, Waiting, container_id, pod_status};
 use crate::backoff::Backoff;
 use crate::cgroup::Cgroups;
@@ -202,6 +202,8 @@ impl Worker {
             return Ok(None);
         }
         let plan = self.make_plan();
+        // What was wrong with a container counts until it is tried again, or waits for another reason.
+        self.problems.retain(|name, _| plan.start.iter().any(|order| order.name == *name));
         self.report(&plan.waiting);
         let volumes = self.prepare().await?;
         self.attach_running().await;
@@ -272,7 +274,9 @@ impl Worker {
         for order in &plan.start {
             match self.start_container(order, volumes).await {
                 Ok(()) => drop(self.problems.remove(&order.name)),
-                Err(waiting) => drop(self.problems.insert(order.name.clone(), waiting)),
+                // It ran, if badly, and will not run again: how it ended is all there is to say.
+                Err(why) if why.is_end() && self.pod.spec.restart_policy == RestartPolicy::Never => {}
+                Err(why) => drop(self.problems.insert(order.name.clone(), why)),
             }
         }
         self.forget_old_runs().await

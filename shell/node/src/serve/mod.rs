@@ -4,10 +4,13 @@
 //! cluster's administrators and the API server itself.
 
 mod auth;
+mod exec;
+mod forward;
 mod logs;
 mod metrics;
 mod query;
 mod stats;
+mod upgrade;
 
 use crate::agent::Pods;
 use crate::config::TlsFiles;
@@ -123,6 +126,10 @@ async fn answer(request: Request<Incoming>, caller: &auth::Caller, pods: Arc<Pod
         ["metrics"] if get => metrics::metrics(&pods).await,
         ["metrics", "resource"] if get => metrics::resource(&pods).await,
         ["telemetry"] if get => stats::telemetry(&pods).await,
+        [kind @ ("exec" | "attach"), namespace, pod, container] => {
+            exec::answer(&pods, (namespace, pod, container), &query, *kind == "exec", request).await
+        }
+        ["portForward", namespace, pod] => forward::answer(&pods, namespace, pod, &query, request).await,
         _ => text(StatusCode::NOT_FOUND, format!("404 page not found: /{path}")),
     }
 }

@@ -73,6 +73,12 @@ impl FakeApi {
         self.put("pods", &pod);
     }
 
+    /// The pod is gone without the node being asked.
+    pub fn forget_pod(&self, name: &str) {
+        let object = self.objects.lock().unwrap().remove(&key("pods", "default", name));
+        self.tell("pods", EventKind::Deleted, &object.unwrap_or_default());
+    }
+
     /// Waits until `test` holds of the pod; gives up loudly.
     pub async fn wait(&self, name: &str, what: &str, test: impl Fn(&Value) -> bool) -> Value {
         for _ in 0..1200 {

@@ -1,4 +1,5 @@
 //! A node on this machine with a containerd of its own, fed by an API of its own.
+#![allow(dead_code, reason = "every test binary uses a part of it")]
 
 mod api;
 mod https;
@@ -188,6 +189,10 @@ pub fn pod(name: &str, spec: &Value) -> Value {
         "spec": spec, "status": {"phase": "Pending"},
     })
 }
+
+/// A web server that says `hi`; with status 503 while `/tmp/down` is there.
+pub const HTTP: &str = r#"exec perl -MIO::Socket::INET -e '$s=IO::Socket::INET->new(LocalPort=>8080,Listen=>9,ReuseAddr=>1);
+    while($c=$s->accept){while(defined($l=<$c>)&&$l ne "\r\n"){}; $up=!-e "/tmp/down"; print $c "HTTP/1.1 ".($up?"200 OK":"503 No")."\r\nContent-Length: 3\r\nConnection: close\r\n\r\nhi\n";close $c}'"#;
 
 /// `sh -c` of `script`.
 pub fn shell(name: &str, script: &str) -> Value {
