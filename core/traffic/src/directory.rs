@@ -476,3 +476,6 @@ fn key_of(name: &str) -> Key {
     let (namespace, name) = name.split_once('/').unwrap_or(("", name));
     Key::new(namespace, name)
 }
+
+#[cfg(test)]
+mod tests;

@@ -211,3 +211,6 @@ impl Candidate {
             && self.query.iter().all(|(name, text)| request.query_value(name).is_some_and(|value| text.matches(&value)))
     }
 }
+
+#[cfg(test)]
+mod tests;

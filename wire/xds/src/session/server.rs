@@ -233,7 +233,10 @@ impl Subscription {
         limit: usize,
         visible: &dyn Fn(&str, &str) -> bool,
     ) -> Batch {
-        let mut batch = Batch { resources: Vec::new(), removed: std::mem::take(&mut self.gone), more: false };
+        let mut removed = std::mem::take(&mut self.gone);
+        // One may have come back since; a response must not both bring and remove it.
+        removed.retain(|name| catalog.get(type_url, name).is_none_or(|change| change.encoded.is_none()));
+        let mut batch = Batch { resources: Vec::new(), removed, more: false };
         let mut bytes = 0;
         while let Some(name) = self.pending.pop_first() {
             let change = catalog.get(type_url, &name).filter(|_| visible(type_url, &name));

@@ -1,0 +1,241 @@
+//! Every resource survives the wire, and bytes that are none are refused.
+
+use bytes::Bytes;
+use diolkos_xds::convert::{DecodeError, decode, encode};
+use diolkos_xds::resources::{kind_of, type_url};
+use model::mesh::*;
+use model::{Key, Timestamp};
+use std::sync::Arc;
+
+fn key(name: &str) -> Key {
+    Key::new("default", name)
+}
+
+fn texts(list: &[&str]) -> Vec<Arc<str>> {
+    list.iter().map(|text| Arc::from(*text)).collect()
+}
+
+fn samples() -> Vec<Resource> {
+    let headers = HeaderModifier {
+        set: vec![("a".into(), "1".into())],
+        add: vec![("b".into(), "2".into())],
+        remove: texts(&["c"]),
+    };
+    let target = BackendTarget::Service { service: key("web"), port: 80 };
+    let filters = vec![
+        Filter::RequestHeaders(headers.clone()),
+        Filter::ResponseHeaders(headers),
+        Filter::Redirect(Redirect {
+            scheme: Some("https".into()),
+            hostname: None,
+            path: Some(PathModifier::ReplaceFull("/x".into())),
+            port: Some(8443),
+            status: 301,
+        }),
+        Filter::Rewrite(Rewrite { hostname: Some("h".into()), path: Some(PathModifier::ReplacePrefix("/y".into())) }),
+        Filter::Mirror(Mirror { backend: target.clone(), fraction: Fraction { numerator: 1, denominator: 3 } }),
+        Filter::Cors(Cors {
+            allow_origins: texts(&["*"]),
+            allow_credentials: true,
+            allow_methods: texts(&["GET"]),
+            allow_headers: texts(&["x"]),
+            expose_headers: texts(&["y"]),
+            max_age_s: 9,
+        }),
+    ];
+    let matched = Match {
+        path: PathMatch::Regex("/v.*".into()),
+        method: Some("GET".into()),
+        headers: vec![ValueMatch { name: "h".into(), value: TextMatch::Exact("1".into()) }],
+        query: vec![
+            ValueMatch { name: "q".into(), value: TextMatch::Regex("a+".into()) },
+            ValueMatch { name: "r".into(), value: TextMatch::Present },
+            ValueMatch { name: "s".into(), value: TextMatch::Prefix("x".into()) },
+        ],
+    };
+    let route = Route {
+        name: "HTTPRoute/default/r".into(),
+        key: key("r"),
+        kind: RouteKind::Http,
+        created: Timestamp(-5),
+        parents: vec![
+            Parent {
+                target: ParentTarget::Listener { gateway: key("gw"), listener: "web".into() },
+                hostnames: vec![Hostname::new("*.example").unwrap()],
+            },
+            Parent {
+                target: ParentTarget::Service { service: key("web"), port: Some(80), consumer: Some("other".into()) },
+                hostnames: vec![],
+            },
+            Parent {
+                target: ParentTarget::Service { service: key("web"), port: None, consumer: None },
+                hostnames: vec![],
+            },
+        ],
+        rules: vec![Rule {
+            name: "n".into(),
+            matches: vec![matched, Match::default()],
+            filters: filters.clone(),
+            backends: vec![
+                Backend { target, weight: 0, filters },
+                Backend {
+                    target: BackendTarget::Invalid { reason: "BackendNotFound".into() },
+                    weight: 3,
+                    filters: vec![],
+                },
+            ],
+            timeouts: Timeouts { request_ms: Some(1), backend_request_ms: None },
+            retry: Some(Retry { attempts: 2, backoff_ms: Some(3), codes: vec![503] }),
+        }],
+    };
+    let endpoint = |health| Endpoint {
+        address: "10.0.0.1".parse().unwrap(),
+        workload: "pod/default/web-1".into(),
+        health,
+        weight: 1,
+        zone: "z".into(),
+        node: "n".into(),
+        hostname: "h".into(),
+    };
+    let workload = Workload {
+        name: "pod/default/web-1".into(),
+        uid: "u".into(),
+        key: key("web-1"),
+        service_account: "web".into(),
+        node: "n".into(),
+        addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        status: WorkloadStatus::Draining,
+        tunnel: Tunnel::Hbone,
+        zone: "z".into(),
+        region: "r".into(),
+        canonical_name: "web".into(),
+        canonical_kind: "Deployment".into(),
+        app: "web".into(),
+        revision: "v1".into(),
+        authorization_policies: vec![key("p")],
+        peer_authentications: vec![key("q")],
+    };
+    let service = Service {
+        key: key("web"),
+        vips: vec!["10.96.0.1".parse().unwrap()],
+        hostnames: texts(&["web.default.svc.cluster.local"]),
+        ports: vec![ServicePort {
+            port: 80,
+            name: "http".into(),
+            transport: Transport::Udp,
+            app_protocol: AppProtocol::Grpc,
+            node_port: 30_000,
+        }],
+        headless: true,
+        affinity_s: Some(0),
+        publish_not_ready: true,
+        external_name: Some("x.test".into()),
+    };
+    let source = Source {
+        principals: texts(&["a"]),
+        not_principals: texts(&["b"]),
+        request_principals: texts(&["c"]),
+        not_request_principals: texts(&["d"]),
+        namespaces: texts(&["e"]),
+        not_namespaces: texts(&["f"]),
+        service_accounts: texts(&["g"]),
+        not_service_accounts: texts(&["h"]),
+        ip_blocks: texts(&["i"]),
+        not_ip_blocks: texts(&["j"]),
+        remote_ip_blocks: texts(&["k"]),
+        not_remote_ip_blocks: texts(&["l"]),
+    };
+    let operation = Operation {
+        hosts: texts(&["a"]),
+        not_hosts: texts(&["b"]),
+        ports: texts(&["c"]),
+        not_ports: texts(&["d"]),
+        methods: texts(&["e"]),
+        not_methods: texts(&["f"]),
+        paths: texts(&["g"]),
+        not_paths: texts(&["h"]),
+    };
+    let condition = Condition { key: "k".into(), values: texts(&["v"]), not_values: texts(&["w"]) };
+    vec![
+        Resource::Workload(Arc::new(workload)),
+        Resource::Service(Arc::new(service)),
+        Resource::Service(Arc::new(Service { key: key("empty"), ..Default::default() })),
+        Resource::Endpoints(Arc::new(EndpointGroup {
+            key: key("web-x"),
+            service: key("web"),
+            ports: vec![("http".into(), 8080)],
+            endpoints: vec![endpoint(Health::Ready), endpoint(Health::Draining), endpoint(Health::NotReady)],
+        })),
+        Resource::Route(Arc::new(route)),
+        Resource::Gateway(Arc::new(Gateway {
+            key: key("gw"),
+            listeners: vec![Listener {
+                name: "web".into(),
+                port: 443,
+                protocol: ListenerProtocol::Https,
+                hostname: Hostname::new("a.example"),
+                certificates: vec![key("cert")],
+                tls: TlsMode::Terminate,
+            }],
+            service_account: "gw-diolkos".into(),
+            authorization_policies: vec![key("p")],
+        })),
+        Resource::AuthorizationPolicy(Arc::new(AuthorizationPolicy {
+            key: key("p"),
+            scope: Scope::Workload,
+            action: Action::Deny,
+            dry_run: true,
+            rules: vec![PolicyRule { from: vec![source], to: vec![operation], when: vec![condition] }],
+        })),
+        Resource::PeerAuthentication(Arc::new(PeerAuthentication {
+            key: key("q"),
+            scope: Scope::Namespace,
+            mode: MtlsMode::Strict,
+            ports: vec![(80, MtlsMode::Disable)],
+            created: Timestamp(7),
+        })),
+        Resource::Secret(Arc::new(TlsSecret {
+            key: key("cert"),
+            certificate_chain: b"chain".as_slice().into(),
+            private_key: b"key".as_slice().into(),
+        })),
+        Resource::TrustBundle(Arc::new(TrustBundle { trust_domain: "td".into(), roots: texts(&["one", "two"]) })),
+    ]
+}
+
+#[test]
+fn every_resource_survives() {
+    for resource in samples() {
+        let decoded = decode(resource.kind(), encode(&resource)).expect("our own bytes");
+        assert_eq!(decoded, resource);
+    }
+    for kind in ResourceKind::ALL {
+        assert_eq!(kind_of(type_url(kind)), Some(kind));
+    }
+    assert_eq!(kind_of("type.googleapis.com/envoy.config.cluster.v3.Cluster"), None);
+}
+
+#[test]
+fn damaged_bytes_are_refused_or_mean_something() {
+    for resource in samples() {
+        let bytes = encode(&resource);
+        for cut in 0..bytes.len() {
+            // Cut anywhere: an error, or a resource with less in it; never a panic.
+            let _ = decode(resource.kind(), bytes.slice(..cut));
+        }
+        for index in 0..bytes.len() {
+            let mut damaged = bytes.to_vec();
+            damaged[index] ^= 0xff;
+            let _ = decode(resource.kind(), Bytes::from(damaged));
+        }
+    }
+    let missing = decode(ResourceKind::Service, Bytes::new());
+    assert_eq!(missing, Err(DecodeError::Missing("key")));
+    assert!(matches!(decode(ResourceKind::Workload, Bytes::from_static(b"\xff")), Err(DecodeError::Protobuf(_))));
+}
+
+#[test]
+fn keys_stay_out_of_logs() {
+    let secret = samples().into_iter().find(|it| it.kind() == ResourceKind::Secret).unwrap();
+    assert!(!format!("{secret:?}").contains("107"), "no bytes of the key: {secret:?}");
+}
