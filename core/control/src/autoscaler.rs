@@ -55,9 +55,15 @@ fn target(cx: &Cx, hpa: &HorizontalPodAutoscaler) -> Option<TargetView> {
         selector: selector.clone(),
     };
     match kind {
-        Kind::Deployment => cx.world.deployments.get(&key).map(|d| view(&d.meta, d.replicas, d.status.replicas, &d.selector)),
-        Kind::ReplicaSet => cx.world.replica_sets.get(&key).map(|s| view(&s.meta, s.replicas, s.status.replicas, &s.selector)),
-        Kind::StatefulSet => cx.world.stateful_sets.get(&key).map(|s| view(&s.meta, s.replicas, s.status.replicas, &s.selector)),
+        Kind::Deployment => {
+            cx.world.deployments.get(&key).map(|d| view(&d.meta, d.replicas, d.status.replicas, &d.selector))
+        }
+        Kind::ReplicaSet => {
+            cx.world.replica_sets.get(&key).map(|s| view(&s.meta, s.replicas, s.status.replicas, &s.selector))
+        }
+        Kind::StatefulSet => {
+            cx.world.stateful_sets.get(&key).map(|s| view(&s.meta, s.replicas, s.status.replicas, &s.selector))
+        }
         _ => None,
     }
 }
@@ -81,12 +87,21 @@ pub fn reconcile(cx: &Cx, memory: &mut Memory, key: &Key) -> Plan {
     match target(cx, hpa) {
         None => {
             let name = &hpa.target_name;
-            let text = format!("the HPA controller was unable to get the target's current scale: {} \"{name}\" not found", hpa.target_kind);
+            let text = format!(
+                "the HPA controller was unable to get the target's current scale: {} \"{name}\" not found",
+                hpa.target_kind
+            );
             plan.record(report.warning("FailedGetScale", text.as_str()));
             set(&mut status, "AbleToScale", false, "FailedGetScale", text);
         }
         Some(view) => {
-            set(&mut status, "AbleToScale", true, "SucceededGetScale", "the HPA controller was able to get the target's current scale".into());
+            set(
+                &mut status,
+                "AbleToScale",
+                true,
+                "SucceededGetScale",
+                "the HPA controller was able to get the target's current scale".into(),
+            );
             status.current = view.observed;
             let desired = decide(cx, memory, hpa, &view, &report, &mut status, &mut plan);
             if let Some(desired) = desired {
@@ -117,7 +132,9 @@ fn scale(
     plan.push(Effect::Update(view.target.clone(), Change::Scale { replicas: desired }));
     let direction = if desired > view.replicas { "above target" } else { "below target" };
     let what = match hpa.metrics.first() {
-        Some(MetricSpec::Resource { name, .. }) => format!("{name} resource utilization (percentage of request) {direction}"),
+        Some(MetricSpec::Resource { name, .. }) => {
+            format!("{name} resource utilization (percentage of request) {direction}")
+        }
         _ => "Current number of replicas outside of the bounds".to_owned(),
     };
     let text = format!("New size: {desired}; reason: {what}");
@@ -143,7 +160,13 @@ fn decide(
         condition::set(&mut status.conditions, Condition::new(kind, truth, reason, message, cx.now));
     };
     if view.replicas == 0 && hpa.min_replicas != 0 {
-        set(status, "ScalingActive", false, "ScalingDisabled", "scaling is disabled since the replica count of the target is zero".into());
+        set(
+            status,
+            "ScalingActive",
+            false,
+            "ScalingDisabled",
+            "scaling is disabled since the replica count of the target is zero".into(),
+        );
         return Some(0);
     }
     if view.replicas > hpa.max_replicas || view.replicas < hpa.min_replicas {
@@ -169,17 +192,36 @@ fn decide(
         plan.record(report.warning("FailedGetResourceMetric", why.as_str()));
         // A metric that says nothing may hide that more is needed: growing on the others is safe, shrinking is not.
         if best.is_none_or(|best| best < view.replicas) {
-            set(status, "ScalingActive", false, "FailedGetResourceMetric", format!("the HPA was unable to compute the replica count: {why}"));
+            set(
+                status,
+                "ScalingActive",
+                false,
+                "FailedGetResourceMetric",
+                format!("the HPA was unable to compute the replica count: {why}"),
+            );
             return None;
         }
     }
     let wanted = best?;
-    set(status, "ScalingActive", true, "ValidMetricFound", "the HPA was able to successfully calculate a replica count from resource metrics".into());
+    set(
+        status,
+        "ScalingActive",
+        true,
+        "ValidMetricFound",
+        "the HPA was able to successfully calculate a replica count from resource metrics".into(),
+    );
     Some(damp(cx, memory, hpa, view, wanted, status))
 }
 
 /// Bounds a recommendation by windows, policies and limits, and says what held it back.
-fn damp(cx: &Cx, memory: &mut Memory, hpa: &HorizontalPodAutoscaler, view: &TargetView, wanted: i32, status: &mut AutoscalerStatus) -> i32 {
+fn damp(
+    cx: &Cx,
+    memory: &mut Memory,
+    hpa: &HorizontalPodAutoscaler,
+    view: &TargetView,
+    wanted: i32,
+    status: &mut AutoscalerStatus,
+) -> i32 {
     let mut set = |kind: &str, truth: bool, reason: &str, message: &str| {
         condition::set(&mut status.conditions, Condition::new(kind, truth, reason, message, cx.now));
     };
@@ -201,9 +243,15 @@ fn damp(cx: &Cx, memory: &mut Memory, hpa: &HorizontalPodAutoscaler, view: &Targ
     }
     if stable != wanted {
         let (reason, text) = if wanted < stable {
-            ("ScaleDownStabilized", "recent recommendations were higher than current one, applying the highest recent recommendation")
+            (
+                "ScaleDownStabilized",
+                "recent recommendations were higher than current one, applying the highest recent recommendation",
+            )
         } else {
-            ("ScaleUpStabilized", "recent recommendations were lower than current one, applying the lowest recent recommendation")
+            (
+                "ScaleUpStabilized",
+                "recent recommendations were lower than current one, applying the lowest recent recommendation",
+            )
         };
         set("AbleToScale", true, reason, text);
     } else {
@@ -211,12 +259,23 @@ fn damp(cx: &Cx, memory: &mut Memory, hpa: &HorizontalPodAutoscaler, view: &Targ
     }
     let changes: Vec<(Timestamp, i32)> = history.changes.iter().copied().collect();
     let bounds = (hpa.min_replicas, hpa.max_replicas);
-    let (bounded, held) = scaling::stabilise((&hpa.scale_up, &hpa.scale_down), (view.replicas, stable), bounds, &changes, cx.now);
+    let (bounded, held) =
+        scaling::stabilise((&hpa.scale_up, &hpa.scale_down), (view.replicas, stable), bounds, &changes, cx.now);
     let result = bounded.clamp(hpa.min_replicas, hpa.max_replicas);
     if stable > hpa.max_replicas {
-        set("ScalingLimited", true, "TooManyReplicas", "the desired replica count is more than the maximum replica count");
+        set(
+            "ScalingLimited",
+            true,
+            "TooManyReplicas",
+            "the desired replica count is more than the maximum replica count",
+        );
     } else if stable < hpa.min_replicas {
-        set("ScalingLimited", true, "TooFewReplicas", "the desired replica count is less than the minimum replica count");
+        set(
+            "ScalingLimited",
+            true,
+            "TooFewReplicas",
+            "the desired replica count is less than the minimum replica count",
+        );
     } else if held {
         let (reason, text) = if stable > view.replicas {
             ("ScaleUpLimit", "the desired replica count is increasing faster than the maximum scale rate")
@@ -250,7 +309,12 @@ fn measure(
         Demand::MissingRequest => format!("failed to get {name} utilization: missing request for {name} in a container of a Pod of {}", hpa.target_name),
     })?;
     let utilization = matches!(target, MetricTarget::Utilization(_)).then_some(reading.utilization).flatten();
-    let shown = MetricStatus { name: name.clone(), container: container.clone(), utilization, average_milli: reading.average_milli };
+    let shown = MetricStatus {
+        name: name.clone(),
+        container: container.clone(),
+        utilization,
+        average_milli: reading.average_milli,
+    };
     Ok((reading, shown))
 }
 
@@ -267,7 +331,10 @@ fn read(cx: &Cx, memory: &Memory, pod: &Pod, resource: &str, container: Option<&
     if pod.status.phase == Phase::Pending {
         return reading(Reading::Unready);
     }
-    let usage = memory.usage.pod(&pod.meta.key).filter(|usage| usage.latest().is_some_and(|s| cx.now.since_ms(s.at) < STALE_MS));
+    let usage = memory
+        .usage
+        .pod(&pod.meta.key)
+        .filter(|usage| usage.latest().is_some_and(|s| cx.now.since_ms(s.at) < STALE_MS));
     let Some(usage) = usage else { return reading(Reading::Missing) };
     if resource == "cpu" && is_warming_up(cx, pod, usage.latest().map(|sample| sample.at)) {
         return reading(Reading::Unready);

@@ -66,7 +66,11 @@ fn judge(cx: &Cx, object: &Meta, owner: &OwnerRef) -> Owner {
 
 fn other_kind(cx: &Cx, owner: &OwnerRef) -> Option<Kind> {
     let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-    cx.world.others.keys().find(|resource| resource.kind == &*owner.kind && resource.group == group).map(|r| Kind::Other(r))
+    cx.world
+        .others
+        .keys()
+        .find(|resource| resource.kind == &*owner.kind && resource.group == group)
+        .map(|r| Kind::Other(r))
 }
 
 /// Looks at one object: as a dependent, and as an owner that is being deleted.
@@ -100,7 +104,8 @@ fn as_dependent(cx: &Cx, memory: &mut Memory, kind: Kind, meta: &Meta, plan: &mu
         memory.absent_owners.remove(&entry);
     }
     let dangling = |verdict: Owner| verdict == Owner::Gone || verdict == Owner::Missing && missing_for_good;
-    let solid = verdicts.iter().any(|v| matches!(v, Owner::Solid | Owner::Unknowable)) || !missing_for_good && verdicts.contains(&Owner::Missing);
+    let solid = verdicts.iter().any(|v| matches!(v, Owner::Solid | Owner::Unknowable))
+        || !missing_for_good && verdicts.contains(&Owner::Missing);
     let loose = verdicts.iter().any(|v| dangling(*v) || *v == Owner::Waiting);
     if !loose {
         return;
@@ -143,7 +148,8 @@ fn as_owner(cx: &Cx, kind: Kind, meta: &Meta, plan: &mut Plan) {
         if dependent.is_deleting() {
             continue;
         }
-        let others = dependent.owners.iter().any(|owner| owner.uid != meta.uid && judge(cx, dependent, owner) == Owner::Solid);
+        let others =
+            dependent.owners.iter().any(|owner| owner.uid != meta.uid && judge(cx, dependent, owner) == Owner::Solid);
         if others {
             let owners = Some(dependent.owners.iter().filter(|owner| owner.uid != meta.uid).cloned().collect());
             plan.patch_meta(*kind, dependent, MetaPatch { owners, ..MetaPatch::default() });

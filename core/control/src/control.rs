@@ -170,7 +170,12 @@ impl Control {
             .get(resource)
             .into_iter()
             .flatten()
-            .map(|(key, object)| Event::Deleted { kind, key: key.clone(), uid: object.meta.uid.clone(), revision: object.meta.revision })
+            .map(|(key, object)| Event::Deleted {
+                kind,
+                key: key.clone(),
+                uid: object.meta.uid.clone(),
+                revision: object.meta.revision,
+            })
             .collect();
         let mut out = Vec::new();
         for event in &gone {
@@ -366,7 +371,8 @@ impl Control {
             let deletion = matches!(planned.effect, Effect::Delete { .. });
             let subject = (kind, key.clone());
             let uid = self.world.meta(kind, key).map(|meta| meta.uid.clone());
-            self.orders.insert(id, Open { item: item.clone(), subject, uid, deletion, note: planned.note, revision: None });
+            self.orders
+                .insert(id, Open { item: item.clone(), subject, uid, deletion, note: planned.note, revision: None });
             self.deadlines.entry(now.plus_ms(RECEIPT_WITHIN_MS)).or_default().insert(id);
             out.push(Order { id, controller: item.controller, effect: planned.effect });
         }

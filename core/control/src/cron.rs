@@ -85,7 +85,8 @@ impl Schedule {
         }
         let start = jiff::Timestamp::from_second(after.secs()).ok()?;
         let local = zone.to_datetime(start);
-        let mut at = DateTime::from_parts(local.date(), jiff::civil::Time::new(local.hour(), local.minute(), 0, 0).ok()?);
+        let mut at =
+            DateTime::from_parts(local.date(), jiff::civil::Time::new(local.hour(), local.minute(), 0, 0).ok()?);
         let last_year = local.year().checked_add(YEARS)?;
         loop {
             at = self.next_local(at, last_year)?;
@@ -142,7 +143,9 @@ fn field(text: &str, min: u32, max: u32, names: &[&str]) -> Result<u64, ParseErr
     let mut bits = 0;
     for part in text.split(',') {
         let (range, step) = match part.split_once('/') {
-            Some((range, step)) => (range, Some(step.parse::<u32>().map_err(|_| error(format!("failed to parse int from {step}")))?)),
+            Some((range, step)) => {
+                (range, Some(step.parse::<u32>().map_err(|_| error(format!("failed to parse int from {step}")))?))
+            }
             None => (part, None),
         };
         let (first, last) = match range {
@@ -239,7 +242,19 @@ mod tests {
 
     #[test]
     fn what_is_no_schedule() {
-        for text in ["", "* * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *", "*/0 * * * *", "5-3 * * * *", "x * * * *", "@every x", "@never"] {
+        for text in [
+            "",
+            "* * * *",
+            "60 * * * *",
+            "* 24 * * *",
+            "* * 0 * *",
+            "* * * 13 *",
+            "*/0 * * * *",
+            "5-3 * * * *",
+            "x * * * *",
+            "@every x",
+            "@never",
+        ] {
             assert!(Schedule::parse(text).is_err(), "{text}");
         }
         let never = Schedule::parse("0 0 30 2 *").unwrap();

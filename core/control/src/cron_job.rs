@@ -55,7 +55,9 @@ fn follow(cron: &CronJob, jobs: &[Arc<Job>], report: &Reporter, plan: &mut Plan)
         let Some(well) = job::ended(job) else { continue };
         if cron.status.active.iter().any(|(_, uid)| *uid == job.meta.uid) {
             let how = if well { "Complete" } else { "Failed" };
-            plan.record(report.normal("SawCompletedJob", format!("Saw completed job: {}, condition: {how}", job.meta.key.name)));
+            plan.record(
+                report.normal("SawCompletedJob", format!("Saw completed job: {}, condition: {how}", job.meta.key.name)),
+            );
         }
         if well && job::ended_at(job) > status.last_success {
             status.last_success = job::ended_at(job);
@@ -126,7 +128,8 @@ fn start(cx: &Cx, cron: &CronJob, jobs: &[Arc<Job>], status: &mut CronJobStatus,
     let key = Key { namespace: cron.meta.key.namespace.clone(), name: name.clone() };
     if !cx.world.jobs.contains_key(&key) {
         let mut annotations = cron.template.annotations.clone();
-        let local = jiff::Timestamp::from_second(due.secs()).map(|at| at.to_zoned(zone).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string());
+        let local = jiff::Timestamp::from_second(due.secs())
+            .map(|at| at.to_zoned(zone).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string());
         annotations.insert(SCHEDULED_AT.into(), local.unwrap_or_default().into());
         let meta = NewMeta {
             key,
@@ -142,7 +145,14 @@ fn start(cx: &Cx, cron: &CronJob, jobs: &[Arc<Job>], status: &mut CronJobStatus,
 }
 
 /// The latest time that has come and was not served.
-fn due(now: Timestamp, cron: &CronJob, schedule: &Schedule, zone: &TimeZone, report: &Reporter, plan: &mut Plan) -> Option<Timestamp> {
+fn due(
+    now: Timestamp,
+    cron: &CronJob,
+    schedule: &Schedule,
+    zone: &TimeZone,
+    report: &Reporter,
+    plan: &mut Plan,
+) -> Option<Timestamp> {
     let mut from = cron.status.last_schedule.unwrap_or(cron.meta.created);
     if let Some(deadline) = cron.starting_deadline_s {
         // What is too late counts as missed.

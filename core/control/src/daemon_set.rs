@@ -95,7 +95,8 @@ fn eligible(template: &PodTemplate, added: &[Toleration], node: &Node) -> (bool,
     let name = &node.meta.key.name;
     let spec = &template.scheduling;
     let selected = spec.node_selector.iter().all(|(key, value)| node.meta.labels.get(key) == Some(value));
-    let affine = spec.node_affinity.as_ref().is_none_or(|terms| terms.iter().any(|term| term.matches(name, &node.meta.labels)));
+    let affine =
+        spec.node_affinity.as_ref().is_none_or(|terms| terms.iter().any(|term| term.matches(name, &node.meta.labels)));
     let named = template.node_name.is_empty() || template.node_name == *name;
     if !selected || !affine || !named {
         return (false, false);
@@ -116,7 +117,8 @@ impl Look<'_> {
     }
 
     fn desired(&self) -> i32 {
-        self.cx.world.nodes.values().filter(|node| eligible(&self.set.template, &self.tolerations, node).0).count() as i32
+        self.cx.world.nodes.values().filter(|node| eligible(&self.set.template, &self.tolerations, node).0).count()
+            as i32
     }
 
     fn is_new(&self, pod: &Pod) -> bool {
@@ -173,12 +175,18 @@ impl Look<'_> {
         for pod in pods.into_iter().filter(|pod| !pod.meta.is_deleting()) {
             match pod.status.phase {
                 Phase::Failed => {
-                    let text = format!("Found failed daemon pod {} on node {}, will try to kill it", pod.meta.key, node.meta.key.name);
+                    let text = format!(
+                        "Found failed daemon pod {} on node {}, will try to kill it",
+                        pod.meta.key, node.meta.key.name
+                    );
                     self.plan.record(self.report.warning("FailedDaemonPod", text));
                     self.delete(&pod);
                 }
                 Phase::Succeeded => {
-                    let text = format!("Found succeeded daemon pod {} on node {}, will try to delete it", pod.meta.key, node.meta.key.name);
+                    let text = format!(
+                        "Found succeeded daemon pod {} on node {}, will try to delete it",
+                        pod.meta.key, node.meta.key.name
+                    );
                     self.plan.record(self.report.normal("SucceededDaemonPod", text));
                     self.delete(&pod);
                 }
@@ -300,7 +308,8 @@ impl Look<'_> {
         if status != self.set.status {
             self.plan.status(Kind::DaemonSet, &self.set.meta, Status::DaemonSet(status));
         }
-        let in_use: BTreeSet<&str> = self.pods.values().flatten().filter_map(|pod| pod.meta.label(POD_REVISION)).collect();
+        let in_use: BTreeSet<&str> =
+            self.pods.values().flatten().filter_map(|pod| pod.meta.label(POD_REVISION)).collect();
         revisions::clean_up(&self.revisions, self.set.history_limit, &in_use, &mut self.plan);
     }
 

@@ -151,12 +151,15 @@ impl Look<'_> {
     /// Deletes old sets beyond `revisionHistoryLimit`, oldest revision first.
     fn clean_up(&mut self, sets: &Sets) {
         let Some(limit) = self.deployment.history_limit.filter(|limit| *limit != i32::MAX) else { return };
-        let mut old: Vec<_> = sets.old().map(|index| &sets.all[index]).filter(|entry| !entry.set.meta.is_deleting()).collect();
+        let mut old: Vec<_> =
+            sets.old().map(|index| &sets.all[index]).filter(|entry| !entry.set.meta.is_deleting()).collect();
         let surplus = old.len() as i64 - i64::from(limit);
         if surplus <= 0 {
             return;
         }
-        old.sort_by_key(|entry| (sets::revision(&entry.set.meta), entry.set.meta.created, entry.set.meta.key.name.clone()));
+        old.sort_by_key(|entry| {
+            (sets::revision(&entry.set.meta), entry.set.meta.created, entry.set.meta.key.name.clone())
+        });
         for entry in old.into_iter().take(surplus as usize) {
             let set = &entry.set;
             if set.status.replicas != 0 || entry.replicas != 0 || set.meta.generation > set.status.observed_generation {

@@ -22,12 +22,16 @@ pub fn reconcile(cx: &Cx, key: &Key) -> Plan {
         return plan;
     }
     // Ended pods are no part of what a budget guards.
-    let pods: Vec<&Arc<Pod>> = cx.world.guarded_by(budget).into_iter().filter(|pod| !pod.status.phase.is_terminal()).collect();
+    let pods: Vec<&Arc<Pod>> =
+        cx.world.guarded_by(budget).into_iter().filter(|pod| !pod.status.phase.is_terminal()).collect();
     let mut status = match expectation(cx.world, budget, &pods) {
         Ok((expected, desired)) => count(cx, budget, &pods, expected, desired, &mut plan),
         Err(message) => {
             let report = Reporter::new(SOURCE, Kind::PodDisruptionBudget, &budget.meta, cx.now);
-            plan.record(report.warning("CalculateExpectedPodCountFailed", format!("Failed to calculate the number of expected pods: {message}")));
+            plan.record(report.warning(
+                "CalculateExpectedPodCountFailed",
+                format!("Failed to calculate the number of expected pods: {message}"),
+            ));
             let mut status = budget.status.clone();
             status.allowed = 0;
             let condition = Condition::new("DisruptionAllowed", false, "SyncFailed", message, cx.now);
@@ -93,7 +97,14 @@ fn scale(world: &World, uid: &str) -> Option<(Arc<str>, i32)> {
     }
 }
 
-fn count(cx: &Cx, budget: &PodDisruptionBudget, pods: &[&Arc<Pod>], expected: i32, desired: i32, plan: &mut Plan) -> DisruptionStatus {
+fn count(
+    cx: &Cx,
+    budget: &PodDisruptionBudget,
+    pods: &[&Arc<Pod>],
+    expected: i32,
+    desired: i32,
+    plan: &mut Plan,
+) -> DisruptionStatus {
     let mut disrupted: Vec<(Arc<str>, Timestamp)> = Vec::new();
     for (name, at) in &budget.status.disrupted {
         let pending = pods.iter().any(|pod| pod.meta.key.name == *name && !pod.meta.is_deleting());

@@ -10,8 +10,8 @@ use crate::plan::Plan;
 use crate::world::{SERVICE_NAME_LABEL, controller_ref};
 use model::effect::{Body, Change, NewMeta, Propagation};
 use model::service::{
-    AddressType, Endpoint, EndpointAddress, EndpointPort, EndpointSlice, EndpointSubset, Service, ServicePort, ServiceType,
-    TargetPort, TargetRef,
+    AddressType, Endpoint, EndpointAddress, EndpointPort, EndpointSlice, EndpointSubset, Service, ServicePort,
+    ServiceType, TargetPort, TargetRef,
 };
 use model::{Key, Kind, Labels, Meta, Pod};
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,9 +40,9 @@ pub fn looks_equal(a: &Pod, b: &Pod) -> bool {
 
 /// Pods that a service's endpoints are made of: with an address, a node, and not ended.
 fn pods_of<'a>(cx: &'a Cx, service: &'a Service) -> impl Iterator<Item = &'a Arc<Pod>> {
-    cx.world
-        .selected_by(service)
-        .filter(|pod| !pod.status.pod_ip.is_empty() && !pod.spec.node_name.is_empty() && !pod.status.phase.is_terminal())
+    cx.world.selected_by(service).filter(|pod| {
+        !pod.status.pod_ip.is_empty() && !pod.spec.node_name.is_empty() && !pod.status.phase.is_terminal()
+    })
 }
 
 fn is_managed(service: &Service) -> bool {
@@ -120,7 +120,8 @@ fn desired(cx: &Cx, service: &Service) -> BTreeMap<Group, Vec<Endpoint>> {
     let families: BTreeSet<AddressType> =
         service.cluster_ips.iter().filter(|ip| &***ip != "None").map(|ip| family(ip)).collect();
     for pod in pods_of(cx, service) {
-        let ips: &[Arc<str>] = if pod.status.pod_ips.is_empty() { std::slice::from_ref(&pod.status.pod_ip) } else { &pod.status.pod_ips };
+        let ips: &[Arc<str>] =
+            if pod.status.pod_ips.is_empty() { std::slice::from_ref(&pod.status.pod_ip) } else { &pod.status.pod_ips };
         let ports = ports_of(service, pod);
         for kind in [AddressType::Ipv4, AddressType::Ipv6] {
             if !families.is_empty() && !families.contains(&kind) {
@@ -197,7 +198,13 @@ pub fn reconcile_slices(cx: &Cx, key: &Key) -> Plan {
     plan
 }
 
-fn write_slice(plan: &mut Plan, slice: &Arc<EndpointSlice>, labels: &Labels, ports: Vec<EndpointPort>, endpoints: Vec<Endpoint>) {
+fn write_slice(
+    plan: &mut Plan,
+    slice: &Arc<EndpointSlice>,
+    labels: &Labels,
+    ports: Vec<EndpointPort>,
+    endpoints: Vec<Endpoint>,
+) {
     if slice.endpoints == endpoints && slice.meta.labels == *labels {
         return;
     }
@@ -215,7 +222,8 @@ fn distribute<'a>(
     present: &[&'a Arc<EndpointSlice>],
     endpoints: Vec<Endpoint>,
 ) -> Vec<(Option<&'a Arc<EndpointSlice>>, Vec<Endpoint>)> {
-    let mut wanted: BTreeMap<Option<TargetRef>, Endpoint> = endpoints.into_iter().map(|e| (e.target.clone(), e)).collect();
+    let mut wanted: BTreeMap<Option<TargetRef>, Endpoint> =
+        endpoints.into_iter().map(|e| (e.target.clone(), e)).collect();
     let mut out: Vec<(Option<&Arc<EndpointSlice>>, Vec<Endpoint>)> = present
         .iter()
         .map(|slice| {
@@ -246,7 +254,10 @@ fn distribute<'a>(
 fn slice_meta(cx: &Cx, service: &Service, labels: Labels, index: u64) -> NewMeta {
     let base = format!("{}-", service.meta.key.name);
     NewMeta {
-        key: Key { namespace: service.meta.key.namespace.clone(), name: names::generated(&base, cx.seed ^ (index << 40)) },
+        key: Key {
+            namespace: service.meta.key.namespace.clone(),
+            name: names::generated(&base, cx.seed ^ (index << 40)),
+        },
         generate_name: base.into(),
         labels,
         owners: vec![controller_ref(Kind::Service, &service.meta)],
@@ -263,7 +274,9 @@ pub fn reconcile_endpoints(cx: &Cx, key: &Key) -> Plan {
     let present = cx.world.endpoints.get(key);
     let Some(service) = cx.world.services.get(key) else {
         // Endpoints have no owner reference upstream; whoever deletes a service means them too.
-        if let Some(endpoints) = present.filter(|e| !e.meta.is_deleting() && e.meta.label(MANAGED_BY_LEGACY) == Some(LEGACY_MANAGER)) {
+        if let Some(endpoints) =
+            present.filter(|e| !e.meta.is_deleting() && e.meta.label(MANAGED_BY_LEGACY) == Some(LEGACY_MANAGER))
+        {
             plan.delete(Kind::Endpoints, &endpoints.meta, Propagation::Default);
         }
         return plan;

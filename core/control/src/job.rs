@@ -124,7 +124,8 @@ impl Look<'_> {
     fn count(&mut self) {
         let stored: BTreeSet<Arc<str>> =
             self.job.status.uncounted_succeeded.iter().chain(&self.job.status.uncounted_failed).cloned().collect();
-        let tracked: BTreeSet<Arc<str>> = self.pods.iter().filter(|pod| is_tracked(pod)).map(|pod| pod.meta.uid.clone()).collect();
+        let tracked: BTreeSet<Arc<str>> =
+            self.pods.iter().filter(|pod| is_tracked(pod)).map(|pod| pod.meta.uid.clone()).collect();
         let (before_s, before_f) = (self.status.uncounted_succeeded.len(), self.status.uncounted_failed.len());
         self.status.uncounted_succeeded.retain(|uid| tracked.contains(uid));
         self.status.uncounted_failed.retain(|uid| tracked.contains(uid));
@@ -156,10 +157,10 @@ impl Look<'_> {
 
     fn note_success(&mut self, pod: &Pod) {
         let in_range = |index: u32| i64::from(index) < i64::from(self.job.completions.unwrap_or(0));
-        if self.job.indexed {
-            if let Some(index) = index_of(pod).filter(|index| in_range(*index)) {
-                self.completed.insert(index);
-            }
+        if self.job.indexed
+            && let Some(index) = index_of(pod).filter(|index| in_range(*index))
+        {
+            self.completed.insert(index);
         }
         self.status.uncounted_succeeded.push(pod.meta.uid.clone());
     }
@@ -186,13 +187,25 @@ impl Look<'_> {
     }
 
     fn succeeded(&self) -> i32 {
-        if self.job.indexed { self.completed.len() as i32 } else { self.status.succeeded + self.status.uncounted_succeeded.len() as i32 }
+        if self.job.indexed {
+            self.completed.len() as i32
+        } else {
+            self.status.succeeded + self.status.uncounted_succeeded.len() as i32
+        }
     }
 
     /// Why the job has failed, if it has.
     fn failure(&mut self, active: &[Arc<Pod>]) -> Option<(&'static str, String)> {
-        if let Some(target) = condition::find(&self.job.status.conditions, "FailureTarget").filter(|c| c.status == Truth::True) {
-            let known = ["PodFailurePolicy", "BackoffLimitExceeded", "DeadlineExceeded", "MaxFailedIndexesExceeded", "FailedIndexes"];
+        if let Some(target) =
+            condition::find(&self.job.status.conditions, "FailureTarget").filter(|c| c.status == Truth::True)
+        {
+            let known = [
+                "PodFailurePolicy",
+                "BackoffLimitExceeded",
+                "DeadlineExceeded",
+                "MaxFailedIndexesExceeded",
+                "FailedIndexes",
+            ];
             let reason = known.into_iter().find(|reason| **reason == *target.reason).unwrap_or("BackoffLimitExceeded");
             return Some((reason, target.message.to_string()));
         }
@@ -216,9 +229,13 @@ impl Look<'_> {
             self.plan.look_again(at);
         }
         if self.job.max_failed_indexes.is_some_and(|max| self.failed.len() as i64 > i64::from(max)) {
-            return Some(("MaxFailedIndexesExceeded", "Job has exceeded the specified maximal number of failed indexes".into()));
+            return Some((
+                "MaxFailedIndexesExceeded",
+                "Job has exceeded the specified maximal number of failed indexes".into(),
+            ));
         }
-        let all_ended = self.job.completions.is_some_and(|n| (self.completed.len() + self.failed.len()) as i64 >= i64::from(n));
+        let all_ended =
+            self.job.completions.is_some_and(|n| (self.completed.len() + self.failed.len()) as i64 >= i64::from(n));
         if self.job.indexed && !self.failed.is_empty() && all_ended {
             return Some(("FailedIndexes", "Job has failed indexes".into()));
         }

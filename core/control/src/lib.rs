@@ -17,6 +17,7 @@ mod disruption;
 mod endpoints;
 #[cfg(test)]
 mod harness;
+pub mod imagined;
 mod job;
 pub mod names;
 mod namespace;
@@ -31,10 +32,13 @@ pub mod scheduler;
 mod stateful_set;
 mod storage;
 mod taint_eviction;
+#[cfg(test)]
+mod tests;
 pub mod world;
 
 pub use config::Config;
 pub use control::{Control, Counters, Cx, Memory, Order};
+pub use deployment::TEMPLATE_HASH;
 
 use plan::Plan;
 use queue::{Controller, Item};

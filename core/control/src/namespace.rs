@@ -19,7 +19,9 @@ const BATCH: usize = 500;
 /// Looks at one namespace that may be on its way out.
 pub fn reconcile(cx: &Cx, key: &Key) -> Plan {
     let mut plan = Plan::default();
-    let Some(namespace) = cx.world.namespaces.get(key).filter(|namespace| namespace.meta.is_deleting()) else { return plan };
+    let Some(namespace) = cx.world.namespaces.get(key).filter(|namespace| namespace.meta.is_deleting()) else {
+        return plan;
+    };
     if !namespace.finalizers.iter().any(|finalizer| &**finalizer == CONTENT) {
         return plan;
     }
@@ -31,7 +33,10 @@ pub fn reconcile(cx: &Cx, key: &Key) -> Plan {
     }
     let left: Vec<&(Kind, Key)> = cx.world.in_namespace(&key.name).collect();
     if left.is_empty() {
-        let finalize = Effect::Update(Target::exactly(Kind::Namespace, &namespace.meta), Change::FinalizeNamespace(namespace.clone()));
+        let finalize = Effect::Update(
+            Target::exactly(Kind::Namespace, &namespace.meta),
+            Change::FinalizeNamespace(namespace.clone()),
+        );
         plan.push(finalize);
         return plan;
     }
@@ -40,7 +45,9 @@ pub fn reconcile(cx: &Cx, key: &Key) -> Plan {
         plan.status(Kind::Namespace, &namespace.meta, Status::Namespace { terminating: true, conditions: status });
     }
     // Pods go first and everything else with them; what has finalizers waits for whoever set them.
-    for (kind, key) in left.into_iter().filter(|(kind, key)| cx.world.meta(*kind, key).is_some_and(|m| !m.is_deleting())).take(BATCH) {
+    for (kind, key) in
+        left.into_iter().filter(|(kind, key)| cx.world.meta(*kind, key).is_some_and(|m| !m.is_deleting())).take(BATCH)
+    {
         if let Some(meta) = cx.world.meta(*kind, key) {
             plan.delete(*kind, meta, Propagation::Background);
         }
@@ -50,7 +57,8 @@ pub fn reconcile(cx: &Cx, key: &Key) -> Plan {
 
 fn same(new: &[Condition], old: &[Condition]) -> bool {
     new.iter().all(|new| {
-        condition::find(old, &new.kind).is_some_and(|old| old.status == new.status && old.reason == new.reason && old.message == new.message)
+        condition::find(old, &new.kind)
+            .is_some_and(|old| old.status == new.status && old.reason == new.reason && old.message == new.message)
     })
 }
 
@@ -60,7 +68,11 @@ fn terminating_status(cx: &Cx, namespace: &Namespace, left: &[&(Kind, Key)]) -> 
     let mut finalizers: BTreeMap<Arc<str>, usize> = BTreeMap::new();
     for (kind, key) in left {
         let resource = kind.resource();
-        let name = if resource.group.is_empty() { format!("{}.", resource.plural) } else { format!("{}.{}", resource.plural, resource.group) };
+        let name = if resource.group.is_empty() {
+            format!("{}.", resource.plural)
+        } else {
+            format!("{}.{}", resource.plural, resource.group)
+        };
         *counts.entry(name).or_default() += 1;
         for finalizer in cx.world.meta(*kind, key).into_iter().flat_map(|meta| &meta.finalizers) {
             *finalizers.entry(finalizer.clone()).or_default() += 1;
@@ -71,17 +83,47 @@ fn terminating_status(cx: &Cx, namespace: &Namespace, left: &[&(Kind, Key)]) -> 
     let held = list(finalizers.iter().map(|(name, count)| format!("{name} in {count} resource instances")).collect());
     let now = cx.now;
     let held = if held.is_empty() {
-        Condition::new("NamespaceFinalizersRemaining", false, "ContentHasNoFinalizers", "All content-preserving finalizers finished", now)
+        Condition::new(
+            "NamespaceFinalizersRemaining",
+            false,
+            "ContentHasNoFinalizers",
+            "All content-preserving finalizers finished",
+            now,
+        )
     } else {
         let text = format!("Some content in the namespace has finalizers remaining: {held}");
         Condition::new("NamespaceFinalizersRemaining", true, "SomeFinalizersRemain", text, now)
     };
     let mut conditions = namespace.conditions.clone();
     for new in [
-        Condition::new("NamespaceDeletionDiscoveryFailure", false, "ResourcesDiscovered", "All resources successfully discovered", now),
-        Condition::new("NamespaceDeletionGroupVersionParsingFailure", false, "ParsedGroupVersions", "All legacy kube types successfully parsed", now),
-        Condition::new("NamespaceDeletionContentFailure", false, "ContentDeleted", "All content successfully deleted, may be waiting on finalization", now),
-        Condition::new("NamespaceContentRemaining", true, "SomeResourcesRemain", format!("Some resources are remaining: {remaining}"), now),
+        Condition::new(
+            "NamespaceDeletionDiscoveryFailure",
+            false,
+            "ResourcesDiscovered",
+            "All resources successfully discovered",
+            now,
+        ),
+        Condition::new(
+            "NamespaceDeletionGroupVersionParsingFailure",
+            false,
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed",
+            now,
+        ),
+        Condition::new(
+            "NamespaceDeletionContentFailure",
+            false,
+            "ContentDeleted",
+            "All content successfully deleted, may be waiting on finalization",
+            now,
+        ),
+        Condition::new(
+            "NamespaceContentRemaining",
+            true,
+            "SomeResourcesRemain",
+            format!("Some resources are remaining: {remaining}"),
+            now,
+        ),
         held,
     ] {
         condition::set(&mut conditions, new);
@@ -93,7 +135,8 @@ fn terminating_status(cx: &Cx, namespace: &Namespace, left: &[&(Kind, Key)]) -> 
 pub fn reconcile_account(cx: &Cx, key: &Key) -> Plan {
     let mut plan = Plan::default();
     let wanted = Key::new(key.name.clone(), "default");
-    let alive = cx.world.namespaces.get(key).is_some_and(|namespace| !namespace.meta.is_deleting() && !namespace.terminating);
+    let alive =
+        cx.world.namespaces.get(key).is_some_and(|namespace| !namespace.meta.is_deleting() && !namespace.terminating);
     if alive && cx.world.is_synced(Kind::ServiceAccount) && !cx.world.service_accounts.contains_key(&wanted) {
         plan.create(NewMeta { key: wanted, ..NewMeta::default() }, Body::ServiceAccount);
     }
@@ -105,7 +148,8 @@ pub fn reconcile_root_ca(cx: &Cx, key: &Key) -> Plan {
     let mut plan = Plan::default();
     let Some(pem) = &cx.config.root_ca else { return plan };
     let wanted = Key::new(key.name.clone(), ROOT_CA);
-    let alive = cx.world.namespaces.get(key).is_some_and(|namespace| !namespace.meta.is_deleting() && !namespace.terminating);
+    let alive =
+        cx.world.namespaces.get(key).is_some_and(|namespace| !namespace.meta.is_deleting() && !namespace.terminating);
     if !alive || !cx.world.is_synced(Kind::ConfigMap) {
         return plan;
     }

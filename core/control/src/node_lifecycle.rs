@@ -143,7 +143,10 @@ fn taints(cx: &Cx, memory: &mut Memory, node: &Node, plan: &mut Plan) -> Vec<Tai
         wanted.push(Taint::new(key, TaintEffect::NoSchedule));
         let evicting = Taint::new(key, TaintEffect::NoExecute);
         let has = node.taints.iter().any(|taint| taint.same(&evicting));
-        let turned = node.taints.iter().any(|t| t.effect == TaintEffect::NoExecute && matches!(&*t.key, NOT_READY | UNREACHABLE));
+        let turned = node
+            .taints
+            .iter()
+            .any(|t| t.effect == TaintEffect::NoExecute && matches!(&*t.key, NOT_READY | UNREACHABLE));
         if has || turned || may_evict(cx, memory, node, plan) {
             wanted.push(evicting);
         }
@@ -166,7 +169,8 @@ fn taints(cx: &Cx, memory: &mut Memory, node: &Node, plan: &mut Plan) -> Vec<Tai
 
 fn is_own(taint: &Taint) -> bool {
     let by_state = matches!(&*taint.key, NOT_READY | UNREACHABLE);
-    let by_condition = CONDITION_TAINTS.iter().any(|(_, key)| **key == *taint.key) || &*taint.key == "node.kubernetes.io/unschedulable";
+    let by_condition = CONDITION_TAINTS.iter().any(|(_, key)| **key == *taint.key)
+        || &*taint.key == "node.kubernetes.io/unschedulable";
     by_state && taint.effect != TaintEffect::PreferNoSchedule || by_condition && taint.effect == TaintEffect::NoSchedule
 }
 

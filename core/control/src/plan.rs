@@ -39,12 +39,17 @@ impl Plan {
         let Change::ReplicaSet { replicas, min_ready_s, annotations } = change else {
             return self.push(Effect::Update(target, change));
         };
-        let same = self.effects.iter().position(|planned| matches!(&planned.effect, Effect::Update(other, _) if *other == target));
+        let same = self
+            .effects
+            .iter()
+            .position(|planned| matches!(&planned.effect, Effect::Update(other, _) if *other == target));
         let Some(index) = same else {
             return self.push(Effect::Update(target, Change::ReplicaSet { replicas, min_ready_s, annotations }));
         };
         let mut planned = self.effects.remove(index);
-        if let Effect::Update(_, Change::ReplicaSet { replicas: r, min_ready_s: m, annotations: a }) = &mut planned.effect {
+        if let Effect::Update(_, Change::ReplicaSet { replicas: r, min_ready_s: m, annotations: a }) =
+            &mut planned.effect
+        {
             *r = replicas.or(*r);
             *m = min_ready_s.or(*m);
             a.extend(annotations);

@@ -43,7 +43,8 @@ fn manage(cx: &Cx, set: &ReplicaSet, active: &[Arc<Pod>], plan: &mut Plan) -> Op
         for index in 0..count {
             let meta = new_pod_meta(cx, set, index);
             let note = report.normal("SuccessfulCreate", format!("Created pod: {}", meta.key.name));
-            plan.create(meta, Body::Pod(Box::new(NewPod { template: set.template.body.clone(), ..NewPod::default() }))).note(note);
+            plan.create(meta, Body::Pod(Box::new(NewPod { template: set.template.body.clone(), ..NewPod::default() })))
+                .note(note);
         }
         let refusal = cx.refusal?;
         plan.record(report.warning("FailedCreate", format!("Error creating: {}", refusal.message)));
@@ -60,7 +61,10 @@ fn manage(cx: &Cx, set: &ReplicaSet, active: &[Arc<Pod>], plan: &mut Plan) -> Op
 fn new_pod_meta(cx: &Cx, set: &ReplicaSet, index: usize) -> NewMeta {
     let base = format!("{}-", set.meta.key.name);
     NewMeta {
-        key: Key { namespace: set.meta.key.namespace.clone(), name: names::generated(&base, cx.seed ^ ((index as u64) << 40)) },
+        key: Key {
+            namespace: set.meta.key.namespace.clone(),
+            name: names::generated(&base, cx.seed ^ ((index as u64) << 40)),
+        },
         generate_name: base.into(),
         labels: set.template.labels.clone(),
         annotations: set.template.annotations.clone(),
@@ -124,7 +128,9 @@ pub fn deletion_order(a: (&Pod, u32), b: (&Pod, u32), now: Timestamp) -> Orderin
         .then_with(|| cost(a).cmp(&cost(b)))
         .then_with(|| rank_b.cmp(&rank_a));
     first
-        .then_with(|| if a.is_ready() && b.is_ready() { age_order(ready_since(a), ready_since(b), now) } else { Ordering::Equal })
+        .then_with(|| {
+            if a.is_ready() && b.is_ready() { age_order(ready_since(a), ready_since(b), now) } else { Ordering::Equal }
+        })
         .then_with(|| b.restarts().cmp(&a.restarts()))
         .then_with(|| age_order(Some(a.meta.created), Some(b.meta.created), now))
 }
@@ -142,7 +148,13 @@ fn age_order(a: Option<Timestamp>, b: Option<Timestamp>, now: Timestamp) -> Orde
     }
 }
 
-fn status(cx: &Cx, set: &ReplicaSet, active: &[Arc<Pod>], failure: Option<Condition>, plan: &mut Plan) -> ReplicaSetStatus {
+fn status(
+    cx: &Cx,
+    set: &ReplicaSet,
+    active: &[Arc<Pod>],
+    failure: Option<Condition>,
+    plan: &mut Plan,
+) -> ReplicaSetStatus {
     let mut status = ReplicaSetStatus {
         replicas: active.len() as i32,
         observed_generation: set.meta.generation,

@@ -27,7 +27,14 @@ pub struct Revisions {
 }
 
 /// Finds, renumbers or makes the revision of `template`.
-pub fn sync(cx: &Cx, owner: (Kind, &Meta), template: &PodTemplate, collisions: Option<i32>, label: &str, plan: &mut Plan) -> Revisions {
+pub fn sync(
+    cx: &Cx,
+    owner: (Kind, &Meta),
+    template: &PodTemplate,
+    collisions: Option<i32>,
+    label: &str,
+    plan: &mut Plan,
+) -> Revisions {
     let meta = owner.1;
     let mut all: Vec<Arc<ControllerRevision>> = cx
         .world

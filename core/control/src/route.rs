@@ -69,9 +69,11 @@ fn common(world: &World, old: Option<&Object>, object: &Object, deleted: bool, t
                 touch(Item::new(Controller::Collector, *kind, key));
             }
         }
-    } else if collector::concerns(old.map(Object::meta), meta) {
-        touch(Item::new(Controller::Collector, kind, &meta.key));
-        // A dependent that blocks its owner's foreground deletion no more lets the owner go.
+    } else {
+        if collector::concerns(old.map(Object::meta), meta) {
+            touch(Item::new(Controller::Collector, kind, &meta.key));
+        }
+        // An owner that waits for its dependents to go or to be let go looks again when one is.
         for owner in old.iter().flat_map(|old| &old.meta().owners).filter(|owner| !meta.owners.contains(owner)) {
             if let Some((kind, key)) = world.by_uid(&owner.uid) {
                 touch(Item::new(Controller::Collector, *kind, key));
@@ -87,14 +89,25 @@ fn common(world: &World, old: Option<&Object>, object: &Object, deleted: bool, t
 fn owner(meta: &Meta, kind: Kind, controller: Controller, touch: &mut dyn FnMut(Item)) -> bool {
     match meta.controller().filter(|owner| *owner.kind == *kind.resource().kind) {
         Some(owner) => {
-            touch(Item::new(controller, kind, &Key { namespace: meta.key.namespace.clone(), name: owner.name.clone() }));
+            touch(Item::new(
+                controller,
+                kind,
+                &Key { namespace: meta.key.namespace.clone(), name: owner.name.clone() },
+            ));
             true
         }
         None => false,
     }
 }
 
-fn specific(world: &World, old: Option<&Object>, object: &Object, deleted: bool, now: Timestamp, touch: &mut dyn FnMut(Item)) {
+fn specific(
+    world: &World,
+    old: Option<&Object>,
+    object: &Object,
+    deleted: bool,
+    now: Timestamp,
+    touch: &mut dyn FnMut(Item),
+) {
     let meta = object.meta();
     let mut own = |controller: Controller| touch(Item::new(controller, object.kind(), &meta.key));
     match object {
@@ -208,7 +221,8 @@ fn pod(world: &World, old: Option<&Arc<Pod>>, new: &Arc<Pod>, deleted: bool, tou
         }
     }
     for budget in within(&world.disruption_budgets, &new.meta.key.namespace) {
-        let selects = |pod: &Arc<Pod>| budget.selector.as_ref().is_some_and(|selector| selector.matches(&pod.meta.labels));
+        let selects =
+            |pod: &Arc<Pod>| budget.selector.as_ref().is_some_and(|selector| selector.matches(&pod.meta.labels));
         if selects(new) || old.is_some_and(selects) {
             touch(Item::new(Controller::Disruption, Kind::PodDisruptionBudget, &budget.meta.key));
         }
@@ -290,7 +304,8 @@ fn node(world: &World, old: Option<&Arc<Node>>, new: &Arc<Node>, deleted: bool, 
         for set in world.daemon_sets.values() {
             touch(Item::new(Controller::DaemonSet, Kind::DaemonSet, &set.meta.key));
         }
-        if !deleted && (crate::taint_eviction::evicts(new) || old.is_some_and(|old| crate::taint_eviction::evicts(old))) {
+        if !deleted && (crate::taint_eviction::evicts(new) || old.is_some_and(|old| crate::taint_eviction::evicts(old)))
+        {
             for pod in world.pods_on(&key.name) {
                 touch(Item::new(Controller::TaintEviction, Kind::Pod, &pod.meta.key));
             }

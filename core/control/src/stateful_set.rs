@@ -1,10 +1,10 @@
 //! StatefulSet: pods with ordinals, names and claims of their own, made and replaced in order.
 
+use crate::adoption;
 use crate::control::Cx;
 use crate::plan::{Plan, Reporter};
 use crate::revisions::{self, POD_REVISION, Revisions};
 use crate::world::controller_ref;
-use crate::adoption;
 use model::effect::{Body, MetaPatch, NewMeta, NewPod, Propagation, Status};
 use model::selector::Operator;
 use model::workload::{StatefulSetStatus, StatefulSetUpdate};
@@ -43,7 +43,8 @@ pub fn reconcile(cx: &Cx, key: &Key) -> Plan {
     let owner = (Kind::StatefulSet, &set.meta);
     let revisions = revisions::sync(cx, owner, &set.template, set.status.collisions, REVISION_LABEL, &mut plan);
     let known = |name: &str| revisions.all.iter().any(|revision| *revision.meta.key.name == *name);
-    let current = if known(&set.status.current_revision) { set.status.current_revision.clone() } else { revisions.name.clone() };
+    let current =
+        if known(&set.status.current_revision) { set.status.current_revision.clone() } else { revisions.name.clone() };
     let report = Reporter::new(SOURCE, Kind::StatefulSet, &set.meta, cx.now);
     let mut look = Look { cx, set, revisions, current, pods, report, plan };
     if !set.meta.is_deleting() {
@@ -96,7 +97,12 @@ impl Look<'_> {
             };
             if pod.status.phase.is_terminal() {
                 if !pod.meta.is_deleting() {
-                    let text = format!("StatefulSet {} is recreating {} Pod {}", self.set.meta.key, pod.status.phase.as_str().to_lowercase(), pod.meta.key.name);
+                    let text = format!(
+                        "StatefulSet {} is recreating {} Pod {}",
+                        self.set.meta.key,
+                        pod.status.phase.as_str().to_lowercase(),
+                        pod.meta.key.name
+                    );
                     self.plan.record(self.report.warning("RecreatingTerminatedPod", text));
                     self.delete(&pod);
                 }
@@ -125,13 +131,16 @@ impl Look<'_> {
     fn blocks_update(&self, pod: &Pod) -> bool {
         let StatefulSetUpdate::RollingUpdate { partition, .. } = self.set.update else { return false };
         let ordinal = ordinal(pod, &format!("{}-", self.set.meta.key.name)).unwrap_or(0);
-        !pod.meta.is_deleting() && revision(pod) != &*self.revisions.name && ordinal - self.set.first_ordinal >= partition
+        !pod.meta.is_deleting()
+            && revision(pod) != &*self.revisions.name
+            && ordinal - self.set.first_ordinal >= partition
     }
 
     /// Deletes pods outside of the range, highest first. Returns whether nothing else is to be done meanwhile.
     fn shrink(&mut self, in_order: bool) -> bool {
         let range = self.range();
-        let condemned: Vec<Arc<Pod>> = self.pods.iter().rev().filter(|(o, _)| !range.contains(*o)).map(|(_, p)| p.clone()).collect();
+        let condemned: Vec<Arc<Pod>> =
+            self.pods.iter().rev().filter(|(o, _)| !range.contains(*o)).map(|(_, p)| p.clone()).collect();
         for pod in condemned {
             if pod.meta.is_deleting() {
                 if in_order {
@@ -216,7 +225,12 @@ impl Look<'_> {
             owners: vec![controller_ref(Kind::StatefulSet, &self.set.meta)],
             ..NewMeta::default()
         };
-        let claims = self.set.claim_templates.iter().map(|(volume, _)| (volume.clone(), self.claim_name(volume, ordinal))).collect();
+        let claims = self
+            .set
+            .claim_templates
+            .iter()
+            .map(|(volume, _)| (volume.clone(), self.claim_name(volume, ordinal)))
+            .collect();
         let pod = NewPod {
             template: template.body,
             hostname: name.clone(),
@@ -227,7 +241,10 @@ impl Look<'_> {
         let text = format!("create Pod {name} in StatefulSet {} successful", self.set.meta.key.name);
         self.plan.create(meta, Body::Pod(Box::new(pod))).note(self.report.normal("SuccessfulCreate", text));
         if let Some(refusal) = self.cx.refusal {
-            let text = format!("create Pod {name} in StatefulSet {} failed error: {}", self.set.meta.key.name, refusal.message);
+            let text = format!(
+                "create Pod {name} in StatefulSet {} failed error: {}",
+                self.set.meta.key.name, refusal.message
+            );
             self.plan.record(self.report.warning("FailedCreate", text));
         }
     }
@@ -246,11 +263,20 @@ impl Look<'_> {
             if self.cx.world.claims.contains_key(&key) {
                 continue;
             }
-            let owners: Vec<OwnerRef> =
-                self.set.delete_claims_when_deleted.then(|| controller_ref(Kind::StatefulSet, &self.set.meta)).into_iter().collect();
-            let text = format!("create Claim {} Pod {}-{ordinal} in StatefulSet {} success", key.name, self.set.meta.key.name, self.set.meta.key.name);
+            let owners: Vec<OwnerRef> = self
+                .set
+                .delete_claims_when_deleted
+                .then(|| controller_ref(Kind::StatefulSet, &self.set.meta))
+                .into_iter()
+                .collect();
+            let text = format!(
+                "create Claim {} Pod {}-{ordinal} in StatefulSet {} success",
+                key.name, self.set.meta.key.name, self.set.meta.key.name
+            );
             let meta = NewMeta { key, labels: match_labels(self.set), owners, ..NewMeta::default() };
-            self.plan.create(meta, Body::Claim { template: template.clone() }).note(self.report.normal("SuccessfulCreate", text));
+            self.plan
+                .create(meta, Body::Claim { template: template.clone() })
+                .note(self.report.normal("SuccessfulCreate", text));
         }
     }
 
@@ -263,9 +289,14 @@ impl Look<'_> {
             if claim.meta.owners.iter().any(|owner| owner.uid == pod.meta.uid) {
                 continue;
             }
-            let owner = OwnerRef { controller: false, block_owner_deletion: false, ..controller_ref(Kind::Pod, &pod.meta) };
+            let owner =
+                OwnerRef { controller: false, block_owner_deletion: false, ..controller_ref(Kind::Pod, &pod.meta) };
             let owners = Some(vec![owner]);
-            self.plan.patch_meta(Kind::PersistentVolumeClaim, &claim.meta, MetaPatch { owners, ..MetaPatch::default() });
+            self.plan.patch_meta(
+                Kind::PersistentVolumeClaim,
+                &claim.meta,
+                MetaPatch { owners, ..MetaPatch::default() },
+            );
         }
     }
 
@@ -301,7 +332,11 @@ impl Look<'_> {
             }
         }
         let rolling = matches!(self.set.update, StatefulSetUpdate::RollingUpdate { .. });
-        if rolling && status.updated == status.replicas && status.ready == status.replicas && status.replicas == self.set.replicas {
+        if rolling
+            && status.updated == status.replicas
+            && status.ready == status.replicas
+            && status.replicas == self.set.replicas
+        {
             status.current = status.updated;
             status.current_revision = status.update_revision.clone();
         }

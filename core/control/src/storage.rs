@@ -23,7 +23,13 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 pub fn reconcile_claim(cx: &Cx, key: &Key) -> Plan {
     let mut plan = Plan::default();
     let Some(claim) = cx.world.claims.get(key) else { return plan };
-    if !cx.world.all_synced(&[Kind::PersistentVolumeClaim, Kind::PersistentVolume, Kind::StorageClass, Kind::Pod, Kind::Node]) {
+    if !cx.world.all_synced(&[
+        Kind::PersistentVolumeClaim,
+        Kind::PersistentVolume,
+        Kind::StorageClass,
+        Kind::Pod,
+        Kind::Node,
+    ]) {
         return plan;
     }
     if claim.meta.is_deleting() {
@@ -33,7 +39,11 @@ pub fn reconcile_claim(cx: &Cx, key: &Key) -> Plan {
         }
         return plan;
     }
-    if claim.volume.is_empty() { find_volume(cx, claim, &mut plan) } else { follow_volume(cx, claim, &mut plan) }
+    if claim.volume.is_empty() {
+        find_volume(cx, claim, &mut plan)
+    } else {
+        follow_volume(cx, claim, &mut plan)
+    }
     plan
 }
 
@@ -51,7 +61,9 @@ fn follow_volume(cx: &Cx, claim: &PersistentVolumeClaim, plan: &mut Plan) {
             let status = Status::Claim { phase: ClaimPhase::Lost, capacity: None, access_modes: Vec::new() };
             plan.status(Kind::PersistentVolumeClaim, &claim.meta, status);
             let report = Reporter::new(SOURCE, Kind::PersistentVolumeClaim, &claim.meta, cx.now);
-            plan.note(report.warning("ClaimLost", "Bound claim has lost its PersistentVolume. Data on the volume is lost!"));
+            plan.note(
+                report.warning("ClaimLost", "Bound claim has lost its PersistentVolume. Data on the volume is lost!"),
+            );
         }
         return;
     };
@@ -87,8 +99,11 @@ fn finish(claim: &PersistentVolumeClaim, volume: &PersistentVolume, plan: &mut P
         let change = Change::ClaimVolume { volume: volume.meta.key.name.clone(), annotations };
         plan.update(Kind::PersistentVolumeClaim, &claim.meta, change);
     } else if claim.phase != ClaimPhase::Bound || claim.capacity != Some(volume.capacity) {
-        let status =
-            Status::Claim { phase: ClaimPhase::Bound, capacity: Some(volume.capacity), access_modes: volume.access_modes.clone() };
+        let status = Status::Claim {
+            phase: ClaimPhase::Bound,
+            capacity: Some(volume.capacity),
+            access_modes: volume.access_modes.clone(),
+        };
         plan.status(Kind::PersistentVolumeClaim, &claim.meta, status);
     }
 }
@@ -100,14 +115,18 @@ fn class_of<'a>(cx: &'a Cx, claim: &PersistentVolumeClaim) -> Option<&'a Arc<Sto
 /// A claim without a volume: one that was promised to it, one that fits, or a new one.
 fn find_volume(cx: &Cx, claim: &PersistentVolumeClaim, plan: &mut Plan) {
     if claim.class.is_none() {
-        let default = cx.world.storage_classes.values().find(|class| class.meta.annotation(DEFAULT_CLASS) == Some("true"));
+        let default =
+            cx.world.storage_classes.values().find(|class| class.meta.annotation(DEFAULT_CLASS) == Some("true"));
         if let Some(class) = default {
             plan.update(Kind::PersistentVolumeClaim, &claim.meta, Change::ClaimClass(class.meta.key.name.clone()));
         }
         return;
     }
     let promised = cx.world.volumes.values().find(|volume| {
-        volume.claim.as_ref().is_some_and(|(ns, name, uid)| names(claim, ns, name) && (uid.is_empty() || *uid == claim.meta.uid))
+        volume
+            .claim
+            .as_ref()
+            .is_some_and(|(ns, name, uid)| names(claim, ns, name) && (uid.is_empty() || *uid == claim.meta.uid))
     });
     if let Some(volume) = promised {
         if volume.claim.as_ref().is_some_and(|(_, _, uid)| uid.is_empty()) {
@@ -121,7 +140,9 @@ fn find_volume(cx: &Cx, claim: &PersistentVolumeClaim, plan: &mut Plan) {
     let report = Reporter::new(SOURCE, Kind::PersistentVolumeClaim, &claim.meta, cx.now);
     if waits && selected.is_none() {
         if claim.phase == ClaimPhase::Pending && cx.world.pods_mounting(&claim.meta.key).next().is_none() {
-            plan.record(report.normal("WaitForFirstConsumer", "waiting for first consumer to be created before binding"));
+            plan.record(
+                report.normal("WaitForFirstConsumer", "waiting for first consumer to be created before binding"),
+            );
         }
         return;
     }
@@ -129,7 +150,9 @@ fn find_volume(cx: &Cx, claim: &PersistentVolumeClaim, plan: &mut Plan) {
         return point_volume(volume, claim, plan);
     }
     match class {
-        Some(class) if class.provisioner == cx.config.provisioner => provision(cx, claim, class, selected, &report, plan),
+        Some(class) if class.provisioner == cx.config.provisioner => {
+            provision(cx, claim, class, selected, &report, plan)
+        }
         Some(class) => {
             let text = format!(
                 "Waiting for a volume to be created either by the external provisioner '{}' or manually by the system administrator.",
@@ -162,7 +185,11 @@ fn best_fit<'a>(cx: &'a Cx, claim: &PersistentVolumeClaim) -> Option<&'a Arc<Per
             && claim.access_modes.iter().all(|mode| volume.access_modes.contains(mode))
             && claim.selector.as_ref().is_none_or(|selector| selector.matches(&volume.meta.labels))
     };
-    cx.world.volumes.values().filter(|volume| fits(volume)).min_by_key(|volume| (volume.capacity, volume.meta.key.name.clone()))
+    cx.world
+        .volumes
+        .values()
+        .filter(|volume| fits(volume))
+        .min_by_key(|volume| (volume.capacity, volume.meta.key.name.clone()))
 }
 
 fn is_usable(node: &Node) -> bool {
@@ -181,11 +208,20 @@ fn provision(
 ) {
     let on = |node: &Node| {
         let hostname = hostname(node);
-        cx.world.volumes.values().filter(|volume| volume.nodes.as_ref().is_some_and(|nodes| nodes.contains(&hostname))).count()
+        cx.world
+            .volumes
+            .values()
+            .filter(|volume| volume.nodes.as_ref().is_some_and(|nodes| nodes.contains(&hostname)))
+            .count()
     };
     let node = match selected {
         Some(name) => cx.world.nodes.get(&Key::new("", name)),
-        None => cx.world.nodes.values().filter(|node| is_usable(node)).min_by_key(|node| (on(node), node.meta.key.name.clone())),
+        None => cx
+            .world
+            .nodes
+            .values()
+            .filter(|node| is_usable(node))
+            .min_by_key(|node| (on(node), node.meta.key.name.clone())),
     };
     let Some(node) = node else {
         plan.record(report.warning("ProvisioningFailed", "no node that could hold the volume is ready"));

@@ -33,7 +33,8 @@ pub fn deadline(taints: &[Taint], tolerations: &[Toleration], now: Timestamp) ->
 /// Looks at one pod.
 pub fn reconcile(cx: &Cx, key: &Key) -> Plan {
     let mut plan = Plan::default();
-    let Some(pod) = cx.world.pods.get(key).filter(|pod| !pod.meta.is_deleting() && !pod.spec.node_name.is_empty()) else {
+    let Some(pod) = cx.world.pods.get(key).filter(|pod| !pod.meta.is_deleting() && !pod.spec.node_name.is_empty())
+    else {
         return plan;
     };
     let Some(node) = cx.world.nodes.get(&Key::new("", pod.spec.node_name.clone())) else { return plan };

@@ -5,10 +5,10 @@ use model::effect::Target;
 use model::map::{HashMap, HashSet};
 use model::selector::Operator;
 use model::{
-    ConfigMap, ControllerRevision, CronJob, CustomResourceDefinition, DaemonSet, Deployment, EndpointSlice, Endpoints, Event,
-    HorizontalPodAutoscaler, Job, Key, Kind, Labels, Lease, Meta, Namespace, Node, Object, OwnerRef, PersistentVolume,
-    PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, ReplicaSet, ResourceType, Service, ServiceAccount,
-    StatefulSet, StorageClass,
+    ConfigMap, ControllerRevision, CronJob, CustomResourceDefinition, DaemonSet, Deployment, EndpointSlice, Endpoints,
+    Event, HorizontalPodAutoscaler, Job, Key, Kind, Labels, Lease, Meta, Namespace, Node, Object, OwnerRef,
+    PersistentVolume, PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, ReplicaSet, ResourceType,
+    Service, ServiceAccount, StatefulSet, StorageClass,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -278,7 +278,9 @@ impl World {
                 {
                     return Err(Stale);
                 }
-                if meta.revision != 0 && self.index.gone_names.get(&(kind, meta.key.clone())).is_some_and(|r| *r >= meta.revision) {
+                if meta.revision != 0
+                    && self.index.gone_names.get(&(kind, meta.key.clone())).is_some_and(|r| *r >= meta.revision)
+                {
                     return Err(Stale);
                 }
                 let old = self.put(object.clone());
@@ -344,7 +346,9 @@ impl World {
         let Some(selector) = &budget.selector else { return Vec::new() };
         match budget_pair(budget) {
             Some(pair) => self.by_pair(Some(pair)).filter(|pod| selector.matches(&pod.meta.labels)).collect(),
-            None => within(&self.pods, &budget.meta.key.namespace).filter(|pod| selector.matches(&pod.meta.labels)).collect(),
+            None => within(&self.pods, &budget.meta.key.namespace)
+                .filter(|pod| selector.matches(&pod.meta.labels))
+                .collect(),
         }
     }
 
@@ -403,10 +407,16 @@ impl World {
         self.index.pods_by_claim.get(claim).into_iter().flatten().filter_map(|key| self.pods.get(key))
     }
     /// Services whose selector matches these labels.
-    pub fn services_selecting<'a>(&'a self, namespace: &'a Arc<str>, labels: &'a Labels) -> impl Iterator<Item = &'a Arc<Service>> {
+    pub fn services_selecting<'a>(
+        &'a self,
+        namespace: &'a Arc<str>,
+        labels: &'a Labels,
+    ) -> impl Iterator<Item = &'a Arc<Service>> {
         labels
             .iter()
-            .filter_map(|(key, value)| self.index.services_by_pair.get(&(namespace.clone(), key.clone(), value.clone())))
+            .filter_map(|(key, value)| {
+                self.index.services_by_pair.get(&(namespace.clone(), key.clone(), value.clone()))
+            })
             .flatten()
             .filter_map(|key| self.services.get(key))
             .filter(|service| service.selector.iter().all(|(key, value)| labels.get(key) == Some(value)))

@@ -52,7 +52,13 @@ pub enum Demand {
 ///
 /// # Errors
 /// [`Demand`] when there is nothing to reckon with.
-pub fn replicas_for(target: MetricTarget, current: i32, pods: &[PodReading], up: i64, down: i64) -> Result<MetricReading, Demand> {
+pub fn replicas_for(
+    target: MetricTarget,
+    current: i32,
+    pods: &[PodReading],
+    up: i64,
+    down: i64,
+) -> Result<MetricReading, Demand> {
     let counted: Vec<&PodReading> = pods.iter().filter(|pod| pod.reading != Reading::Ignored).collect();
     let measured: Vec<(i64, i64)> = counted
         .iter()
@@ -224,7 +230,8 @@ mod tests {
 
     fn check(percent: i32, readings: &[Reading], expect: i32) {
         let current = readings.len() as i32;
-        let got = replicas_for(MetricTarget::Utilization(percent), current, &pods(readings), 100, 100).map(|r| r.replicas);
+        let got =
+            replicas_for(MetricTarget::Utilization(percent), current, &pods(readings), 100, 100).map(|r| r.replicas);
         assert_eq!(got, Ok(expect), "{percent} {readings:?}");
     }
 

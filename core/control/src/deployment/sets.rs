@@ -1,6 +1,8 @@
 //! The replica sets of a deployment: which is new, which are old, and what number each is to have.
 
-use super::{DESIRED_REPLICAS, Look, MAX_REPLICAS, REVISION, REVISION_HISTORY, TEMPLATE_HASH, rolling, scale_annotations};
+use super::{
+    DESIRED_REPLICAS, Look, MAX_REPLICAS, REVISION, REVISION_HISTORY, TEMPLATE_HASH, rolling, scale_annotations,
+};
 use crate::control::Cx;
 use crate::plan::Plan;
 use crate::world::controller_ref;
@@ -97,14 +99,19 @@ impl Look<'_> {
         let min_ready = (set.min_ready_s != deployment.min_ready_s).then_some(deployment.min_ready_s);
         let shown = annotations.get(REVISION).cloned().or_else(|| set.meta.annotations.get(REVISION).cloned());
         if !annotations.is_empty() || min_ready.is_some() {
-            self.plan.update(Kind::ReplicaSet, &set.meta, Change::ReplicaSet { replicas: None, min_ready_s: min_ready, annotations });
+            self.plan.update(
+                Kind::ReplicaSet,
+                &set.meta,
+                Change::ReplicaSet { replicas: None, min_ready_s: min_ready, annotations },
+            );
         }
         if let Some(shown) = shown
             && deployment.meta.annotation(REVISION) != Some(&*shown)
         {
             self.show_revision(shown);
         }
-        if deployment.progress_deadline_s.is_some() && condition::find(&self.status.conditions, "Progressing").is_none() {
+        if deployment.progress_deadline_s.is_some() && condition::find(&self.status.conditions, "Progressing").is_none()
+        {
             let text = format!("Found new replica set \"{}\"", set.meta.key.name);
             self.progressing(Condition::new("Progressing", true, "FoundNewReplicaSet", text, self.cx.now));
         }
@@ -183,7 +190,8 @@ impl Look<'_> {
     }
 
     fn numbers_stale(&self, sets: &Sets, index: usize) -> bool {
-        annotation_number(&sets.all[index].set.meta, DESIRED_REPLICAS).is_some_and(|desired| desired != self.deployment.replicas)
+        annotation_number(&sets.all[index].set.meta, DESIRED_REPLICAS)
+            .is_some_and(|desired| desired != self.deployment.replicas)
     }
 
     fn is_saturated(&self, entry: &Entry) -> bool {
@@ -210,7 +218,8 @@ impl Look<'_> {
         let mut sizes = Vec::with_capacity(active.len());
         for index in active {
             let entry = &sets.all[index];
-            let share = if to_add == 0 || to_add == added { 0 } else { self.share_of(entry, to_add - added, to_add > 0) };
+            let share =
+                if to_add == 0 || to_add == added { 0 } else { self.share_of(entry, to_add - added, to_add > 0) };
             added += share;
             sizes.push((index, entry.replicas + share));
         }

@@ -57,16 +57,30 @@ impl Look<'_> {
         let known = reason.as_deref() == Some("DeploymentPaused");
         let now = self.cx.now;
         if self.deployment.paused && !known {
-            self.progressing(Condition::new("Progressing", Truth::Unknown, "DeploymentPaused", "Deployment is paused", now));
+            self.progressing(Condition::new(
+                "Progressing",
+                Truth::Unknown,
+                "DeploymentPaused",
+                "Deployment is paused",
+                now,
+            ));
         } else if !self.deployment.paused && known {
-            self.progressing(Condition::new("Progressing", Truth::Unknown, "DeploymentResumed", "Deployment is resumed", now));
+            self.progressing(Condition::new(
+                "Progressing",
+                Truth::Unknown,
+                "DeploymentResumed",
+                "Deployment is resumed",
+                now,
+            ));
         }
     }
 
     /// The counts, out of the sets' statuses.
     pub(super) fn counts(&self, sets: &Sets) -> DeploymentStatus {
         let deployment = self.deployment;
-        let sum = |field: fn(&model::workload::ReplicaSetStatus) -> i32| sets.all.iter().map(|e| field(&e.set.status)).sum::<i32>();
+        let sum = |field: fn(&model::workload::ReplicaSetStatus) -> i32| {
+            sets.all.iter().map(|e| field(&e.set.status)).sum::<i32>()
+        };
         let (replicas, ready, available) = (sum(|s| s.replicas), sum(|s| s.ready), sum(|s| s.available));
         let mut status = DeploymentStatus {
             observed_generation: deployment.meta.generation,
@@ -99,7 +113,8 @@ impl Look<'_> {
     fn write(&mut self, status: DeploymentStatus) {
         // A change of the deployment's own annotations is under way: its event brings the next look, which writes the status.
         let key = &self.deployment.meta.key;
-        let changing = self.plan.effects.iter().any(|planned| planned.effect.subject() == Some((Kind::Deployment, key)));
+        let changing =
+            self.plan.effects.iter().any(|planned| planned.effect.subject() == Some((Kind::Deployment, key)));
         if status != self.deployment.status && !changing {
             self.plan.status(Kind::Deployment, &self.deployment.meta, Status::Deployment(status));
         }
@@ -127,7 +142,8 @@ impl Look<'_> {
         let deployment = self.deployment;
         let now = self.cx.now;
         let present = condition::find(&status.conditions, "Progressing").cloned();
-        let settled = present.as_ref().is_some_and(|c| &*c.reason == NEW_SET_AVAILABLE) && status.replicas == status.updated;
+        let settled =
+            present.as_ref().is_some_and(|c| &*c.reason == NEW_SET_AVAILABLE) && status.replicas == status.updated;
         if settled {
             return;
         }
@@ -139,7 +155,8 @@ impl Look<'_> {
             let text = format!("{subject} has successfully progressed.");
             put(&mut status.conditions, Condition::new("Progressing", true, NEW_SET_AVAILABLE, text, now));
         } else if has_progressed(&deployment.status, status) {
-            let mut new = Condition::new("Progressing", true, "ReplicaSetUpdated", format!("{subject} is progressing."), now);
+            let mut new =
+                Condition::new("Progressing", true, "ReplicaSetUpdated", format!("{subject} is progressing."), now);
             // Replaced even when nothing but its update time changes: the deadline runs from there.
             if let Some(present) = present.filter(|c| c.status == Truth::True) {
                 new.last_transition = present.last_transition;

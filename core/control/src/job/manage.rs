@@ -68,7 +68,9 @@ impl Look<'_> {
 
     fn shrink(&mut self, active: &[Arc<Pod>], surplus: usize) {
         let mut pods: Vec<&Arc<Pod>> = active.iter().collect();
-        pods.sort_by(|a, b| replica_set::deletion_order((a, 0), (b, 0), self.cx.now).then_with(|| a.meta.key.cmp(&b.meta.key)));
+        pods.sort_by(|a, b| {
+            replica_set::deletion_order((a, 0), (b, 0), self.cx.now).then_with(|| a.meta.key.cmp(&b.meta.key))
+        });
         for pod in pods.into_iter().take(surplus) {
             let note = self.report.normal("SuccessfulDelete", format!("Deleted pod: {}", pod.meta.key.name));
             self.plan.delete(Kind::Pod, &pod.meta, Propagation::Default).note(note);
@@ -77,7 +79,8 @@ impl Look<'_> {
 
     /// When the next pod may be made after failures with no success between.
     fn backoff(&self) -> Option<Timestamp> {
-        let last_success = self.pods.iter().filter(|pod| pod.status.phase == Phase::Succeeded).map(|pod| finished(pod)).max();
+        let last_success =
+            self.pods.iter().filter(|pod| pod.status.phase == Phase::Succeeded).map(|pod| finished(pod)).max();
         let failures: Vec<Timestamp> = self
             .pods
             .iter()
@@ -95,7 +98,9 @@ impl Look<'_> {
         let running: BTreeSet<u32> = active.iter().filter_map(|pod| index_of(pod)).collect();
         let count = self.job.completions.unwrap_or(0).max(0) as u32;
         (0..count)
-            .filter(|index| !running.contains(index) && !self.completed.contains(*index) && !self.failed.contains(*index))
+            .filter(|index| {
+                !running.contains(index) && !self.completed.contains(*index) && !self.failed.contains(*index)
+            })
             .collect()
     }
 
@@ -114,7 +119,8 @@ impl Look<'_> {
             labels.insert(INDEX.into(), text.clone());
             annotations.insert(INDEX.into(), text);
             if self.job.backoff_limit_per_index.is_some() {
-                let of_index = self.pods.iter().filter(|p| index_of(p) == Some(index) && p.status.phase == Phase::Failed);
+                let of_index =
+                    self.pods.iter().filter(|p| index_of(p) == Some(index) && p.status.phase == Phase::Failed);
                 let failures = of_index.map(|p| index_failures(p) + 1).max().unwrap_or(0);
                 annotations.insert(INDEX_FAILURES.into(), failures.to_string().into());
             }

@@ -40,7 +40,10 @@ fn matches(rule: &FailureRule, pod: &Pod) -> Option<String> {
                 continue;
             }
             if codes.contains(&exit_code) == *within {
-                return Some(format!("Container {} for pod {} failed with exit code {exit_code}", status.name, pod.meta.key));
+                return Some(format!(
+                    "Container {} for pod {} failed with exit code {exit_code}",
+                    status.name, pod.meta.key
+                ));
             }
         }
         return None;
