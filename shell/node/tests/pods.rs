@@ -14,7 +14,7 @@ macro_rules! need_containers {
     };
 }
 
-fn container<'a>(pod: &'a Value, at: usize) -> &'a Value {
+fn container(pod: &Value, at: usize) -> &Value {
     &pod["status"]["containerStatuses"][at]
 }
 

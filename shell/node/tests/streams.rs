@@ -69,8 +69,11 @@ async fn talk(socket: WebSocketStream<Upgraded>, input: &[(u8, &str)]) -> BTreeM
 }
 
 fn exec(command: &[&str], rest: &str) -> String {
-    let words: Vec<String> =
-        command.iter().map(|word| format!("command={}", word.replace(' ', "%20").replace('$', "%24"))).collect();
+    let encoded = |word: &&str| {
+        let bytes: String = word.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        format!("command={bytes}")
+    };
+    let words: Vec<String> = command.iter().map(encoded).collect();
     format!("/exec/default/box/main?{}&{rest}", words.join("&"))
 }
 

@@ -150,7 +150,7 @@ mod tests {
     fn the_program_waits_and_leaves_on_sigterm() {
         use std::os::unix::fs::PermissionsExt;
         if std::env::consts::ARCH != "x86_64" {
-            println!("SKIPPED the_program_waits_and_leaves_on_sigterm: no {} machine", "x86_64");
+            println!("SKIPPED the_program_waits_and_leaves_on_sigterm: no x86_64 machine");
             return;
         }
         let path = std::env::temp_dir().join(format!("diolkos-pause-{}", std::process::id()));

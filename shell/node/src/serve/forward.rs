@@ -243,7 +243,11 @@ impl Connection {
                     }
                     let _ = self.send(self.stream, true, &[]).await;
                 };
-                tokio::join!(inward, outward);
+                // When the pod has closed, nobody reads what the caller still sends; when the caller is done, the pod may still answer.
+                tokio::select! {
+                    () = outward => {}
+                    () = async { inward.await; std::future::pending().await } => {}
+                }
             }
             Err(error) => {
                 trouble = format!("error forwarding port {}: dial tcp 127.0.0.1:{}: {error}", self.port, self.port);
@@ -346,6 +350,6 @@ async fn forward_channel(
     };
     tokio::select! {
         () = outward => {}
-        () = copy_in(&mut inbox, &mut writer) => {}
+        () = async { copy_in(&mut inbox, &mut writer).await; std::future::pending().await } => {}
     }
 }
