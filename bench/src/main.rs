@@ -1,6 +1,7 @@
 //! Benches: each prints a table and writes target/bench/NAME.json, an array of {"scenario","metric","value","unit"}.
 
 mod api;
+mod placement;
 mod report;
 
 use clap::{Parser, Subcommand};
@@ -17,11 +18,14 @@ struct Cli {
 enum Bench {
     /// The API server: durable creates/s, list of many pods, resident bytes a pod.
     Api(api::Options),
+    /// The placement engine, on one core.
+    Placement(placement::Options),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().bench {
         Bench::Api(options) => api::run(&options),
+        Bench::Placement(options) => placement::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -53,6 +53,10 @@ impl Pool {
     pub fn decide(&mut self, pod: PodId) -> Decision {
         self.answered.by_index += 1;
         match self.decide_by_index(pod) {
+            Answer::Nominated(node) => {
+                let claims = self.plan_claims(&self.class(self.entry(pod).class).key, node);
+                return Decision::Place(Placement { node, score: None, claims });
+            }
             Answer::Best(node, score) => {
                 let claims = self.plan_claims(&self.class(self.entry(pod).class).key, node);
                 return Decision::Place(Placement { node, score: Some(score), claims });

@@ -17,6 +17,8 @@ const MOST_GUESTS: usize = 64;
 
 /// What the indexes answer.
 pub(crate) enum Answer {
+    /// The node on which room was made for it.
+    Nominated(NodeId),
     /// The best node and its score.
     Best(NodeId, i64),
     /// No node; verdicts with their number of nodes.
@@ -126,10 +128,14 @@ impl Pool {
         let refused = if self.nominated.is_empty() {
             Vec::new()
         } else {
-            if self.pod_nominated(pod).is_some() {
-                return Answer::Unknown;
-            }
             let guests = self.guests(pod);
+            if let Some(node) = self.pod_nominated(pod) {
+                let others = guests.iter().find(|(at, _)| *at == node).map(|(_, guests)| guests.clone());
+                let room = others.is_none_or(|guests| self.verdict_with(pod, node, &guests).is_ok());
+                if room && self.verdict_now(self.entry(pod).class, node).is_ok() {
+                    return Answer::Nominated(node);
+                }
+            }
             if guests.len() > MOST_GUESTS {
                 return Answer::Unknown;
             }

@@ -1,0 +1,64 @@
+//! The placement engine on one core: the shapes of kube-scheduler's scheduler_perf and larger ones, and the published openb
+//! protocol. A pod's time runs from its arrival in the pool to its being assumed on a node (or refused and explained).
+
+mod openb;
+mod scenarios;
+mod workloads;
+
+use crate::report::Report;
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Args)]
+pub struct Options {
+    /// Only this one; `openb` stands for every trace.
+    #[arg(long)]
+    scenario: Option<String>,
+    /// Directory of the openb CSVs.
+    #[arg(long, default_value = "../shared/data/openb")]
+    openb: PathBuf,
+    /// Only this trace (`openb_pod_list_default`).
+    #[arg(long)]
+    trace: Option<String>,
+    /// How many seeds of each trace, from 42 on.
+    #[arg(long, default_value_t = 10)]
+    seeds: u64,
+}
+
+pub fn run(options: &Options) -> Result<(), String> {
+    let mut report = Report::new("placement");
+    let wanted = |name: &str| options.trace.is_none() && options.scenario.as_deref().is_none_or(|only| only == name);
+    for (name, run) in scenarios::ALL {
+        if wanted(name) {
+            run(name, &mut report)?;
+        }
+    }
+    if options.trace.is_some() || options.scenario.as_deref().is_none_or(|only| only.starts_with("openb")) {
+        openb::run(options, &mut report)?;
+    }
+    report.write()
+}
+
+impl Options {
+    /// Traces to run: file stems.
+    fn traces(&self) -> Result<Vec<String>, String> {
+        if let Some(trace) = &self.trace {
+            return Ok(vec![trace.clone()]);
+        }
+        let entries = match std::fs::read_dir(&self.openb) {
+            Ok(entries) => entries,
+            Err(error) => {
+                println!("SKIPPED openb: {}: {error}", self.openb.display());
+                return Ok(Vec::new());
+            }
+        };
+        let stem = |path: PathBuf| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let mut traces: Vec<String> = entries.filter_map(|entry| stem(entry.ok()?.path())).collect();
+        traces.retain(|name| name.starts_with("openb_pod_list_"));
+        if let Some(only) = self.scenario.as_deref().filter(|only| *only != "openb") {
+            traces.retain(|name| only.ends_with(name.trim_start_matches("openb_pod_list_")));
+        }
+        traces.sort();
+        Ok(traces)
+    }
+}
