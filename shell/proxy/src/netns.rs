@@ -22,31 +22,35 @@ pub enum Netns {
     /// The one that the proxy runs in.
     Own,
     /// Another.
-    Other {
-        /// The namespace.
-        theirs: File,
-        /// The way back.
-        ours: File,
-    },
+    Other(File),
+}
+
+thread_local! {
+    /// Where this thread belongs: its namespace when it first leaves it. Each thread's own, because the one that opened a
+    /// pod's namespace need not be where the workers are.
+    static HOME: io::Result<File> = File::open("/proc/thread-self/ns/net");
 }
 
 impl Netns {
     /// Opens a namespace by its path, e.g. `/var/run/netns/cni-1`.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self::Other { theirs: File::open(path)?, ours: File::open("/proc/thread-self/ns/net")? })
+        Ok(Self::Other(File::open(path)?))
     }
 
     /// Runs `work` with the calling thread in the namespace. `work` must not wait: the thread serves others.
     pub fn run<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let Self::Other { theirs, ours } = self else { return work() };
-        setns(theirs.as_fd(), CloneFlags::CLONE_NEWNET)?;
-        let result = work();
-        // A worker that cannot come back would open everybody's sockets in this pod: better no process.
-        if let Err(error) = setns(ours.as_fd(), CloneFlags::CLONE_NEWNET) {
-            tracing::error!(%error, "cannot return from a pod's network namespace");
-            std::process::abort();
-        }
-        result
+        let Self::Other(theirs) = self else { return work() };
+        HOME.with(|home| {
+            let home = home.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+            setns(theirs.as_fd(), CloneFlags::CLONE_NEWNET)?;
+            let result = work();
+            // A worker that cannot come back would open everybody's sockets in this pod: better no process.
+            if let Err(error) = setns(home.as_fd(), CloneFlags::CLONE_NEWNET) {
+                tracing::error!(%error, "cannot return from a pod's network namespace");
+                std::process::abort();
+            }
+            result
+        })
     }
 }
 

@@ -65,13 +65,13 @@ fn a_gateway_on_host_ports() {
     let one = listener("plain", 25080, Some("shop.example"), None);
     node.proxy().apply(gateway(vec![one.clone(), listener("tls", 25443, Some("shop.example"), Some("shop"))]));
     let host = node.net.node();
-    let connect = "--connect-to=shop.example::127.0.0.1:";
-    let plain = ["--http1.1", connect, "http://shop.example:25080/a"];
+    let connect = "shop.example::127.0.0.1:";
+    let plain = ["--http1.1", "--connect-to", connect, "http://shop.example:25080/a"];
     eventually("the gateway listens", || curl(&host, &plain).starts_with("web GET /a host=shop.example:25080"));
     let vouched = "URI=spiffe://cluster.local/ns/default/sa/edge";
     assert!(curl(&host, &plain).contains(vouched), "the gateway calls under its own name");
     for version in ["--http1.1", "--http2"] {
-        let secure = curl(&host, &["-k", version, connect, "https://shop.example:25443/b"]);
+        let secure = curl(&host, &["-k", version, "--connect-to", connect, "https://shop.example:25443/b"]);
         assert!(secure.starts_with("web GET /b") && secure.contains(vouched), "{secure}");
     }
     let other = ["-o", "/dev/null", "-w", "%{http_code}", "-H", "Host: other.example", "http://127.0.0.1:25080/"];
