@@ -26,7 +26,6 @@ mod tests;
 
 pub use ca::{CaError, MeshCa};
 pub use identity::Caller;
-pub use join::create_token;
 
 use crate::mesh::core::Core;
 use client::ObjectApi;

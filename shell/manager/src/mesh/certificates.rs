@@ -44,7 +44,13 @@ impl Certificates {
                 return Err(Status::invalid_argument("metadata.ImpersonatedIdentity names no identity"));
             }
         };
-        if !self.is_theirs_soon(&identity).await {
+        let subject = if self.caller.common_name().as_deref() == Some(&identity) {
+            // A host renews the certificate that it is talking with.
+            Subject::Host(identity.clone())
+        } else {
+            Subject::Workload(identity.clone())
+        };
+        if !self.is_theirs_soon(&subject).await {
             tracing::warn!(caller = self.caller.proxy(), identity, "mesh: certificate refused: no such workload there");
             let why = format!("{identity} is no identity of a workload of {}", self.caller.proxy());
             return Err(Status::permission_denied(why));
@@ -52,7 +58,7 @@ impl Certificates {
         let wanted = u64::try_from(request.validity_duration).unwrap_or(0);
         let most = self.core.config.certificate_ttl;
         let ttl = if wanted == 0 { most } else { Duration::from_secs(wanted).clamp(LEAST_TTL, most) };
-        let signed = self.core.ca.sign(&request.csr, &Subject::Workload(identity), ttl);
+        let signed = self.core.ca.sign(&request.csr, &subject, ttl);
         signed.map(|cert_chain| CertificateResponse { cert_chain }).map_err(|error| match error {
             CaError::Request(why) => Status::invalid_argument(why),
             other => Status::internal(other.to_string()),
@@ -67,10 +73,10 @@ impl Certificates {
         Ok(format!("spiffe://{}/ns/{namespace}/sa/{account}", self.core.ca.trust_domain()))
     }
 
-    async fn is_theirs_soon(&self, identity: &str) -> bool {
+    async fn is_theirs_soon(&self, subject: &Subject) -> bool {
         let mut observations = self.core.observations();
         let found = async {
-            while !self.is_theirs(identity) {
+            while !self.is_theirs(subject) {
                 if observations.changed().await.is_err() {
                     return false;
                 }
@@ -81,7 +87,16 @@ impl Certificates {
     }
 
     /// Whether a workload with this identity runs where the caller is: a stolen node certificate is worth that node's workloads, no more.
-    fn is_theirs(&self, identity: &str) -> bool {
+    /// A host that was put out (its entry is gone) gets nothing at all.
+    fn is_theirs(&self, subject: &Subject) -> bool {
+        let identity = match (subject, &self.caller) {
+            (Subject::Workload(identity), _) => identity,
+            (Subject::Host(_), Caller::Host { namespace, name }) => {
+                let key = Key::new(namespace.as_str(), name.as_str());
+                return self.core.objects(|objects| objects.entry(&key).is_some());
+            }
+            (Subject::Host(_), _) => return false,
+        };
         let Some((namespace, account)) = parts(identity, self.core.ca.trust_domain()) else { return false };
         self.core.objects(|objects| match &self.caller {
             Caller::Node(node) => {

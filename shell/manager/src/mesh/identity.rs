@@ -47,6 +47,14 @@ impl Caller {
         }
     }
 
+    /// The common name that a joined host has; none for others.
+    pub fn common_name(&self) -> Option<String> {
+        match self {
+            Caller::Host { namespace, name } => Some(Caller::host_common_name(namespace, name)),
+            _ => None,
+        }
+    }
+
     /// Common name of a host's certificate.
     pub fn host_common_name(namespace: &str, name: &str) -> String {
         format!("system:host:{namespace}:{name}")

@@ -9,7 +9,7 @@ use super::core::Core;
 use super::hosts;
 use super::identity::Caller;
 use bytes::Bytes;
-use client::{ApiError, ObjectApi, PatchKind, Resource};
+use client::{ApiError, PatchKind, Resource};
 use serde_json::{Value, json};
 use std::future::Future;
 use std::net::IpAddr;
@@ -129,47 +129,6 @@ impl Join {
     }
 }
 
-/// Makes a bootstrap token that lets a host join for `ttl`, and returns it (`ID.SECRET`).
-///
-/// # Errors
-/// The API's: no right to make Secrets in `kube-system`, or not reachable.
-pub async fn create_token(api: &dyn ObjectApi, ttl: Duration) -> Result<String, ApiError> {
-    let random = random_text(22).ok_or_else(|| ApiError::unreachable("no random numbers on this machine"))?;
-    let (id, secret) = random.split_at(6);
-    let expires =
-        jiff::Timestamp::now() + jiff::SignedDuration::try_from(ttl).unwrap_or(jiff::SignedDuration::from_hours(24));
-    let object = json!({
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": { "name": format!("bootstrap-token-{id}"), "namespace": "kube-system" },
-        "type": "bootstrap.kubernetes.io/token",
-        "stringData": {
-            "token-id": id,
-            "token-secret": secret,
-            "expiration": expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-            "usage-bootstrap-authentication": "true",
-            "description": "lets a host join the mesh",
-        },
-    });
-    api.create(SECRETS, "kube-system", None, Bytes::from(object.to_string())).await?;
-    Ok(format!("{id}.{secret}"))
-}
-
-/// Lower case letters and digits, each equally likely.
-fn random_text(length: usize) -> Option<String> {
-    const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let mut text = String::with_capacity(length);
-    while text.len() < length {
-        let mut bytes = [0u8; 32];
-        provider.secure_random.fill(&mut bytes).ok()?;
-        // 252 is the greatest multiple of 36 in a byte: what is above would make some letters likelier.
-        let fair = bytes.iter().filter(|byte| **byte < 252).map(|byte| char::from(ALPHABET[usize::from(*byte) % 36]));
-        text.extend(fair.take(length - text.len()));
-    }
-    Some(text)
-}
-
 struct Wanted {
     service: String,
     namespace: String,
@@ -274,12 +233,6 @@ fn status(error: ApiError) -> Status {
 mod tests {
     use super::*;
     use base64::Engine;
-
-    #[test]
-    fn random_texts_are_of_the_alphabet() {
-        let (a, b) = (random_text(22).unwrap(), random_text(22).unwrap());
-        assert!(a != b && a.len() == 22 && a.bytes().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit()));
-    }
 
     #[test]
     fn tokens() {

@@ -268,6 +268,13 @@ async fn a_host_joins_leaves_and_comes_back() {
         CertificateRequest::on_behalf_of(Certificate::request().1, "spiffe://cluster.local/ns/default/sa/web", 60);
     assert!(peer.unary::<_, CertificateResponse>(CREATE_CERTIFICATE_PATH, other).await.is_err());
 
+    // And a new certificate to talk to us with, of the same name.
+    let renew = CertificateRequest::on_behalf_of(Certificate::request().1, "system:host:default:inventory-box1", 60);
+    let renewed = peer.unary::<_, CertificateResponse>(CREATE_CERTIFICATE_PATH, renew).await.expect("its own name");
+    assert!(peer::common_name(&renewed.cert_chain[0]) == "system:host:default:inventory-box1");
+    let another = CertificateRequest::on_behalf_of(Certificate::request().1, "system:host:default:other", 60);
+    assert!(peer.unary::<_, CertificateResponse>(CREATE_CERTIFICATE_PATH, another).await.is_err());
+
     let mut proxy = Proxy::new("host/default/inventory-box1");
     proxy.connect(peer).await;
     proxy

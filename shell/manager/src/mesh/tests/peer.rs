@@ -240,6 +240,14 @@ pub fn uris(pem: &str) -> Vec<String> {
     })
 }
 
+/// Common name of a PEM certificate.
+pub fn common_name(pem: &str) -> String {
+    with(pem, |certificate| {
+        let mut names = certificate.subject().iter_common_name();
+        names.next().and_then(|name| name.as_str().ok()).unwrap_or_default().to_owned()
+    })
+}
+
 /// End of validity, seconds since the epoch.
 pub fn not_after(pem: &str) -> i64 {
     with(pem, |certificate| certificate.validity().not_after.timestamp())
