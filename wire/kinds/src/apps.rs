@@ -97,7 +97,7 @@ impl Kind for Deployment {
         let spec = &object["spec"];
         check_counts(spec, &["replicas", "minReadySeconds", "revisionHistoryLimit"], causes);
         check_selector(spec, "deployment", causes);
-        check_template(spec, &SPEC, Owner::Service, causes);
+        check_template(spec, &SPEC, Owner::Service("ReplicaSet"), causes);
         check_strategy(&spec["strategy"], &SPEC.child("strategy"), causes);
         if let Some(deadline) = spec["progressDeadlineSeconds"].as_i64() {
             let path = SPEC.child("progressDeadlineSeconds");
@@ -166,7 +166,7 @@ impl Kind for ReplicaSet {
         let spec = &object["spec"];
         check_counts(spec, &["replicas", "minReadySeconds"], causes);
         check_selector(spec, "deployment", causes);
-        check_template(spec, &SPEC, Owner::Service, causes);
+        check_template(spec, &SPEC, Owner::Service("ReplicaSet"), causes);
     }
     fn check_change(&self, new: &Value, old: &Value, causes: &mut Causes) {
         causes.immutable(&SPEC.child("selector"), &new["spec"]["selector"], &old["spec"]["selector"]);
@@ -243,10 +243,10 @@ impl Kind for StatefulSet {
                 causes.non_negative(&at.child("partition"), &strategy["rollingUpdate"]["partition"]);
                 check_amount(&strategy["rollingUpdate"]["maxUnavailable"], &at.child("maxUnavailable"), causes);
             }
-            other => causes.invalid(&path, other, "must be 'RollingUpdate' or 'OnDelete'"),
+            _ => causes.invalid(&path, strategy.clone(), "must be 'RollingUpdate' or 'OnDelete'"),
         }
         check_selector(spec, "statefulset", causes);
-        check_template(spec, &SPEC, Owner::Service, causes);
+        check_template(spec, &SPEC, Owner::Service("StatefulSet"), causes);
     }
 
     fn check_change(&self, new: &Value, old: &Value, causes: &mut Causes) {
@@ -328,7 +328,7 @@ impl Kind for DaemonSet {
         let spec = &object["spec"];
         check_counts(spec, &["minReadySeconds", "revisionHistoryLimit"], causes);
         check_selector(spec, "daemonset", causes);
-        check_template(spec, &SPEC, Owner::Service, causes);
+        check_template(spec, &SPEC, Owner::Service("DaemonSet"), causes);
         let strategy = &spec["updateStrategy"];
         let path = SPEC.child("updateStrategy");
         match text(&strategy["type"]) {
@@ -347,7 +347,7 @@ impl Kind for DaemonSet {
                     _ => {}
                 }
             }
-            other => causes.not_supported(&path.child("type"), other, &["OnDelete", "RollingUpdate"]),
+            _ => causes.not_supported(&path, strategy.clone(), &["RollingUpdate", "OnDelete"]),
         }
     }
 
@@ -416,7 +416,7 @@ impl Kind for ReplicationController {
             causes.required(&SPEC.child("selector"), "");
         }
         let template = json!({"template": spec["template"]});
-        check_template(&template, &SPEC, Owner::Service, causes);
+        check_template(&template, &SPEC, Owner::Service("ReplicationController"), causes);
     }
     fn columns(&self) -> &'static [Column] {
         table::REPLICA_SET

@@ -62,9 +62,9 @@ impl Causes {
     pub fn into_vec(self) -> Vec<Cause> {
         self.found
     }
-    /// Whether nothing was found.
-    pub fn is_empty(&self) -> bool {
-        self.found.is_empty()
+    /// How many were found so far.
+    pub fn len(&self) -> usize {
+        self.found.len()
     }
     fn push(&mut self, path: &Path<'_>, reason: &'static str, message: String) {
         self.found.push(Cause { field: path.to_string(), reason, message });

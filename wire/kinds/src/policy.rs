@@ -81,7 +81,7 @@ impl Kind for PriorityClass {
         }
         let policy = text(&object["preemptionPolicy"]);
         if !policy.is_empty() {
-            causes.one_of(&Path::root("preemptionPolicy"), policy, &["Never", "PreemptLowerPriority"]);
+            causes.one_of(&Path::root("preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]);
         }
     }
     fn check_change(&self, new: &Value, old: &Value, causes: &mut Causes) {

@@ -44,7 +44,7 @@ impl Kind for HorizontalPodAutoscaler {
             causes.invalid(&SPEC.child("minReplicas"), least, "must be greater than or equal to 1");
         }
         if most < 1 {
-            causes.invalid(&SPEC.child("maxReplicas"), most, "must be greater than 0");
+            causes.required(&SPEC.child("maxReplicas"), "must be set and greater than 0");
         }
         if least.is_some_and(|least| most < least) {
             causes.invalid(&SPEC.child("maxReplicas"), most, "must be greater than or equal to `minReplicas`");

@@ -34,7 +34,7 @@ fn has_node_ports(kind: &str) -> bool {
 
 impl Kind for Service {
     fn facts(&self) -> Facts {
-        Facts::plain("", "Service").named(NameRule::Dns1035).with_status()
+        Facts::plain("", "Service").named(NameRule::Label).with_status()
     }
 
     fn defaults(&self, object: &mut Value) {
@@ -62,7 +62,7 @@ impl Kind for Service {
         if outside {
             fill_text(spec, "externalTrafficPolicy", "Cluster");
         }
-        if kind != "ExternalName" {
+        if kind == "ClusterIP" || has_node_ports(&kind) {
             fill_text(spec, "internalTrafficPolicy", "Cluster");
         }
         if kind == "LoadBalancer" {
@@ -441,7 +441,7 @@ impl Kind for Ingress {
         let spec = &object["spec"];
         let rules = list(&spec["rules"]);
         if rules.is_empty() && spec["defaultBackend"].is_null() {
-            causes.invalid(&SPEC, json!([]), "either `defaultBackend` or `rules` must be specified");
+            causes.invalid(&SPEC, spec["rules"].clone(), "either `defaultBackend` or `rules` must be specified");
         }
         if !spec["defaultBackend"].is_null() {
             check_backend(&spec["defaultBackend"], &SPEC.child("defaultBackend"), causes);
@@ -509,7 +509,7 @@ fn check_backend(backend: &Value, path: &Path<'_>, causes: &mut Causes) {
             if name.is_empty() {
                 causes.required(&at.child("name"), "");
             } else {
-                causes.invalid_each(&at.child("name"), name, names::dns1035(name));
+                causes.invalid_each(&at.child("name"), name, names::label(name));
             }
             let port = &service["port"];
             match (text(&port["name"]), port["number"].as_i64().unwrap_or(0)) {
@@ -707,7 +707,10 @@ mod tests {
             ),
             [""; 0]
         );
-        assert_eq!(check(json!({})), ["spec: Invalid value: []: either `defaultBackend` or `rules` must be specified"]);
+        assert_eq!(
+            check(json!({})),
+            ["spec: Invalid value: null: either `defaultBackend` or `rules` must be specified"]
+        );
         assert_eq!(
             check(json!({"rules": [{"http": {"paths": [{"path": "/", "backend": backend}]}}]})),
             ["spec.rules[0].http.paths[0].pathType: Required value: pathType must be specified"]

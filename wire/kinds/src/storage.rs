@@ -3,7 +3,6 @@
 use crate::behaviour::{Context, Facts, Field, Kind, SPEC};
 use crate::cause::{Causes, Path};
 use crate::json::{Members, child, existing, fill, fill_text, list, members, same, text};
-use crate::pod::check_resources;
 use crate::quantity;
 use crate::table::{self, Column, Row};
 use model::{Quantity, Timestamp};
@@ -62,8 +61,12 @@ impl Kind for PersistentVolume {
         let spec = &object["spec"];
         check_modes(spec, causes);
         let capacity = SPEC.child("capacity");
-        if members(&spec["capacity"]).is_empty() {
+        let sizes = members(&spec["capacity"]);
+        if sizes.is_empty() {
             causes.required(&capacity, "");
+        }
+        if sizes.len() != 1 || !sizes.contains_key("storage") {
+            causes.not_supported(&capacity, spec["capacity"].clone(), &["storage"]);
         }
         let size = text(&spec["capacity"]["storage"]);
         if !members(&spec["capacity"]).is_empty() && Quantity::parse(size).is_ok_and(|q| q.milli() <= 0) {
@@ -147,9 +150,8 @@ impl Kind for PersistentVolumeClaim {
         if size.is_empty() {
             causes.required(&requests.key("storage"), "");
         } else if Quantity::parse(size).is_ok_and(|q| q.milli() <= 0) {
-            causes.invalid(&requests.child("requests").key("storage"), size, "must be greater than zero");
+            causes.invalid(&requests.key("storage"), size, "must be greater than zero");
         }
-        check_resources(&spec["resources"], &requests, causes);
         if let Some(class) = spec["storageClassName"].as_str().filter(|class| !class.is_empty()) {
             causes.invalid_each(&SPEC.child("storageClassName"), class, crate::names::subdomain(class));
         }
@@ -214,7 +216,8 @@ impl Kind for StorageClass {
         if provisioner.is_empty() {
             causes.required(&path, "");
         } else {
-            causes.invalid_each(&path, provisioner, crate::names::qualified(&provisioner.to_lowercase()));
+            let lower = provisioner.to_lowercase();
+            causes.invalid_each(&path, &lower, crate::names::qualified(&lower));
         }
         causes.one_of(&Path::root("reclaimPolicy"), text(&object["reclaimPolicy"]), &["Delete", "Retain"]);
         let mode = text(&object["volumeBindingMode"]);

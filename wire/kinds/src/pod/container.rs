@@ -163,29 +163,29 @@ fn check_env(container: &Value, path: &Path<'_>, causes: &mut Causes) {
             continue;
         }
         let from = at.child("valueFrom");
-        if !text(&variable["value"]).is_empty() {
+        let sources = members(source).values().filter(|value| !value.is_null()).count();
+        check_env_source(source, &from, causes);
+        if sources == 0 {
+            let detail = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
+            causes.invalid(&from, "", detail);
+        } else if !text(&variable["value"]).is_empty() {
             causes.invalid(&from, "", "may not be specified when `value` is not empty");
-        }
-        match members(source).values().filter(|value| !value.is_null()).count() {
-            0 => {
-                let detail = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`";
-                causes.invalid(&from, "", detail);
-            }
-            1 => check_env_source(source, &from, causes),
-            _ => causes.invalid(&from, "", "may not have more than one field specified at a time"),
+        } else if sources > 1 {
+            causes.invalid(&from, "", "may not have more than one field specified at a time");
         }
     }
     let many = path.child("envFrom");
     for (index, source) in list(&container["envFrom"]).iter().enumerate() {
         let at = many.index(index);
         match (source["configMapRef"].is_null(), source["secretRef"].is_null()) {
-            (true, true) => causes.invalid(&at, "", "must specify one of: `configMapRef` or `secretRef`"),
-            (false, false) => causes.invalid(&at, "", "may not have more than one field specified at a time"),
+            (true, true) => causes.invalid(&many, "", "must specify one of: `configMapRef` or `secretRef`"),
+            (false, false) => causes.invalid(&many, "", "may not have more than one field specified at a time"),
             _ => {}
         }
         for key in ["configMapRef", "secretRef"] {
-            if !source[key].is_null() && text(&source[key]["name"]).is_empty() {
-                causes.required(&at.child(key).child("name"), "");
+            if !source[key].is_null() {
+                let name = text(&source[key]["name"]);
+                causes.invalid_each(&at.child(key).child("name"), name, names::subdomain(name));
             }
         }
     }
@@ -198,9 +198,8 @@ fn check_env_source(source: &Value, path: &Path<'_>, causes: &mut Causes) {
             continue;
         }
         let at = path.child(key);
-        if text(&reference["name"]).is_empty() {
-            causes.required(&at.child("name"), "");
-        }
+        let name = text(&reference["name"]);
+        causes.invalid_each(&at.child("name"), name, names::subdomain(name));
         let entry = text(&reference["key"]);
         if entry.is_empty() {
             causes.required(&at.child("key"), "");
@@ -252,9 +251,9 @@ fn check_mounts(container: &Value, path: &Path<'_>, volumes: &[&str], causes: &m
         targets.push(target);
         let sub = text(&mount["subPath"]);
         if sub.starts_with('/') {
-            causes.invalid(&at.child("subPath"), sub, "must be a relative path");
+            causes.invalid(&path.child("subPath"), sub, "must be a relative path");
         }
-        check_backsteps(sub, &at.child("subPath"), causes);
+        check_backsteps(sub, &path.child("subPath"), causes);
         let propagation = text(&mount["mountPropagation"]);
         if !propagation.is_empty() {
             let at = at.child("mountPropagation");
@@ -273,12 +272,18 @@ pub fn check_resources(resources: &Value, path: &Path<'_>, causes: &mut Causes) 
         for (name, amount) in members(&resources[key]) {
             let at = group.key(name);
             let wrong = names::qualified(name);
-            if !wrong.is_empty() {
-                causes.invalid_each(&at, name, wrong);
-            } else if !name.contains('/')
-                && !matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage" | "storage")
-                && !name.starts_with("hugepages-")
-            {
+            let native =
+                matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-");
+            let standard = native
+                || matches!(
+                    name.as_str(),
+                    "storage" | "requests.cpu" | "limits.cpu" | "requests.memory" | "limits.memory"
+                );
+            if wrong.is_empty() && !name.contains('/') && !standard {
+                causes.invalid(&at, name.as_str(), "must be a standard resource type or fully qualified");
+            }
+            causes.invalid_each(&at, name, wrong);
+            if !name.contains('/') && !native {
                 causes.invalid(&at, name.as_str(), "must be a standard resource for containers");
             }
             let amount = text(amount);
@@ -291,21 +296,31 @@ pub fn check_resources(resources: &Value, path: &Path<'_>, causes: &mut Causes) 
     }
     let requests = path.child("requests");
     for (name, request) in members(&resources["requests"]) {
+        // What cannot be shared is asked for exactly as it is limited.
+        let overcommit = !name.contains('/') && !name.starts_with("hugepages-");
         let limit = text(&resources["limits"][name]);
-        let (Ok(asked), Ok(most)) = (Quantity::parse(text(request)), Quantity::parse(limit)) else { continue };
-        let overcommit = matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage");
-        if overcommit && asked > most {
-            let shown = quantity::canonical(limit);
-            causes.invalid(&requests, text(request), format!("must be less than or equal to {name} limit of {shown}"));
-        } else if !overcommit && asked != most {
-            causes.invalid(&requests, text(request), format!("must be equal to {name} limit of {limit}"));
+        let shown = text(request);
+        match (Quantity::parse(shown), Quantity::parse(limit)) {
+            (Ok(asked), Ok(most)) if !overcommit && asked != most => {
+                causes.invalid(
+                    &requests,
+                    shown,
+                    format!("must be equal to {name} limit of {}", quantity::canonical(limit)),
+                );
+            }
+            (Ok(asked), Ok(most)) if asked > most => {
+                let detail = format!("must be less than or equal to {name} limit of {}", quantity::canonical(limit));
+                causes.invalid(&requests, shown, detail);
+            }
+            (Ok(_), Err(_)) if !overcommit => {
+                causes.required(&path.child("limits"), "Limit must be set for non overcommitable resources");
+            }
+            _ => {}
         }
     }
-    for (name, _) in members(&resources["requests"]) {
-        let needs_limit = name.contains('/') || name.starts_with("hugepages-");
-        if needs_limit && resources["limits"][name].is_null() {
-            causes.required(&path.child("limits"), "Limit must be set for non overcommitable resources");
-        }
+    let names = || members(&resources["limits"]).keys().chain(members(&resources["requests"]).keys());
+    if names().any(|name| name.starts_with("hugepages-")) && !names().any(|name| name == "cpu" || name == "memory") {
+        causes.forbidden(path, "HugePages require cpu or memory");
     }
 }
 

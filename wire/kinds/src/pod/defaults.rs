@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 /// Defaults of a Pod: those of its spec, and those that only pods get and templates do not.
 pub fn pod(object: &mut Value) {
     let Some(map) = object.as_object_mut() else { return };
+    if let Some(status) = existing(map, "status") {
+        mirror_address(status);
+    }
     let Some(spec) = child(map, "spec") else { return };
     pod_spec(spec);
     for key in ["containers", "initContainers"] {
@@ -65,6 +68,17 @@ fn mirror_service_account(spec: &mut Members) {
     if !name.is_empty() {
         spec.insert("serviceAccountName".into(), Value::from(name.as_str()));
         spec.insert("serviceAccount".into(), Value::from(name));
+    }
+}
+
+/// `podIP` is the first of `podIPs`; whoever writes one writes both.
+fn mirror_address(status: &mut Members) {
+    let first = status.get("podIPs").map_or("", |ips| text(&ips[0]["ip"])).to_owned();
+    let one = status.get("podIP").map_or("", text).to_owned();
+    if !first.is_empty() {
+        status.insert("podIP".into(), Value::from(first));
+    } else if !one.is_empty() {
+        status.insert("podIPs".into(), json!([{"ip": one}]));
     }
 }
 
@@ -192,7 +206,7 @@ fn image_tag_is_latest(image: &str) -> bool {
     let last = name.rsplit('/').next().unwrap_or(name);
     match last.split_once(':') {
         Some((_, tag)) => tag == "latest",
-        None => digest.is_none(),
+        None => digest.is_none() && !image.is_empty(),
     }
 }
 

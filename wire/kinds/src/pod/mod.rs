@@ -7,7 +7,7 @@ pub mod defaults;
 mod spec;
 mod volume;
 
-pub(crate) use container::{check_port, check_resources};
+pub(crate) use container::check_port;
 pub(crate) use spec::{Owner, check_pod_spec, check_template};
 
 use crate::behaviour::{Context, Facts, Field, Generation, Kind, SPEC};
@@ -48,7 +48,7 @@ impl Kind for Pod {
     }
 
     fn check(&self, object: &Value, causes: &mut Causes) {
-        check_pod_spec(&object["spec"], &SPEC, Owner::Pod, causes);
+        check_pod_spec(&object["spec"], &SPEC, Owner::Pod, &[], causes);
     }
 
     fn checks_updates(&self) -> bool {

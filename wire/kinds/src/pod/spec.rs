@@ -12,8 +12,8 @@ use serde_json::Value;
 pub enum Owner {
     /// A pod by itself.
     Pod,
-    /// A template whose pods always run: Deployment, ReplicaSet, StatefulSet, DaemonSet.
-    Service,
+    /// A template whose pods always run, and the kind as Kubernetes calls it in messages.
+    Service(&'static str),
     /// A template whose pods finish: Job.
     Job,
 }
@@ -28,20 +28,29 @@ pub fn check_template(spec: &Value, path: &Path<'_>, owner: Owner, causes: &mut 
     }
     let labels = &template["metadata"]["labels"];
     let meta_path = path.child("metadata");
-    meta::labels(labels, &meta_path.child("labels"), causes);
-    meta::annotations(&template["metadata"]["annotations"], &meta_path.child("annotations"), causes);
-    if owner == Owner::Service
+    // Without `metadata`: so Kubernetes words it.
+    meta::labels(labels, &path.child("labels"), causes);
+    meta::annotations(&template["metadata"]["annotations"], &path.child("annotations"), causes);
+    if matches!(owner, Owner::Service(_))
         && !crate::json::is_empty(&spec["selector"])
         && !selector::matches(&spec["selector"], members(labels))
     {
-        causes.invalid(&meta_path.child("labels"), labels.clone(), "`selector` does not match template `labels`");
+        causes.invalid(
+            &meta_path.child("labels"),
+            Value::Object(members(labels).clone()),
+            "`selector` does not match template `labels`",
+        );
     }
-    check_pod_spec(&template["spec"], &path.child("spec"), owner, causes);
+    // The pods of a StatefulSet mount its claims as volumes.
+    let claims: Vec<&str> =
+        list(&spec["volumeClaimTemplates"]).iter().map(|claim| text(&claim["metadata"]["name"])).collect();
+    check_pod_spec(&template["spec"], &path.child("spec"), owner, &claims, causes);
 }
 
-/// Checks a pod's spec.
-pub fn check_pod_spec(spec: &Value, path: &Path<'_>, owner: Owner, causes: &mut Causes) {
-    let volumes = volume::check_all(spec, &path.child("volumes"), causes);
+/// Checks a pod's spec. `claims` are volumes that the owner adds.
+pub fn check_pod_spec(spec: &Value, path: &Path<'_>, owner: Owner, claims: &[&str], causes: &mut Causes) {
+    let mut volumes = volume::check_all(spec, &path.child("volumes"), causes);
+    volumes.extend(claims);
     container::check_all(spec, path, &volumes, causes);
     check_policies(spec, path, owner, causes);
     for key in ["serviceAccountName", "priorityClassName", "runtimeClassName"] {
@@ -64,24 +73,29 @@ pub fn check_pod_spec(spec: &Value, path: &Path<'_>, owner: Owner, causes: &mut 
     check_tolerations(spec, &path.child("tolerations"), causes);
     check_spread(spec, &path.child("topologySpreadConstraints"), causes);
     check_affinity(&spec["affinity"], &path.child("affinity"), causes);
-    for (index, secret) in list(&spec["imagePullSecrets"]).iter().enumerate() {
-        if text(&secret["name"]).is_empty() {
-            causes.required(&path.child("imagePullSecrets").index(index).child("name"), "");
-        }
-    }
 }
 
 fn check_policies(spec: &Value, path: &Path<'_>, owner: Owner, causes: &mut Causes) {
     let restart = text(&spec["restartPolicy"]);
     let restart_path = path.child("restartPolicy");
+    if restart.is_empty() {
+        causes.required(&restart_path, "");
+    } else {
+        causes.one_of(&restart_path, restart, &["Always", "OnFailure", "Never"]);
+    }
     match owner {
-        Owner::Pod if restart.is_empty() => causes.required(&restart_path, ""),
-        Owner::Pod => causes.one_of(&restart_path, restart, &["Always", "OnFailure", "Never"]),
-        Owner::Service => causes.one_of(&restart_path, restart, &["Always"]),
-        Owner::Job if !matches!(restart, "OnFailure" | "Never") => {
+        Owner::Pod => {}
+        Owner::Service(kind) => {
+            causes.one_of(&restart_path, restart, &["Always"]);
+            if !spec["activeDeadlineSeconds"].is_null() {
+                let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+                causes.forbidden(&path.child("activeDeadlineSeconds"), detail);
+            }
+        }
+        Owner::Job if matches!(restart, "" | "Always") => {
             causes.required(&restart_path, "valid values: \"OnFailure\", \"Never\"");
         }
-        Owner::Job => {}
+        Owner::Job => causes.one_of(&restart_path, restart, &["OnFailure", "Never"]),
     }
     let dns = text(&spec["dnsPolicy"]);
     if dns.is_empty() {

@@ -5,23 +5,28 @@ use crate::json::{list, members, text};
 use crate::{names, quantity};
 use serde_json::Value;
 
-/// Checks `volumes` and returns their names.
+/// Checks `volumes` and returns the names of those that are in order.
 pub fn check_all<'a>(spec: &'a Value, path: &Path<'_>, causes: &mut Causes) -> Vec<&'a str> {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut sound: Vec<&str> = Vec::new();
     for (index, volume) in list(&spec["volumes"]).iter().enumerate() {
         let at = path.index(index);
+        let before = causes.len();
+        check_source(volume, &at, causes);
         let name = text(&volume["name"]);
         if name.is_empty() {
             causes.required(&at.child("name"), "");
-        } else if seen.contains(&name) {
-            causes.duplicate(&at.child("name"), name);
         } else {
             causes.invalid_each(&at.child("name"), name, names::label(name));
         }
-        seen.push(name);
-        check_source(volume, &at, causes);
+        if sound.contains(&name) {
+            causes.duplicate(&at.child("name"), name);
+        }
+        // As Kubernetes does: a volume that is refused is none that could be mounted.
+        if causes.len() == before {
+            sound.push(name);
+        }
     }
-    seen
+    sound
 }
 
 fn check_source(volume: &Value, path: &Path<'_>, causes: &mut Causes) {

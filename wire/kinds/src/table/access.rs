@@ -27,10 +27,8 @@ pub fn role_binding_row(object: &Value, now: Timestamp) -> Row {
         let names: Vec<String> = list(&object["subjects"])
             .iter()
             .filter(|subject| subject["kind"] == kind)
-            .map(|subject| match (kind, text(&subject["namespace"])) {
-                ("ServiceAccount", namespace) if !namespace.is_empty() => {
-                    format!("{namespace}/{}", text(&subject["name"]))
-                }
+            .map(|subject| match kind {
+                "ServiceAccount" => format!("{}/{}", text(&subject["namespace"]), text(&subject["name"])),
                 _ => text(&subject["name"]).to_owned(),
             })
             .collect();

@@ -293,7 +293,7 @@ pub const PRIORITY_CLASS: &[Column] = &[
     Column::number("Value", "The priority of pods of this class."),
     Column::boolean("Global-Default", "Whether pods without a class get this one."),
     AGE,
-    Column::text("PreemptionPolicy", "Whether its pods may displace others.").wide(),
+    Column::text("PreemptionPolicy", "Whether its pods may displace others."),
 ];
 
 /// A PriorityClass's row.
