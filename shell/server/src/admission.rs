@@ -48,7 +48,7 @@ pub struct Request<'a> {
 ///
 /// # Errors
 /// The write is not admitted.
-pub fn mutate(request: &Request<'_>, object: &mut Value, _warnings: &mut Vec<String>) -> Result<Holds, Status> {
+pub fn mutate(request: &Request<'_>, object: &mut Value, warnings: &mut Vec<String>) -> Result<Holds, Status> {
     let resource = &request.target.resource;
     let id = (resource.group(), resource.kind());
     let main = matches!(request.operation, Operation::Create | Operation::Update { subresource: "" });
@@ -57,12 +57,15 @@ pub fn mutate(request: &Request<'_>, object: &mut Value, _warnings: &mut Vec<Str
         let name = (resource.group(), resource.plural(), "");
         access::restrict_node(&request.caller.identity, "create", name, &request.target.name, object)?;
     }
+    warnings.extend(resource.custom().and_then(|custom| custom.deprecation_warning()).map(str::to_owned));
     match id {
         ("", "Pod") if request.operation == Operation::Create => pod::complete(request, object)?,
         ("", "PersistentVolumeClaim") if request.operation == Operation::Create => {
             storage_class::choose(request.core, object);
         }
-        ("apiextensions.k8s.io", "CustomResourceDefinition") if main => custom::accept(request, object)?,
+        ("apiextensions.k8s.io", "CustomResourceDefinition") if main => {
+            custom::accept(request, object, warnings)?;
+        }
         ("", "Service") if main => {
             let owner = (request.target.namespace.clone(), request.target.name.clone());
             return request.core.services.allocate(object, owner);

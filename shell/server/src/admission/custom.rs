@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 /// Keeps a deleted definition until its objects are gone.
 pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
-pub(super) fn accept(request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+pub(super) fn accept(request: &Request<'_>, object: &mut Value, warnings: &mut Vec<String>) -> Result<(), Status> {
     let target = request.target;
     let custom = CustomResource::from_object(object)
         .map_err(|causes| Status::invalid("apiextensions.k8s.io", "CustomResourceDefinition", &target.name, causes))?;
+    warnings.extend(custom.warnings());
     let registry = request.core.registry.load();
     let conflict = names_conflict(&registry, &custom);
     let accepted = conflict.is_none();

@@ -128,6 +128,14 @@ impl CustomResource {
         })
     }
 
+    /// Texts of the `Warning` headers that the writer of the definition gets: what is stored but has no effect.
+    pub fn warnings(&self) -> Vec<String> {
+        let told = self.versions.iter().filter_map(|(name, _, version)| {
+            version.expression_warning().map(|warning| format!("version {name}: {warning}"))
+        });
+        told.collect()
+    }
+
     /// `status.acceptedNames`: the names with the defaults filled in.
     pub fn accepted_names(&self) -> Value {
         let mut out = json!({

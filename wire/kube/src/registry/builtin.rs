@@ -36,7 +36,6 @@ const READ_WATCH: &[&str] = &["get", "list", "watch"];
 const EDIT: &[&str] = &["get", "patch", "update"];
 const UPDATE: &[&str] = &["update"];
 const CONNECT: &[&str] = &["create", "get"];
-const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
 
 struct Row {
     gv: &'static str,
@@ -116,16 +115,14 @@ impl Row {
 /// Namespaces have no deletecollection: kube-apiserver refuses to wipe all of them in one call.
 const NAMESPACE_VERBS: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
 
+/// Not `ephemeralcontainers`, `resize` and `proxy`: nothing would come of them, and discovery says only what is true.
 const POD_SUBRESOURCES: &[(&str, &str, &[&str])] = &[
     ("attach", "/v1/PodAttachOptions", CONNECT),
     ("binding", "/v1/Binding", CREATE),
-    ("ephemeralcontainers", "", EDIT),
     ("eviction", "policy/v1/Eviction", CREATE),
     ("exec", "/v1/PodExecOptions", CONNECT),
     ("log", "", GET),
     ("portforward", "/v1/PodPortForwardOptions", CONNECT),
-    ("proxy", "/v1/PodProxyOptions", PROXY),
-    ("resize", "", EDIT),
     STATUS,
 ];
 
@@ -140,7 +137,7 @@ const ROWS: &[Row] = &[
         .cluster()
         .verbs(NAMESPACE_VERBS)
         .sub(&[("finalize", "", UPDATE), STATUS]),
-    row("v1", "nodes", "Node", CORE).short(&["no"]).cluster().sub(&[("proxy", "/v1/NodeProxyOptions", PROXY), STATUS]),
+    row("v1", "nodes", "Node", CORE).short(&["no"]).cluster().sub(&[STATUS]),
     row("v1", "persistentvolumeclaims", "PersistentVolumeClaim", CORE).short(&["pvc"]).sub(&[STATUS]),
     row("v1", "persistentvolumes", "PersistentVolume", CORE).short(&["pv"]).cluster().sub(&[STATUS]),
     row("v1", "pods", "Pod", CORE).short(&["po"]).all().sub(POD_SUBRESOURCES),
@@ -152,10 +149,7 @@ const ROWS: &[Row] = &[
         "authentication.k8s.io/v1/TokenRequest",
         CREATE,
     )]),
-    row("v1", "services", "Service", CORE)
-        .short(&["svc"])
-        .all()
-        .sub(&[("proxy", "/v1/ServiceProxyOptions", PROXY), STATUS]),
+    row("v1", "services", "Service", CORE).short(&["svc"]).all().sub(&[STATUS]),
     row("apiregistration.k8s.io/v1", "apiservices", "APIService", "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1")
         .in_category(&["api-extensions"])
         .cluster()

@@ -344,7 +344,9 @@ fn expressions_that_do_not_compile_are_refused_and_those_of_unbuilt_libraries_ar
     let text = causes[0].to_string();
     let field = "spec.versions[0].schema.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value: \"self.nonsense(\": compilation failed: ERROR: <input>:1:15:";
     assert!(text.starts_with(field), "{text}");
-    let resource = CustomResource::from_object(&with("isSemver(self)")).unwrap().resources().next().unwrap();
+    let custom = CustomResource::from_object(&with("isSemver(self)")).unwrap();
+    assert!(custom.warnings()[0].starts_with("version v1: 1 x-kubernetes-validations"));
+    let resource = custom.resources().next().unwrap();
     assert!(resource.custom().unwrap().expression_warning().unwrap().starts_with("1 x-kubernetes-validations"));
 }
 
