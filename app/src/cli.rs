@@ -83,6 +83,9 @@ pub struct JoinArgs {
     /// Mesh control of the platform, HOST:PORT.
     #[arg(long)]
     pub control: String,
+    /// The platform's CA (DATA_DIR/pki/ca.crt there), to verify mesh control with before the token is sent.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// The Service under which it is reached.
     #[arg(long)]
     pub service: String,

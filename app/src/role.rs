@@ -2,6 +2,7 @@
 
 pub mod dashboard;
 pub mod image;
+pub mod insight;
 pub mod join;
 pub mod mesh;
 pub mod node;

@@ -5,6 +5,8 @@ use crate::cli::CommandError;
 use crate::config::Config;
 use crate::notify;
 use crate::role::dashboard::Dashboard;
+use crate::role::insight::Insight;
+use bytes::Bytes;
 use client::ObjectApi;
 use manager::mesh::Mesh;
 use std::net::IpAddr;
@@ -54,8 +56,14 @@ pub fn run(config: Config) -> Result<(), CommandError> {
 
 async fn serve(config: Config) -> Result<(), CommandError> {
     let stop = stop_signal()?;
-    let server = server::Server::start(server_config(&config), vec![Arc::new(Dashboard)]).await.map_err(failed)?;
+    let insight = Insight::default();
+    let extensions: Vec<Arc<dyn server::Extension>> = vec![Arc::new(Dashboard), Arc::new(insight.clone())];
+    let server = server::Server::start(server_config(&config), extensions).await.map_err(failed)?;
     let mesh = Mesh::bind(server.in_process_as("diolkos-mesh"), mesh_config(&config)).await.map_err(failed)?;
+    let mesh_handle = mesh.handle();
+    insight.told_by(vec![Arc::new(move |path: &str| {
+        (path == "/diolkos/v1/mesh").then(|| (200, Bytes::from(mesh_handle.report().to_string())))
+    })]);
     let root_ca = server.pki().authority.certificate_pem().to_owned();
     let (told, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();

@@ -30,6 +30,13 @@ impl Runner {
         self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
     }
 
+    /// Runs what the other checks rest on, whatever is wanted.
+    pub fn always(&mut self, name: &str, check: impl FnOnce() -> Check) {
+        let only = self.only.take();
+        self.check(name, check);
+        self.only = only;
+    }
+
     /// Runs a check.
     pub fn check(&mut self, name: &str, check: impl FnOnce() -> Check) {
         if !self.wants(name) {

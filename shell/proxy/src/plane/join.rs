@@ -1,7 +1,12 @@
 //! How a process on a machine that is no node becomes a workload.
 use super::connection::{Connection, PlaneError};
+use crate::config::ControlPlane;
+use crate::identity::spiffe;
 use rcgen::{CertificateParams, KeyPair};
-use xds::ca::{JOIN_PATH, JoinResponse};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use xds::ca::{CREATE_CERTIFICATE_PATH, CertificateRequest, CertificateResponse, JOIN_PATH, JoinResponse};
 
 pub use xds::ca::JoinRequest;
 
@@ -33,4 +38,58 @@ pub async fn join(
     let connection = Connection::connect(address, server_name, tls).await?;
     let response: JoinResponse = connection.unary(JOIN_PATH, request).await?;
     Ok(Joined { response, key_pem: key.serialize_pem() })
+}
+
+/// Keeps the files of `plane` fresh: asks for a new certificate of `common_name` when half of the current one's life is over, for ever.
+/// Connections that are open stay; the next one reads the files.
+pub async fn renew(plane: ControlPlane, common_name: String) {
+    loop {
+        let pause = match half_life(&plane) {
+            Some(pause) => pause,
+            None => RENEW_RETRY,
+        };
+        tokio::time::sleep(pause).await;
+        if let Err(error) = renew_once(&plane, &common_name).await {
+            tracing::warn!(%error, "the certificate for the control plane was not renewed; trying again");
+            tokio::time::sleep(RENEW_RETRY).await;
+        }
+    }
+}
+
+const RENEW_RETRY: Duration = Duration::from_secs(10);
+
+/// Time until half of the certificate's life is over; `None` when it cannot be read.
+fn half_life(plane: &ControlPlane) -> Option<Duration> {
+    let pem = std::fs::read(&plane.certificate).ok()?;
+    let chain = client::load_certs("the host's certificate", &pem).ok()?;
+    let (begins, ends) = spiffe::validity(chain.first()?)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs() as i64;
+    Some(Duration::from_secs(u64::try_from(begins + (ends - begins) / 2 - now).unwrap_or(0)))
+}
+
+async fn renew_once(plane: &ControlPlane, common_name: &str) -> Result<(), PlaneError> {
+    let broken = |error: rcgen::Error| PlaneError::Connect { address: plane.address.clone(), why: error.to_string() };
+    let key = KeyPair::generate().map_err(broken)?;
+    let csr = CertificateParams::default().serialize_request(&key).and_then(|csr| csr.pem()).map_err(broken)?;
+    let request = CertificateRequest::on_behalf_of(csr, common_name, 0);
+    let connection = Connection::open(plane).await?;
+    let answer: CertificateResponse = connection.unary(CREATE_CERTIFICATE_PATH, request).await?;
+    write_pair(plane, &answer.cert_chain.concat(), &key.serialize_pem())
+}
+
+/// Writes key and chain so that a reader sees the old pair or the new one; between the two renames a reader may find them
+/// unfit for each other, and tries again.
+///
+/// # Errors
+/// The files cannot be written.
+pub fn write_pair(plane: &ControlPlane, chain: &str, key: &str) -> Result<(), PlaneError> {
+    for (path, text) in [(&plane.key, key), (&plane.certificate, chain)] {
+        let fail = |source| PlaneError::File { path: path.clone(), source };
+        let temporary = path.with_extension("new");
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary).map_err(fail)?;
+        file.write_all(text.as_bytes()).map_err(fail)?;
+        std::fs::rename(&temporary, path).map_err(fail)?;
+    }
+    Ok(())
 }

@@ -66,7 +66,6 @@ impl Snapshot {
             version: String::new(),
             resource: Some(Any { type_url: type_url(kind).to_owned(), value: value.clone() }),
             name: name.to_owned(),
-            ..Default::default()
         };
         let file = DeltaDiscoveryResponse { resources: self.iter().map(resource).collect(), ..Default::default() };
         let temporary = path.with_extension("tmp");

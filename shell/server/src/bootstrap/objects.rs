@@ -21,7 +21,7 @@ pub(super) fn all(core: &Core) -> Vec<Value> {
         "apiVersion": "storage.k8s.io/v1",
         "kind": "StorageClass",
         "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
-        "provisioner": "diolkos.io/hostpath",
+        "provisioner": "diolkos.io/host-path",
         "reclaimPolicy": "Delete",
         // The directory is made on the node that the first pod lands on.
         "volumeBindingMode": "WaitForFirstConsumer",
@@ -31,7 +31,7 @@ pub(super) fn all(core: &Core) -> Vec<Value> {
             "apiVersion": "gateway.networking.k8s.io/v1",
             "kind": "GatewayClass",
             "metadata": {"name": "diolkos"},
-            "spec": {"controllerName": "diolkos.io/gateway", "description": "Gateways on the host ports of the platform's own proxy."},
+            "spec": {"controllerName": "diolkos.io/gateway-controller", "description": "Gateways on the host ports of the platform's own proxy."},
         }));
     }
     objects.push(json!({

@@ -23,11 +23,11 @@ fn main() -> ExitCode {
     let mut platform = match Platform::start() {
         Ok(platform) => platform,
         Err(why) => {
-            runner.check("platform::starts", || Err(why));
+            runner.always("platform::starts", || Err(why));
             return runner.finish();
         }
     };
-    runner.check("images::load", || {
+    runner.always("images::load", || {
         let bookstore = e2e::platform::binary("BOOKSTORE_BIN").ok_or("no bookstore")?;
         platform.load_image(&bookstore, "bookstore:v1")?;
         platform.load_image(Path::new("/bin/busybox"), "toolbox:v1")?;
@@ -43,6 +43,6 @@ fn main() -> ExitCode {
     mesh::run(&mut runner, &platform);
     dashboard::run(&mut runner, &platform);
     resilience::run(&mut runner, &mut platform);
-    runner.check("platform::stops in order", || platform.stop());
+    runner.always("platform::stops in order", || platform.stop());
     runner.finish()
 }

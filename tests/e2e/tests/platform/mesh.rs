@@ -267,7 +267,7 @@ fn conditions(p: &Platform) -> Check {
     eventually(Duration::from_secs(5), || {
         contains(
             &k(p, &["get", "httproute/lost", "-o", "yaml"]).ok()?,
-            &["BackendNotFound", "type: ResolvedRefs", "controllerName: diolkos.io/gateway"],
+            &["BackendNotFound", "type: ResolvedRefs", "controllerName: diolkos.io/gateway-controller"],
         )
     })?;
     contains(&curl(&["-o", "/dev/null", "-w", "%{http_code}", &format!("{GATEWAY}lost")]), &["500"])?;

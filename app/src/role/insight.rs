@@ -1,0 +1,55 @@
+//! What only this platform can tell: `/diolkos/v1/*`, answered by those who know it.
+
+use bytes::Bytes;
+use http::{Method, Response, StatusCode, header};
+use server::{Body, Extension, ExtensionRequest};
+use std::sync::{Arc, OnceLock};
+
+/// Answers a path with status and JSON, or does not know it.
+pub type Teller = Arc<dyn Fn(&str) -> Option<(u16, Bytes)> + Send + Sync>;
+
+/// The extension is hung into the server before those who answer exist: they need the server's own API.
+#[derive(Clone, Default)]
+pub struct Insight {
+    tellers: Arc<OnceLock<Vec<Teller>>>,
+}
+
+impl Insight {
+    /// Who answers from now on, asked in order.
+    pub fn told_by(&self, tellers: Vec<Teller>) {
+        // Set once, at start; a second call would be a defect of this crate and is ignored.
+        let _ = self.tellers.set(tellers);
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> (u16, Bytes) {
+        if method != Method::GET {
+            return (405, status(405, "MethodNotAllowed", "only GET is answered here"));
+        }
+        let Some(tellers) = self.tellers.get() else {
+            return (503, status(503, "ServiceUnavailable", "the platform is starting"));
+        };
+        let missing = || (404, status(404, "NotFound", "the server could not find the requested resource"));
+        tellers.iter().find_map(|teller| teller(path)).unwrap_or_else(missing)
+    }
+}
+
+fn status(code: u16, reason: &str, message: &str) -> Bytes {
+    let status = serde_json::json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": code});
+    Bytes::from(status.to_string())
+}
+
+impl Extension for Insight {
+    fn takes(&self, path: &str, _dashboard: bool) -> bool {
+        path.starts_with("/diolkos/v1/") || path.starts_with("/apis/metrics.k8s.io/v1beta1/")
+    }
+
+    fn call(&self, request: ExtensionRequest) -> client::BoxFuture<'_, Response<Body>> {
+        Box::pin(async move {
+            let (code, body) = self.answer(&request.method, &request.info.path);
+            let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            let response = Response::builder().status(code).header(header::CONTENT_TYPE, "application/json");
+            response.body(Body::from(body)).expect("status and header are valid")
+        })
+    }
+}
