@@ -1,5 +1,5 @@
 //! The node agent's door: a Unix socket on which it attaches, drains and detaches pods.
-use crate::pods::AttachError;
+use crate::pods::{AttachError, Pod, PodSockets};
 use crate::shared::Shared;
 use crate::worker::Command;
 use std::io;
@@ -24,6 +24,22 @@ impl Attacher {
         Self { shared, workers }
     }
 
+    /// What the process's threads share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    pub(crate) fn serve_sockets(&self, pod: &Arc<Pod>, sockets: Vec<PodSockets>) {
+        for (worker, sockets) in self.workers.iter().zip(sockets) {
+            // A worker that is gone means that the process ends.
+            let _ = worker.send(Command::Serve(pod.clone(), sockets));
+        }
+    }
+
     /// Attaches a pod. Blocks for as long as `nft` takes.
     pub fn attach(&self, attachment: PodAttachment) -> Result<(), AttachError> {
         let config = &self.shared.config;
@@ -32,10 +48,7 @@ impl Attacher {
         let attached =
             pods.attach(attachment, config.ports, &config.dns_vips, self.workers.len(), &self.shared.identities)?;
         if let Some((pod, sockets)) = attached {
-            for (worker, sockets) in self.workers.iter().zip(sockets) {
-                // A worker that is gone means that the process ends.
-                let _ = worker.send(Command::Serve(pod.clone(), sockets));
-            }
+            self.serve_sockets(&pod, sockets);
             tracing::info!(pod = name, "attached");
         }
         Ok(())

@@ -34,11 +34,6 @@ impl DialError {
             Self::Connect(..) | Self::Timeout(_) => true,
         }
     }
-
-    /// Whether the endpoint said that it is on its way out.
-    pub fn is_draining(&self) -> bool {
-        matches!(self, Self::Tunnel(TunnelError::Draining))
-    }
 }
 
 /// A connection and what is known of its other end.

@@ -14,6 +14,7 @@ mod dial;
 mod dns;
 mod gateway;
 mod hbone;
+pub mod host;
 pub mod identity;
 mod inbound;
 pub mod mesh;

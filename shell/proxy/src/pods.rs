@@ -50,6 +50,13 @@ impl Pod {
         Self { loopback: true, ..self }
     }
 
+    /// Whether others may ask for this address of the pod. A pod's are all its own; a joined process has one port.
+    pub fn serves(&self, to: SocketAddr) -> bool {
+        self.origin.addresses.contains(&to.ip())
+            && !self.ports.contains(to.port())
+            && (!self.loopback || self.attachment.ports.contains(&to.port()))
+    }
+
     /// Where the process is that serves this address of the pod.
     pub fn local_address(&self, to: SocketAddr) -> SocketAddr {
         match to.ip() {
@@ -101,6 +108,9 @@ pub struct PodSockets {
     pub dns_udp: Vec<UdpSocket>,
 }
 
+/// A pod that is new, and a set of its sockets for each worker.
+pub type Attached = (Arc<Pod>, Vec<PodSockets>);
+
 /// A pod could not be attached. The node agent tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
@@ -129,7 +139,7 @@ impl Pods {
         dns: &[IpAddr],
         workers: usize,
         identities: &Arc<Identities>,
-    ) -> Result<Option<(Arc<Pod>, Vec<PodSockets>)>, AttachError> {
+    ) -> Result<Option<Attached>, AttachError> {
         if attachment.ips.is_empty() {
             return Err(AttachError::NoAddress);
         }
@@ -141,7 +151,7 @@ impl Pods {
         let sockets = netns.run(|| open_sockets(&attachment, ports, workers)).map_err(AttachError::Listen)?;
         // Sockets first: a redirected connection always finds a listener.
         let probes = Some((attachment.node_ip, attachment.probe_ports.as_slice()));
-        Rules { ports, dns, probes, only_to: &[], inbound: true }.install(&netns)?;
+        Rules { ports, dns, all_dns: false, probes, only_to: &[], inbound: true }.install(&netns)?;
         let identity = identities.acquire(&attachment.namespace, &attachment.service_account);
         let ips = attachment.ips.clone();
         let origin = Arc::new(Origin::new(netns, identity, &attachment.namespace, &attachment.name, ips));

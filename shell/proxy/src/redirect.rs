@@ -37,6 +37,8 @@ pub struct Rules<'a> {
     pub ports: CapturePorts,
     /// Virtual addresses of the cluster's name server.
     pub dns: &'a [IpAddr],
+    /// Questions to any name server come here, not only those to the cluster's.
+    pub all_dns: bool,
     /// Where probes come from, and to which ports they go unseen.
     pub probes: Option<(IpAddr, &'a [u16])>,
     /// Capture only what goes to these networks (a joined host); none: everything (a pod).
@@ -76,6 +78,9 @@ impl Rules<'_> {
             for transport in ["udp", "tcp"] {
                 let _ = writeln!(text, "  {} {transport} dport 53 redirect to :{}", daddr(vip), ports.dns);
             }
+        }
+        for transport in ["udp", "tcp"].iter().filter(|_| self.all_dns) {
+            let _ = writeln!(text, "  meta nfproto ipv4 {transport} dport 53 redirect to :{}", ports.dns);
         }
         // The pod's own addresses are reached over lo, too: a pod that calls itself is not anybody's traffic.
         let _ = writeln!(text, "  oifname \"lo\" return");
@@ -145,6 +150,7 @@ mod tests {
         let rules = Rules {
             ports: CapturePorts::default(),
             dns: &dns,
+            all_dns: false,
             probes: Some(("10.244.0.1".parse().unwrap(), &[8080, 9090])),
             only_to: &[],
             inbound: true,

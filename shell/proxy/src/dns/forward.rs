@@ -1,4 +1,5 @@
 //! Questions about the world outside, passed to the host's resolvers.
+use crate::netns::{self, MARK, Netns};
 use crate::random;
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, Record, RecordType};
@@ -8,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -108,6 +109,8 @@ fn parse(resolv_conf: &str) -> Vec<SocketAddr> {
 async fn ask_udp(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
     let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
+    // On a joined machine our own questions would come back to us. Without the right to mark nothing is captured either.
+    let _ = socket2::SockRef::from(&socket).set_mark(MARK);
     socket.connect(server).await?;
     let (id, sent) = with_own_id(question)?;
     socket.send(&sent).await?;
@@ -124,7 +127,7 @@ async fn ask_udp(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 async fn ask_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(server).await?;
+    let mut stream = netns::connect(&Netns::Own, server, None).await?;
     let (id, sent) = with_own_id(question)?;
     let length = u16::try_from(sent.len()).map_err(io::Error::other)?;
     stream.write_all(&[&length.to_be_bytes()[..], &sent].concat()).await?;

@@ -121,7 +121,7 @@ fn destination(pod: &Pod, request: &Request<RecvStream>) -> Result<SocketAddr, S
     }
     let authority = request.uri().authority().ok_or(StatusCode::BAD_REQUEST)?;
     let to: SocketAddr = authority.as_str().parse().map_err(|_| StatusCode::BAD_REQUEST)?;
-    if !pod.origin.addresses.contains(&to.ip()) || pod.ports.contains(to.port()) {
+    if !pod.serves(to) {
         return Err(StatusCode::BAD_REQUEST);
     }
     Ok(to)

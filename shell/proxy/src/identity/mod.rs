@@ -77,6 +77,9 @@ impl Identity {
     }
 }
 
+/// Not-before and not-after, in seconds since the epoch.
+pub type Validity = (i64, i64);
+
 /// All identities that this process speaks for.
 pub struct Identities {
     trust_domain: String,
@@ -144,8 +147,8 @@ impl Identities {
         }
     }
 
-    /// Name, not-before and not-after of every certificate, for the state page.
-    pub fn list(&self) -> Vec<(Arc<str>, Option<(i64, i64)>)> {
+    /// Every identity with the validity of its certificate, for the state page.
+    pub fn list(&self) -> Vec<(Arc<str>, Option<Validity>)> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut list: Vec<_> = known
             .values()
