@@ -1,12 +1,15 @@
 //! What may be written, and what is filled in from other objects, between defaulting and validation.
 
 mod custom;
+mod limit_range;
 mod namespace;
 mod pod;
+mod quota;
 mod roles;
 mod storage_class;
 
 pub use custom::CLEANUP;
+pub use quota::{Pending as PendingQuota, Place as QuotaPlace, follow as follow_quotas};
 
 use crate::access;
 use crate::core::Core;
@@ -59,7 +62,10 @@ pub fn mutate(request: &Request<'_>, object: &mut Value, warnings: &mut Vec<Stri
     }
     warnings.extend(resource.custom().and_then(|custom| custom.deprecation_warning()).map(str::to_owned));
     match id {
-        ("", "Pod") if request.operation == Operation::Create => pod::complete(request, object)?,
+        ("", "Pod") if request.operation == Operation::Create => {
+            limit_range::fill(request, object);
+            pod::complete(request, object)?;
+        }
         ("", "PersistentVolumeClaim") if request.operation == Operation::Create => {
             storage_class::choose(request.core, object);
         }
@@ -77,15 +83,21 @@ pub fn mutate(request: &Request<'_>, object: &mut Value, warnings: &mut Vec<Stri
 
 /// Looks at the object as it would be stored (for a deletion: as it is).
 ///
+/// What comes back is to be kept until the write is stored.
+///
 /// # Errors
 /// The write is not admitted.
-pub fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
+pub fn validate(request: &Request<'_>, object: &Value) -> Result<Option<QuotaPlace>, Status> {
     let resource = &request.target.resource;
     match (resource.group(), resource.kind()) {
-        ("", "Namespace") if request.operation == Operation::Delete => namespace::may_go(request),
-        ("rbac.authorization.k8s.io", kind) if request.operation != Operation::Delete => {
-            roles::no_escalation(request, kind, object)
+        ("", "Namespace") if request.operation == Operation::Delete => namespace::may_go(request)?,
+        ("", "Pod" | "PersistentVolumeClaim") if request.operation == Operation::Create => {
+            limit_range::check(request, object)?;
         }
-        _ => Ok(()),
+        ("rbac.authorization.k8s.io", kind) if request.operation != Operation::Delete => {
+            roles::no_escalation(request, kind, object)?;
+        }
+        _ => {}
     }
+    if request.operation == Operation::Create { quota::reserve(request, object) } else { Ok(None) }
 }

@@ -1,9 +1,8 @@
-//! Response bodies: whole, chunked from shared bytes, or a stream.
+//! Response bodies: whole, a list joined from shared bytes, or a stream.
 
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use http_body::{Frame, SizeHint};
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -15,8 +14,8 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 pub enum Body {
     /// Nothing, or one buffer.
     Whole(Bytes),
-    /// Several buffers that the store shares, sent without being copied into one.
-    Parts(VecDeque<Bytes>),
+    /// A list.
+    List(List),
     /// Whatever comes.
     Stream(ByteStream),
 }
@@ -30,25 +29,62 @@ impl Body {
     pub fn stream(stream: impl Stream<Item = Bytes> + Send + 'static) -> Body {
         Body::Stream(Box::pin(stream))
     }
-    /// Many small buffers, joined into writes of about 64 KiB: a frame for each object of a list would cost more than the object.
-    pub fn joined(parts: impl IntoIterator<Item = Bytes>) -> Body {
-        const CHUNK: usize = 64 << 10;
-        let mut chunks = VecDeque::new();
-        let mut chunk = BytesMut::new();
-        for part in parts {
-            if !chunk.is_empty() && chunk.len() + part.len() > CHUNK {
-                chunks.push_back(chunk.split().freeze());
-            }
-            if part.len() >= CHUNK {
-                chunks.push_back(part);
-            } else {
-                chunk.extend_from_slice(&part);
-            }
+}
+
+/// Encoded items between a head and a tail, with commas between them. They are joined into writes of about 64 KiB while the client
+/// reads: a frame for each object would cost more than the object, and one buffer for all would double a large list's memory.
+pub struct List {
+    head: Bytes,
+    items: std::vec::IntoIter<Bytes>,
+    first: bool,
+    /// Taken from `items` and not sent, because it did not fit.
+    held: Option<Bytes>,
+    tail: Bytes,
+    left: u64,
+}
+
+const CHUNK: usize = 64 << 10;
+
+impl List {
+    /// A list whose items are sent as they are.
+    pub fn new(head: impl Into<Bytes>, items: Vec<Bytes>, tail: impl Into<Bytes>) -> List {
+        let (head, tail) = (head.into(), tail.into());
+        let commas = items.len().saturating_sub(1);
+        let bytes: usize = items.iter().map(Bytes::len).sum();
+        let left = (head.len() + bytes + commas + tail.len()) as u64;
+        List { head, items: items.into_iter(), first: true, held: None, tail, left }
+    }
+
+    fn chunk(&mut self) -> Option<Bytes> {
+        if self.left == 0 {
+            return None;
         }
-        if !chunk.is_empty() {
-            chunks.push_back(chunk.freeze());
+        let mut chunk = BytesMut::with_capacity(CHUNK.min(usize::try_from(self.left).unwrap_or(CHUNK)));
+        chunk.extend_from_slice(&std::mem::take(&mut self.head));
+        while let Some(item) = self.held.take().or_else(|| self.items.next()) {
+            if !chunk.is_empty() && chunk.len() + item.len() >= CHUNK {
+                self.held = Some(item);
+                break;
+            }
+            if !std::mem::replace(&mut self.first, false) {
+                chunk.extend_from_slice(b",");
+            }
+            chunk.extend_from_slice(&item);
         }
-        Body::Parts(chunks)
+        if self.held.is_none() && self.items.len() == 0 {
+            chunk.extend_from_slice(&std::mem::take(&mut self.tail));
+        }
+        self.left -= chunk.len() as u64;
+        Some(chunk.freeze())
+    }
+
+    /// All of it, for who cannot take it in parts.
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        let mut all = Vec::with_capacity(usize::try_from(self.left).unwrap_or_default());
+        while let Some(chunk) = self.chunk() {
+            all.extend_from_slice(&chunk);
+        }
+        all
     }
 }
 
@@ -69,7 +105,7 @@ impl http_body::Body for Body {
         let next = match &mut *self {
             Body::Whole(bytes) if bytes.is_empty() => None,
             Body::Whole(bytes) => Some(std::mem::take(bytes)),
-            Body::Parts(parts) => parts.pop_front(),
+            Body::List(list) => list.chunk(),
             Body::Stream(stream) => match stream.as_mut().poll_next(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(next) => next,
@@ -81,7 +117,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Body::Whole(bytes) => bytes.is_empty(),
-            Body::Parts(parts) => parts.is_empty(),
+            Body::List(list) => list.left == 0,
             Body::Stream(_) => false,
         }
     }
@@ -89,7 +125,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Body::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Body::Parts(parts) => SizeHint::with_exact(parts.iter().map(|part| part.len() as u64).sum()),
+            Body::List(list) => SizeHint::with_exact(list.left),
             Body::Stream(_) => SizeHint::default(),
         }
     }
@@ -101,12 +137,15 @@ mod tests {
     use http_body_util::BodyExt;
 
     #[tokio::test]
-    async fn joining_keeps_every_byte_in_order() {
-        let parts: Vec<Bytes> = (0..1000).map(|i| Bytes::from(vec![(i % 251) as u8; i * 7 % 9000])).collect();
-        let all: Vec<u8> = parts.iter().flatten().copied().collect();
-        let body = Body::joined(parts);
-        assert_eq!(http_body::Body::size_hint(&body).exact(), Some(all.len() as u64));
-        assert!(matches!(&body, Body::Parts(chunks) if chunks.len() < 100));
-        assert_eq!(body.collect().await.unwrap().to_bytes(), all);
+    async fn a_list_is_every_byte_in_order() {
+        for count in [0, 1, 2, 1000] {
+            let items: Vec<Bytes> =
+                (0..count).map(|i| Bytes::from(vec![b'a' + (i % 26) as u8; i * 7 % 9000])).collect();
+            let texts: Vec<String> = items.iter().map(|item| String::from_utf8(item.to_vec()).unwrap()).collect();
+            let expect = format!("[{}]", texts.join(","));
+            let body = Body::List(List::new("[", items, "]"));
+            assert_eq!(http_body::Body::size_hint(&body).exact(), Some(expect.len() as u64));
+            assert_eq!(body.collect().await.unwrap().to_bytes(), expect);
+        }
     }
 }

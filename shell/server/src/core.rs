@@ -45,6 +45,8 @@ pub struct Core {
     pub shutdown: watch::Receiver<bool>,
     /// Splits an encoded object where the store puts the revision; random, so that no client can write it into an object.
     pub marker: String,
+    /// Admitted creations on their way into the store.
+    pub quota: crate::admission::PendingQuota,
     /// Serialises changes that read one object and write another on the strength of it (evictions against a budget).
     pub eviction: tokio::sync::Mutex<()>,
 }

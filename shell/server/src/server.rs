@@ -1,6 +1,7 @@
 //! Starting and stopping.
 
 use crate::access::{self, RoleTable};
+use crate::admission::{self, PendingQuota};
 use crate::authn::jwt::TokenKey;
 use crate::config::Config;
 use crate::core::{Core, Gates, random_hex};
@@ -146,6 +147,7 @@ impl Server {
         }
         tasks.spawn(access::follow(core.clone()));
         tasks.spawn(custom::follow(core.clone()));
+        tasks.spawn(admission::follow_quotas(core.clone()));
         tasks.spawn(bootstrap::follow_kubernetes_service(core.clone()));
         shutdown.await;
         // Everybody who waits on the store or the clock hears this.
@@ -197,6 +199,7 @@ fn assemble(
         extensions,
         shutdown,
         marker: format!("revision-{}", random_hex(16)),
+        quota: PendingQuota::default(),
         eviction: tokio::sync::Mutex::new(()),
         config,
     })

@@ -44,8 +44,6 @@ fn part(target: &Target, subresource: &str) -> Result<Part, Status> {
         (_, "status") => Ok(Part::Status),
         ("namespaces", "finalize") => Ok(Part::System("finalize")),
         ("certificatesigningrequests", "approval") => Ok(Part::Status),
-        ("pods", "ephemeralcontainers") => Ok(Part::Through("ephemeralcontainers")),
-        ("pods", "resize") => Ok(Part::Through("resize")),
         _ => Err(Status::no_such_path()),
     }
 }

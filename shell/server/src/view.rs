@@ -1,6 +1,6 @@
 //! How objects are shown: whole, as rows of a table, or by their metadata only.
 
-use crate::body::Body;
+use crate::body::{Body, List};
 use crate::core::Core;
 use crate::form;
 use crate::negotiate::{Accepted, Encoding, View};
@@ -135,19 +135,9 @@ pub fn list(
             (open, parts, "]}\n")
         }
     };
-    let body = Body::joined(with_commas(open, parts, close));
+    let list = List::new(open, parts, close);
     match accepted.encoding {
-        Encoding::Json => Ok(respond::json(200, body)),
-        Encoding::Yaml => {
-            let Body::Parts(parts) = body else { return Err(Status::internal("a list is made of parts")) };
-            let text: Vec<u8> = parts.into_iter().flatten().collect();
-            Ok(respond::value(200, Encoding::Yaml, &parse(&text)?))
-        }
+        Encoding::Json => Ok(respond::json(200, Body::List(list))),
+        Encoding::Yaml => Ok(respond::value(200, Encoding::Yaml, &parse(&list.into_bytes())?)),
     }
-}
-
-fn with_commas(open: String, parts: Vec<Bytes>, close: &'static str) -> impl Iterator<Item = Bytes> {
-    let comma = |at: usize| if at == 0 { Bytes::new() } else { Bytes::from_static(b",") };
-    let items = parts.into_iter().enumerate().flat_map(move |(at, part)| [comma(at), part]);
-    std::iter::once(Bytes::from(open)).chain(items).chain(std::iter::once(Bytes::from_static(close.as_bytes())))
 }

@@ -332,3 +332,39 @@ async fn the_in_process_client_passes_the_same_gate() {
     assert_eq!(made["metadata"]["managedFields"][0]["manager"], "diolkos-manager");
     assert_eq!(made["spec"]["serviceAccountName"], "default");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_and_ranges_are_kept() {
+    let server = start("quota").await;
+    let admin = &server.admin;
+    let range = json!({"metadata": {"name": "r"}, "spec": {"limits": [{"type": "Container", "defaultRequest": {"cpu": "100m"}, "default": {"cpu": "200m"}, "max": {"cpu": "1"}}]}});
+    post(admin, "/api/v1/namespaces/default/limitranges", range).await;
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "2", "requests.cpu": "1"}}});
+    post(admin, "/api/v1/namespaces/default/resourcequotas", quota).await;
+    let made = post(admin, PODS, pod("a", json!({}))).await;
+    assert_eq!(made["spec"]["containers"][0]["resources"], json!({"limits": {"cpu": "200m"}, "requests": {"cpu": "100m"}}));
+    let mut large = pod("b", json!({}));
+    large["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "2"}});
+    let (code, refused) = call(admin, Method::POST, PODS, large.clone()).await;
+    assert_eq!(
+        (code, refused["message"].as_str()),
+        (403, Some(r#"pods "b" is forbidden: maximum cpu usage per Container is 1, but limit is 2"#))
+    );
+    large["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}, "limits": {"cpu": "1"}});
+    let (code, refused) = call(admin, Method::POST, PODS, large).await;
+    assert_eq!(
+        (code, refused["message"].as_str()),
+        (403, Some(r#"pods "b" is forbidden: exceeded quota: q, requested: requests.cpu=1, used: requests.cpu=100m, limited: requests.cpu=1"#))
+    );
+    let racing: Vec<_> = (0..8)
+        .map(|i| {
+            let admin = admin.clone();
+            tokio::spawn(async move { call(&admin, Method::POST, PODS, pod(&format!("race-{i}"), json!({}))).await.0 })
+        })
+        .collect();
+    let mut made = 0;
+    for one in racing {
+        made += usize::from(one.await.unwrap() == 201);
+    }
+    assert_eq!(made, 1, "one place was left");
+}

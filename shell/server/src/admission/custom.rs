@@ -2,7 +2,7 @@
 
 use super::{Operation, Request};
 use kube::Status;
-use kube::crd::{CustomResource, names_conflict};
+use kube::crd::{CustomResource, names_conflict, update_faults};
 use serde_json::{Value, json};
 
 /// Keeps a deleted definition until its objects are gone.
@@ -10,8 +10,12 @@ pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 pub(super) fn accept(request: &Request<'_>, object: &mut Value, warnings: &mut Vec<String>) -> Result<(), Status> {
     let target = request.target;
-    let custom = CustomResource::from_object(object)
-        .map_err(|causes| Status::invalid("apiextensions.k8s.io", "CustomResourceDefinition", &target.name, causes))?;
+    let refused = |causes| Status::invalid("apiextensions.k8s.io", "CustomResourceDefinition", &target.name, causes);
+    let custom = CustomResource::from_object(object).map_err(refused)?;
+    let changed = request.old.map(|old| update_faults(object, old)).unwrap_or_default();
+    if !changed.is_empty() {
+        return Err(refused(changed));
+    }
     warnings.extend(custom.warnings());
     let registry = request.core.registry.load();
     let conflict = names_conflict(&registry, &custom);

@@ -112,15 +112,28 @@ pub(super) async fn dispatch(core: &Arc<Core>, call: &Call, body: Bytes) -> Resu
         return Err(Status::method_not_allowed(target.resource.group(), target.resource.plural(), info.verb));
     }
     let accepted = accept(&call.headers)?;
-    match info.verb {
+    let deprecated = target.resource.custom().and_then(|custom| custom.deprecation_warning()).map(str::to_owned);
+    let mut response = verb(core, call, target, body, accepted).await?;
+    respond::warn(&mut response, deprecated.as_slice());
+    Ok(response)
+}
+
+async fn verb(
+    core: &Arc<Core>,
+    call: &Call,
+    target: Target,
+    body: Bytes,
+    accepted: Accepted,
+) -> Result<Response<Body>, Status> {
+    match call.info.verb {
         "get" => get(core, call, &target, accepted),
-        "list" => list(core, call, &target, accepted),
+        "list" => list(core, call, target, accepted).await,
         "create" => create(core, call, &target, body, accepted).await,
         "update" => update(core, call, &target, body, accepted).await,
         "patch" => patch(core, call, &target, body, accepted).await,
         "delete" => delete(core, call, &target, body, accepted).await,
         "deletecollection" => delete_collection(core, call, &target, body).await,
-        _ => Err(Status::method_not_allowed(target.resource.group(), target.resource.plural(), info.verb)),
+        _ => Err(Status::method_not_allowed(target.resource.group(), target.resource.plural(), call.info.verb)),
     }
 }
 
@@ -170,9 +183,19 @@ fn list_request(call: &Call, target: &Target) -> Result<ListRequest, Status> {
     })
 }
 
-fn list(core: &Core, call: &Call, target: &Target, accepted: Accepted) -> Result<Response<Body>, Status> {
-    let listed = ops::list(core, target, &list_request(call, target)?)?;
-    view::list(core, &target.resource, listed, accepted, &call.query)
+/// Lists of more objects than this are made on a thread of their own: selectors and tables look into every object, and meanwhile
+/// this thread would serve nobody.
+const LARGE_LIST: usize = 1000;
+
+async fn list(core: &Arc<Core>, call: &Call, target: Target, accepted: Accepted) -> Result<Response<Body>, Status> {
+    let request = list_request(call, &target)?;
+    let (shared, query) = (core.clone(), call.query.clone());
+    let small = core.store.count(target.key()) <= LARGE_LIST;
+    let work = move || {
+        let listed = ops::list(&shared, &target, &request)?;
+        view::list(&shared, &target.resource, listed, accepted, &query)
+    };
+    if small { work() } else { tokio::task::spawn_blocking(work).await.map_err(Status::internal)? }
 }
 
 fn watch(

@@ -89,7 +89,8 @@ async fn attempt_create(
     if !causes.is_empty() {
         return Err(Status::invalid(resource.group(), resource.kind(), &target.name, causes));
     }
-    admission::validate(&admitted, &object)?;
+    // Held until the object is stored and counts itself.
+    let _place = admission::validate(&admitted, &object)?;
     let versions = Versions::of(core, resource);
     let mut object = versions.stored(object);
     let record = commit(core, target, &mut object, Expect::Absent, Fate::Put, options.dry_run).await?;
