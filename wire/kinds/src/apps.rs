@@ -3,7 +3,7 @@
 use crate::behaviour::{Context, Facts, Field, Generation, Kind, METADATA, SPEC};
 use crate::cause::{Causes, Path};
 use crate::json::{Members, child, each_object, existing, fill, fill_text, is_empty, members, same, text};
-use crate::names;
+use crate::names::{self, NameRule};
 use crate::pod::{Owner, check_template, defaults};
 use crate::table::{self, Column, Row};
 use crate::{meta, storage};
@@ -32,7 +32,10 @@ fn check_selector(spec: &Value, what: &str, causes: &mut Causes) {
     let path = SPEC.child("selector");
     let selector = &spec["selector"];
     if selector.is_null() {
-        causes.required(&path, "");
+        // Required by its type, so that only the selection itself is found wanting for DaemonSets.
+        if what != "daemonset" {
+            causes.required(&path, "");
+        }
         return;
     }
     meta::label_selector(selector, &path, causes);
@@ -59,7 +62,8 @@ fn check_amount(value: &Value, path: &Path<'_>, causes: &mut Causes) {
 
 fn is_zero(value: &Value) -> bool {
     match value {
-        Value::String(text) => text.trim_end_matches('%').bytes().all(|b| b == b'0'),
+        // What is no share counts as none; it is refused besides.
+        Value::String(text) => !text.trim_end_matches('%').parse::<u64>().is_ok_and(|share| share > 0),
         Value::Number(number) => number.as_i64() == Some(0),
         _ => true,
     }
@@ -144,7 +148,7 @@ fn check_strategy(strategy: &Value, path: &Path<'_>, causes: &mut Causes) {
                 causes.invalid(&at.child("maxUnavailable"), unavailable.clone(), "must not be greater than 100%");
             }
         }
-        other => causes.not_supported(&path.child("type"), other, &["Recreate", "RollingUpdate"]),
+        _ => causes.not_supported(path, strategy.clone(), &["Recreate", "RollingUpdate"]),
     }
 }
 
@@ -186,7 +190,7 @@ pub struct StatefulSet;
 
 impl Kind for StatefulSet {
     fn facts(&self) -> Facts {
-        Facts::reconciled("apps", "StatefulSet")
+        Facts::reconciled("apps", "StatefulSet").named(NameRule::Label)
     }
 
     fn defaults(&self, object: &mut Value) {
@@ -220,7 +224,7 @@ impl Kind for StatefulSet {
 
     fn check(&self, object: &Value, causes: &mut Causes) {
         let spec = &object["spec"];
-        check_counts(spec, &["replicas", "minReadySeconds", "revisionHistoryLimit"], causes);
+        check_counts(spec, &["replicas", "minReadySeconds"], causes);
         match text(&spec["podManagementPolicy"]) {
             "" => causes.required(&SPEC.child("podManagementPolicy"), ""),
             "OrderedReady" | "Parallel" => {}
@@ -415,7 +419,7 @@ impl Kind for ReplicationController {
         if is_empty(&spec["selector"]) {
             causes.required(&SPEC.child("selector"), "");
         }
-        let template = json!({"template": spec["template"]});
+        let template = json!({"template": spec["template"], "selector": {"matchLabels": spec["selector"]}});
         check_template(&template, &SPEC, Owner::Service("ReplicationController"), causes);
     }
     fn columns(&self) -> &'static [Column] {

@@ -155,7 +155,7 @@ fn check_job(spec: &Value, path: &Path<'_>, causes: &mut Causes) {
     }
     let mode = text(&spec["completionMode"]);
     if !mode.is_empty() {
-        causes.one_of(&path.child("completionMode"), mode, &["Indexed", "NonIndexed"]);
+        causes.one_of(&path.child("completionMode"), mode, &["NonIndexed", "Indexed"]);
     }
     if mode == "Indexed" && spec["completions"].is_null() {
         causes.required(&path.child("completions"), "when completion mode is Indexed");

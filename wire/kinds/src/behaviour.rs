@@ -129,6 +129,8 @@ pub trait Kind: Send + Sync {
     fn adjust_status(&self, _new: &mut Members, _old: &Value) {}
     /// Checks everything but metadata.
     fn check(&self, _object: &Value, _causes: &mut Causes) {}
+    /// Checks what only a new object has to satisfy: rules that came later than objects which are stored.
+    fn check_new(&self, _object: &Value, _causes: &mut Causes) {}
     /// Checks what an update may not do.
     fn check_change(&self, _new: &Value, _old: &Value, _causes: &mut Causes) {}
     /// Whether `check` runs on updates as well.
@@ -225,6 +227,7 @@ pub trait Kind: Send + Sync {
         let mut causes = Causes::default();
         crate::meta::check(&object["metadata"], self.facts().name, &mut causes);
         self.check(object, &mut causes);
+        self.check_new(object, &mut causes);
         causes.into_vec()
     }
 

@@ -37,11 +37,25 @@ impl Kind for HorizontalPodAutoscaler {
         crate::json::drop_nulls(&mut object["status"]);
     }
 
+    fn check_new(&self, object: &Value, causes: &mut Causes) {
+        let spec = &object["spec"];
+        let api_version = text(&spec["scaleTargetRef"]["apiVersion"]);
+        if !api_version.contains('/') {
+            let path = SPEC.child("scaleTargetRef");
+            causes.invalid(&path.child("apiVersion"), api_version, "apiVersion must specify API group");
+        }
+    }
+
     fn check(&self, object: &Value, causes: &mut Causes) {
         let spec = &object["spec"];
         let (least, most) = (spec["minReplicas"].as_i64(), spec["maxReplicas"].as_i64().unwrap_or(0));
         if let Some(least) = least.filter(|least| *least < 1) {
             causes.invalid(&SPEC.child("minReplicas"), least, "must be greater than or equal to 1");
+        }
+        let outward = |metric: &&Value| matches!(text(&metric["type"]), "Object" | "External");
+        if least == Some(0) && !list(&spec["metrics"]).iter().any(|metric| outward(&metric)) {
+            let detail = "must specify at least one Object or External metric to support scaling to zero replicas";
+            causes.forbidden(&SPEC.child("metrics"), detail);
         }
         if most < 1 {
             causes.required(&SPEC.child("maxReplicas"), "must be set and greater than 0");
@@ -152,14 +166,14 @@ mod tests {
 
     #[test]
     fn autoscalers() {
-        let target = json!({"kind": "Deployment", "name": "d"});
+        let target = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"});
         assert_eq!(found(json!({"scaleTargetRef": target, "maxReplicas": 3})), [""; 0]);
         assert_eq!(
             found(json!({"scaleTargetRef": target, "maxReplicas": 1, "minReplicas": 2})),
             ["spec.maxReplicas: Invalid value: 1: must be greater than or equal to `minReplicas`"]
         );
         assert_eq!(
-            found(json!({"maxReplicas": 1})),
+            found(json!({"maxReplicas": 1, "scaleTargetRef": {"apiVersion": "apps/v1"}})),
             ["spec.scaleTargetRef.kind: Required value", "spec.scaleTargetRef.name: Required value"]
         );
         let metrics = json!([{"type": "Resource", "resource": {"name": "cpu", "target": {}}}]);

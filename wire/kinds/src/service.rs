@@ -38,7 +38,15 @@ impl Kind for Service {
     }
 
     fn defaults(&self, object: &mut Value) {
-        let Some(spec) = object.as_object_mut().and_then(|map| child(map, "spec")) else { return };
+        let Some(map) = object.as_object_mut() else { return };
+        let balanced = map.get("spec").is_some_and(|spec| spec["type"] == "LoadBalancer");
+        let balancer = existing(map, "status").and_then(|status| existing(status, "loadBalancer"));
+        for ingress in balancer.into_iter().flat_map(|balancer| each_object(balancer, "ingress")) {
+            if balanced && ingress.get("ip").is_some_and(|ip| !text(ip).is_empty()) {
+                fill(ingress, "ipMode", "VIP");
+            }
+        }
+        let Some(spec) = child(map, "spec") else { return };
         fill_text(spec, "type", "ClusterIP");
         let kind = kind_of(spec);
         fill_text(spec, "sessionAffinity", "None");
@@ -243,8 +251,8 @@ fn check_service(spec: &Value, causes: &mut Causes) {
         } else {
             causes.invalid_each(&SPEC.child("externalName"), target, names::subdomain(target.trim_end_matches('.')));
         }
-        if headless {
-            causes.forbidden(&SPEC.child("clusterIPs").index(0), "may not be set when `type` is 'ExternalName'");
+        if !list(&spec["clusterIPs"]).is_empty() {
+            causes.forbidden(&SPEC.child("clusterIPs"), "may not be set for ExternalName services");
         }
     } else if headless && has_node_ports(kind) {
         causes.invalid(
@@ -263,12 +271,18 @@ fn check_service(spec: &Value, causes: &mut Causes) {
     }
     meta::labels(&spec["selector"], &SPEC.child("selector"), causes);
     causes.one_of(&SPEC.child("sessionAffinity"), text(&spec["sessionAffinity"]), &["ClientIP", "None"]);
-    for (key, known) in
-        [("externalTrafficPolicy", ["Cluster", "Local"]), ("internalTrafficPolicy", ["Cluster", "Local"])]
-    {
-        if !text(&spec[key]).is_empty() {
-            causes.one_of(&SPEC.child(key), text(&spec[key]), &known);
-        }
+    let outside = has_node_ports(kind) || (kind == "ClusterIP" && !list(&spec["externalIPs"]).is_empty());
+    let external = text(&spec["externalTrafficPolicy"]);
+    let external_path = SPEC.child("externalTrafficPolicy");
+    match (outside, external) {
+        (false, "") => {}
+        (false, _) => causes.invalid(&external_path, external, "may only be set for externally-accessible services"),
+        (true, "") => causes.required(&external_path, ""),
+        (true, _) => causes.one_of(&external_path, external, &["Cluster", "Local"]),
+    }
+    let internal = text(&spec["internalTrafficPolicy"]);
+    if !internal.is_empty() {
+        causes.one_of(&SPEC.child("internalTrafficPolicy"), internal, &["Cluster", "Local"]);
     }
     check_service_ports(ports, kind, causes);
     for (index, ip) in list(&spec["externalIPs"]).iter().enumerate() {
@@ -313,7 +327,7 @@ fn check_service_ports(ports: &[Value], kind: &str, causes: &mut Causes) {
             causes.duplicate(&at, json!({"port": port["port"], "protocol": port["protocol"]}));
         }
         let node_port = port["nodePort"].as_i64().unwrap_or(0);
-        if node_port != 0 && !has_node_ports(kind) {
+        if node_port != 0 && kind == "ClusterIP" {
             causes.forbidden(&at.child("nodePort"), format!("may not be used when `type` is '{kind}'"));
         }
         let taken = |other: &Value| other["nodePort"] == port["nodePort"] && other["protocol"] == port["protocol"];
@@ -343,6 +357,12 @@ impl Kind for Endpoints {
             let at = subsets.index(index);
             if list(&subset["addresses"]).is_empty() && list(&subset["notReadyAddresses"]).is_empty() {
                 causes.required(&at, "must specify `addresses` or `notReadyAddresses`");
+            }
+            let ports = list(&subset["ports"]);
+            for (number, port) in ports.iter().enumerate() {
+                if ports.len() > 1 && text(&port["name"]).is_empty() {
+                    causes.required(&at.child("ports").index(number).child("name"), "");
+                }
             }
             for (number, address) in list(&subset["addresses"]).iter().enumerate() {
                 let addresses = at.child("addresses");
@@ -478,7 +498,10 @@ impl Kind for Ingress {
 fn check_ingress_path(rule: &Value, path: &Path<'_>, causes: &mut Causes) {
     let (kind, url) = (text(&rule["pathType"]), text(&rule["path"]));
     match kind {
-        "" => causes.required(&path.child("pathType"), "pathType must be specified"),
+        "" => {
+            causes.required(&path.child("pathType"), "pathType must be specified");
+            return;
+        }
         "Exact" | "Prefix" if !url.starts_with('/') => {
             causes.invalid(&path.child("path"), url, "must be an absolute path")
         }
@@ -500,7 +523,7 @@ fn check_ingress_path(rule: &Value, path: &Path<'_>, causes: &mut Causes) {
 fn check_backend(backend: &Value, path: &Path<'_>, causes: &mut Causes) {
     let service = &backend["service"];
     match (service.is_null(), backend["resource"].is_null()) {
-        (true, true) => causes.required(path, "resource or service backend is required"),
+        (true, true) => causes.invalid(path, "", "resource or service backend is required"),
         (false, false) => causes.invalid(path, "", "cannot set both resource and service backends"),
         (true, false) => {}
         (false, true) => {

@@ -19,11 +19,11 @@ pub fn find(kind: &str) -> Option<&'static dyn Kind> {
 
 const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
-fn check_modes(spec: &Value, causes: &mut Causes) {
+fn check_modes(spec: &Value, missing: &str, causes: &mut Causes) {
     let path = SPEC.child("accessModes");
     let modes = list(&spec["accessModes"]);
     if modes.is_empty() {
-        causes.required(&path, "at least 1 access mode is required");
+        causes.required(&path, missing);
     }
     for mode in modes {
         causes.one_of(&path, text(mode), ACCESS_MODES);
@@ -59,7 +59,7 @@ impl Kind for PersistentVolume {
     }
     fn check(&self, object: &Value, causes: &mut Causes) {
         let spec = &object["spec"];
-        check_modes(spec, causes);
+        check_modes(spec, "", causes);
         let capacity = SPEC.child("capacity");
         let sizes = members(&spec["capacity"]);
         if sizes.is_empty() {
@@ -144,7 +144,7 @@ impl Kind for PersistentVolumeClaim {
     }
     fn check(&self, object: &Value, causes: &mut Causes) {
         let spec = &object["spec"];
-        check_modes(spec, causes);
+        check_modes(spec, "at least 1 access mode is required", causes);
         let requests = SPEC.child("resources");
         let size = text(&spec["resources"]["requests"]["storage"]);
         if size.is_empty() {

@@ -51,7 +51,7 @@ fn check(container: &Value, path: &Path<'_>, group: &str, volumes: &[&str], host
     causes.one_of(
         &path.child("terminationMessagePolicy"),
         text(&container["terminationMessagePolicy"]),
-        &["FallbackToLogsOnError", "File"],
+        &["File", "FallbackToLogsOnError"],
     );
     check_ports(container, &path.child("ports"), host_network, causes);
     check_env(container, path, causes);
@@ -183,8 +183,13 @@ fn check_env(container: &Value, path: &Path<'_>, causes: &mut Causes) {
             _ => {}
         }
         for key in ["configMapRef", "secretRef"] {
-            if !source[key].is_null() {
-                let name = text(&source[key]["name"]);
+            if source[key].is_null() {
+                continue;
+            }
+            let name = text(&source[key]["name"]);
+            if name.is_empty() {
+                causes.required(&at.child(key).child("name"), "");
+            } else {
                 causes.invalid_each(&at.child(key).child("name"), name, names::subdomain(name));
             }
         }
@@ -225,7 +230,8 @@ fn check_env_source(source: &Value, path: &Path<'_>, causes: &mut Causes) {
         if field.is_empty() {
             causes.required(&at.child("fieldPath"), "");
         } else if !known.contains(&field) && !subscript("metadata.labels['") && !subscript("metadata.annotations['") {
-            causes.not_supported(&at.child("fieldPath"), field, &known);
+            let detail = format!("error converting fieldPath: field label not supported: {field}");
+            causes.invalid(&at.child("fieldPath"), field, detail);
         }
     }
     if !source["resourceFieldRef"].is_null() && text(&source["resourceFieldRef"]["resource"]).is_empty() {
@@ -245,7 +251,8 @@ fn check_mounts(container: &Value, path: &Path<'_>, volumes: &[&str], causes: &m
         }
         if target.is_empty() {
             causes.required(&at.child("mountPath"), "");
-        } else if targets.contains(&target) {
+        }
+        if targets.contains(&target) {
             causes.invalid(&at.child("mountPath"), target, "must be unique");
         }
         targets.push(target);
@@ -256,7 +263,7 @@ fn check_mounts(container: &Value, path: &Path<'_>, volumes: &[&str], causes: &m
         check_backsteps(sub, &path.child("subPath"), causes);
         let propagation = text(&mount["mountPropagation"]);
         if !propagation.is_empty() {
-            let at = at.child("mountPropagation");
+            let at = path.child("mountPropagation");
             causes.one_of(&at, propagation, &["Bidirectional", "HostToContainer", "None"]);
             if propagation == "Bidirectional" && !flag(&container["securityContext"]["privileged"]) {
                 causes.forbidden(&at, "Bidirectional mount propagation is available only to privileged containers");
@@ -288,8 +295,19 @@ pub fn check_resources(resources: &Value, path: &Path<'_>, causes: &mut Causes) 
             }
             let amount = text(amount);
             match Quantity::parse(amount) {
-                Ok(value) if value.milli() < 0 => causes.invalid(&at, amount, "must be greater than or equal to 0"),
-                Ok(_) => {}
+                Ok(value) => {
+                    if value.milli() < 0 {
+                        causes.invalid(&at, amount, "must be greater than or equal to 0");
+                    }
+                    // Devices and pages come whole.
+                    if name.contains('/') && value.milli() % 1000 != 0 {
+                        causes.invalid(&at, amount, "must be an integer");
+                    }
+                    let page = name.strip_prefix("hugepages-").and_then(|size| Quantity::parse(size).ok());
+                    if page.is_some_and(|page| page.milli() > 0 && value.milli() % page.milli() != 0) {
+                        causes.invalid(&at, amount, format!("{amount} is not positive integer multiple of {name}"));
+                    }
+                }
                 Err(wrong) => causes.invalid(&at, amount, wrong),
             }
         }
@@ -330,14 +348,16 @@ fn check_probe(probe: &Value, path: &Path<'_>, kind: &str, causes: &mut Causes) 
         causes.non_negative(&path.child(key), &probe[key]);
     }
     let successes = probe["successThreshold"].as_i64().unwrap_or(1);
-    if kind != "readinessProbe" && successes > 1 {
+    if kind != "readinessProbe" && successes != 1 {
         causes.invalid(&path.child("successThreshold"), successes, "must be 1");
     }
     if let Some(grace) = probe["terminationGracePeriodSeconds"].as_i64() {
+        let at = path.child("terminationGracePeriodSeconds");
         if kind == "readinessProbe" {
-            causes.invalid(&path.child("terminationGracePeriodSeconds"), grace, "must not be set for readinessProbes");
-        } else if grace <= 0 {
-            causes.invalid(&path.child("terminationGracePeriodSeconds"), grace, "must be greater than 0");
+            causes.invalid(&at, grace, "must not be set for readinessProbes");
+        }
+        if grace <= 0 {
+            causes.invalid(&at, grace, "must be greater than 0");
         }
     }
 }

@@ -17,6 +17,9 @@ pub fn pod(object: &mut Value) {
             requests_from_limits(container);
         }
     }
+    if spec["terminationGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds < 0) {
+        spec.insert("terminationGracePeriodSeconds".into(), Value::from(1));
+    }
     fill(spec, "enableServiceLinks", true);
     if spec.get("hostNetwork") == Some(&Value::Bool(true)) {
         for key in ["containers", "initContainers"] {

@@ -32,8 +32,7 @@ pub fn check_template(spec: &Value, path: &Path<'_>, owner: Owner, causes: &mut 
     meta::labels(labels, &path.child("labels"), causes);
     meta::annotations(&template["metadata"]["annotations"], &path.child("annotations"), causes);
     if matches!(owner, Owner::Service(_))
-        && !crate::json::is_empty(&spec["selector"])
-        && !selector::matches(&spec["selector"], members(labels))
+        && (spec["selector"].is_null() || !selector::matches(&spec["selector"], members(labels)))
     {
         causes.invalid(
             &meta_path.child("labels"),
@@ -63,9 +62,11 @@ pub fn check_pod_spec(spec: &Value, path: &Path<'_>, owner: Owner, claims: &[&st
     if !node.is_empty() {
         causes.invalid_each(&path.child("nodeName"), node, names::subdomain(node));
     }
+    // A StatefulSet names its pods itself.
+    let named = owner != Owner::Service("StatefulSet");
     for key in ["hostname", "subdomain"] {
         let name = text(&spec[key]);
-        if !name.is_empty() {
+        if named && !name.is_empty() {
             causes.invalid_each(&path.child(key), name, names::label(name));
         }
     }
@@ -103,11 +104,12 @@ fn check_policies(spec: &Value, path: &Path<'_>, owner: Owner, causes: &mut Caus
     } else {
         causes.one_of(&path.child("dnsPolicy"), dns, &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"]);
     }
-    if dns == "None" && list(&spec["dnsConfig"]["nameservers"]).is_empty() {
+    if dns == "None" && spec["dnsConfig"].is_null() {
+        causes.required(&path.child("dnsConfig"), "must provide `dnsConfig` when `dnsPolicy` is None");
+    } else if dns == "None" && list(&spec["dnsConfig"]["nameservers"]).is_empty() {
         let at = path.child("dnsConfig");
         causes.required(&at.child("nameservers"), "must provide at least one DNS nameserver when `dnsPolicy` is None");
     }
-    causes.non_negative(&path.child("terminationGracePeriodSeconds"), &spec["terminationGracePeriodSeconds"]);
     if let Some(deadline) = spec["activeDeadlineSeconds"].as_i64().filter(|s| !(1..=i64::from(i32::MAX)).contains(s)) {
         causes.invalid(&path.child("activeDeadlineSeconds"), deadline, "must be between 1 and 2147483647, inclusive");
     }
@@ -124,26 +126,26 @@ fn check_tolerations(spec: &Value, path: &Path<'_>, causes: &mut Causes) {
         if !key.is_empty() {
             causes.invalid_each(&at.child("key"), key, names::qualified(key));
         }
-        match text(&toleration["operator"]) {
+        let operator = text(&toleration["operator"]);
+        let operator_path = at.child("operator");
+        if key.is_empty() && operator != "Exists" {
+            let detail = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+            causes.invalid(&operator_path, operator, detail);
+        }
+        match operator {
             "" | "Equal" => {
-                if key.is_empty() {
-                    causes.invalid(
-                        &at.child("operator"),
-                        text(&toleration["operator"]),
-                        "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
-                    );
+                let wrong = names::label_value(value);
+                if !wrong.is_empty() {
+                    causes.invalid(&operator_path, value, wrong.join(";"));
                 }
-                causes.invalid_each(&at.child("value"), value, names::label_value(value));
             }
             "Exists" if !value.is_empty() => {
-                causes.invalid(&at.child("operator"), "Exists", "value must be empty when `operator` is 'Exists'");
+                causes.invalid(&operator_path, value, "value must be empty when `operator` is 'Exists'");
             }
             "Exists" => {}
             "Lt" | "Gt" if value.parse::<i64>().is_ok() => {}
-            "Lt" | "Gt" => {
-                causes.invalid(&at.child("value"), value, "value must be an integer when `operator` is 'Lt' or 'Gt'")
-            }
-            other => causes.not_supported(&at.child("operator"), other, &["Equal", "Exists"]),
+            "Lt" | "Gt" => causes.invalid(&at.child("value"), value, "must be a valid decimal integer"),
+            other => causes.not_supported(&operator_path, other, &["Equal", "Exists"]),
         }
         if !toleration["tolerationSeconds"].is_null() && effect != "NoExecute" {
             causes.invalid(&at.child("effect"), effect, "effect must be 'NoExecute' when `tolerationSeconds` is set");
@@ -237,9 +239,8 @@ fn check_pod_term(term: &Value, path: &Path<'_>, causes: &mut Causes) {
     let key = text(&term["topologyKey"]);
     if key.is_empty() {
         causes.required(&path.child("topologyKey"), "can not be empty");
-    } else {
-        causes.invalid_each(&path.child("topologyKey"), key, names::qualified(key));
     }
+    causes.invalid_each(&path.child("topologyKey"), key, names::qualified(key));
     meta::label_selector(&term["labelSelector"], &path.child("labelSelector"), causes);
     meta::label_selector(&term["namespaceSelector"], &path.child("namespaceSelector"), causes);
     for (index, namespace) in list(&term["namespaces"]).iter().enumerate() {

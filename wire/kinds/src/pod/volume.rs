@@ -105,15 +105,13 @@ fn check_items(items: &Value, path: &Path<'_>, causes: &mut Causes) {
 
 fn check_downward(source: &Value, path: &Path<'_>, causes: &mut Causes) {
     check_mode(&source["defaultMode"], &path.child("defaultMode"), causes);
-    for (index, item) in list(&source["items"]).iter().enumerate() {
-        let items = path.child("items");
-        let at = items.index(index);
+    for item in list(&source["items"]) {
         if text(&item["path"]).is_empty() {
-            causes.required(&at.child("path"), "");
+            causes.required(&path.child("path"), "");
         }
-        check_local_path(text(&item["path"]), &at.child("path"), causes);
+        check_local_path(text(&item["path"]), &path.child("path"), causes);
         if item["fieldRef"].is_null() && item["resourceFieldRef"].is_null() {
-            causes.required(&at, "one of fieldRef and resourceFieldRef is required");
+            causes.required(path, "one of fieldRef and resourceFieldRef is required");
         }
     }
 }
@@ -126,8 +124,7 @@ fn check_projected(source: &Value, path: &Path<'_>, causes: &mut Causes) {
         let kinds: Vec<&str> =
             members(entry).iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key.as_str()).collect();
         match kinds.as_slice() {
-            [] => causes.required(&at, "must specify a projected volume source"),
-            [_] => {}
+            [] | [_] => {}
             [_, second, ..] => {
                 causes.forbidden(&at.child(second), "may not specify more than 1 volume type per source")
             }
@@ -154,10 +151,12 @@ fn check_projected(source: &Value, path: &Path<'_>, causes: &mut Causes) {
                     "may not specify a duration less than 10 minutes",
                 );
             }
+            // The whole projection is named for a token's path.
             if text(&token["path"]).is_empty() {
-                causes.required(&token_path.child("path"), "");
+                causes.required(&path.child("path"), "");
+            } else {
+                check_local_path(text(&token["path"]), &path.child("path"), causes);
             }
-            check_local_path(text(&token["path"]), &token_path.child("path"), causes);
         }
     }
 }

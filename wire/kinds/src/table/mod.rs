@@ -160,7 +160,7 @@ pub fn table(metadata: Value, columns: Option<Value>, rows: Vec<Value>) -> Value
 
 /// The name cell.
 pub fn name(object: &Value) -> Value {
-    object["metadata"]["name"].clone()
+    Value::from(text(&object["metadata"]["name"]))
 }
 
 /// The text, or `fallback` when it is empty.

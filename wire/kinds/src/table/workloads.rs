@@ -179,7 +179,7 @@ pub fn cron_job_row(object: &Value, now: Timestamp) -> Row {
     Row::plain(vec![
         name(object),
         spec["schedule"].clone(),
-        Value::from(or(text(&spec["timeZone"]), "<none>")),
+        Value::from(spec["timeZone"].as_str().unwrap_or("<none>")),
         Value::from(suspend),
         Value::from(list(&status["active"]).len()),
         Value::from(last),
