@@ -284,10 +284,13 @@ impl Pods {
         synced.notified().await;
         let runtime = self.shared.runtime.clone();
         let mut before = BTreeMap::new();
-        self.remove_leftovers();
+        let mut tidy = false;
         loop {
             match fingerprints(&runtime).await {
                 Ok(now) => {
+                    if !std::mem::replace(&mut tidy, true) {
+                        self.remove_leftovers(&now);
+                    }
                     self.compare(&before, &now);
                     before = now;
                 }
@@ -320,9 +323,10 @@ impl Pods {
     }
 
     /// Files and cgroups of pods that are no more: the agent was killed while it removed them.
-    fn remove_leftovers(&self) {
+    fn remove_leftovers(&self, running: &BTreeMap<String, Seen>) {
         let workers = self.lock();
-        let keep = |uid: &str| workers.contains_key(uid);
+        // What still has a sandbox is ended in order, files last.
+        let keep = |uid: &str| workers.contains_key(uid) || running.contains_key(uid);
         self.shared.cgroups.remove_others(&keep);
         let pods = self.shared.config.pod_dir("");
         for entry in std::fs::read_dir(&pods).into_iter().flatten().flatten() {

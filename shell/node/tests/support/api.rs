@@ -59,12 +59,6 @@ impl FakeApi {
         objects.keys().filter(|(plural, ..)| plural == "pods").map(|(_, _, name)| name.clone()).collect()
     }
 
-    pub fn uids(&self) -> Vec<String> {
-        let objects = self.objects.lock().unwrap();
-        let pods = objects.iter().filter(|((plural, ..), _)| plural == "pods");
-        pods.map(|(_, pod)| pod["metadata"]["uid"].as_str().unwrap_or("none").to_owned()).collect()
-    }
-
     /// As `kubectl delete`: the node removes the object when the pod has ended.
     pub fn delete_pod(&self, name: &str, grace_s: i64) {
         let Some(mut pod) = self.find("pods", "default", name) else { return };

@@ -109,8 +109,54 @@ impl Node {
         for name in self.api.pod_names() {
             self.api.wait_gone(&name).await;
         }
+        self.wait_empty().await;
         self.stop_agent().await;
         self.remove();
+    }
+
+    /// Until the runtime has no sandbox any more.
+    pub async fn wait_empty(&self) {
+        let runtime = diolkos_node::Runtime::connect(&self.config.containerd_socket());
+        for _ in 0..800 {
+            if runtime.list_sandboxes(Default::default()).await.unwrap().is_empty() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("sandboxes are left");
+    }
+
+    /// Sandboxes of a pod.
+    pub async fn sandboxes(&self, uid: &str) -> usize {
+        let runtime = diolkos_node::Runtime::connect(&self.config.containerd_socket());
+        let sandboxes = runtime.list_sandboxes(Default::default()).await.unwrap();
+        sandboxes.iter().filter(|s| s.metadata.as_ref().is_some_and(|meta| meta.uid == uid)).count()
+    }
+
+    /// Sandboxes, their networks and mounts, without the agent. A runtime of its own: the test's may be winding down.
+    fn end_all(&mut self) {
+        if let Some((_, task)) = self.agent.take() {
+            task.abort();
+        }
+        let config = self.config.clone();
+        let ended = std::thread::spawn(move || {
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                let _ = diolkos_node::stop_pods(&config).await;
+                let runtime = diolkos_node::Runtime::connect(&config.containerd_socket());
+                for sandbox in runtime.list_sandboxes(Default::default()).await.unwrap_or_default() {
+                    let _ = runtime.remove_sandbox(&sandbox.id).await;
+                }
+            });
+        });
+        let _ = ended.join();
+        let root = self.root.display();
+        run(
+            "sh",
+            &[
+                "-c",
+                &format!("for m in $(cut -d' ' -f5 /proc/self/mountinfo | grep '^{root}/'); do umount -l $m; done"),
+            ],
+        );
     }
 
     fn remove(&mut self) {
@@ -122,10 +168,7 @@ impl Node {
         run("nft", &["delete", "table", "ip", &self.config.bridge]);
         let _ = std::fs::remove_dir_all(&self.root);
         for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            let root = hierarchy.path().join(self.config.cgroup_root.trim_start_matches('/'));
-            for class in ["burstable", "besteffort", ""] {
-                let _ = std::fs::remove_dir(root.join(class));
-            }
+            remove_cgroups(&hierarchy.path().join(self.config.cgroup_root.trim_start_matches('/')));
         }
     }
 
@@ -148,15 +191,17 @@ impl Drop for Node {
         if self.root.exists() {
             // A test failed: what it started must not stay.
             eprintln!("{}", std::fs::read_to_string(self.root.join("containerd.err")).unwrap_or_default());
-            for uid in self.api.uids() {
-                run(
-                    "sh",
-                    &["-c", &format!("for p in $(grep -ls {uid} /proc/*/cgroup | cut -d/ -f3); do kill -9 $p; done")],
-                );
-            }
+            self.end_all();
             self.remove();
         }
     }
+}
+
+fn remove_cgroups(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()) {
+        remove_cgroups(&entry.path());
+    }
+    let _ = std::fs::remove_dir(dir);
 }
 
 fn run(program: &str, args: &[&str]) {
