@@ -7,10 +7,11 @@ mod definition;
 mod expressions;
 mod format;
 pub mod object;
+mod structure;
 pub mod validate;
 
 pub use columns::{Column, JsonPath};
-pub use definition::{Conditions, CustomResource, NAMES_CONFLICT, names_conflict};
+pub use definition::{Conditions, CustomResource, NAMES_CONFLICT, names_conflict, update_faults};
 
 pub(crate) use compile::compile_version;
 

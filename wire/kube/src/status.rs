@@ -108,12 +108,14 @@ impl Cause {
     }
     /// Text longer than allowed. The value itself is not echoed, as kube-apiserver does not.
     pub fn too_long(field: impl Into<String>, max: usize) -> Self {
-        let message = format!("Too long: may not be more than {max} bytes");
+        let bytes = if max == 1 { "byte" } else { "bytes" };
+        let message = format!("Too long: may not be more than {max} {bytes}");
         Cause { reason: "FieldValueTooLong", field: field.into(), message }
     }
     /// A list or map with more items than allowed.
     pub fn too_many(field: impl Into<String>, actual: usize, max: usize) -> Self {
-        let message = format!("Too many: {actual}: must have at most {max} items");
+        let items = if max == 1 { "item" } else { "items" };
+        let message = format!("Too many: {actual}: must have at most {max} {items}");
         Cause { reason: "FieldValueTooMany", field: field.into(), message }
     }
 }

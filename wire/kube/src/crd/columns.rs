@@ -54,7 +54,7 @@ impl Column {
             "integer" => first.as_i64().or_else(|| first.as_f64().map(|f| f as i64)).map_or(Value::Null, Value::from),
             "number" => first.as_f64().map_or(Value::Null, Value::from),
             "boolean" => first.as_bool().map_or(Value::Null, Value::from),
-            "string" => Value::String(found.iter().map(|value| shown(value)).collect::<Vec<_>>().join(",")),
+            "string" => Value::String(shown(first)),
             _ => first.as_str().map_or(Value::Null, Value::from),
         }
     }
@@ -337,7 +337,8 @@ mod tests {
             ("string", ".spec.n", json!("3")),
             ("integer", ".spec.s", Value::Null),
             ("boolean", ".spec.b", json!(true)),
-            ("string", ".spec.l[*]", json!("a,b")),
+            ("string", ".spec.l[*]", json!("a")),
+            ("string", ".spec.l", json!("[\"a\",\"b\"]")),
             ("string", ".spec.none", Value::Null),
         ] {
             let column = Column { kind: kind.to_owned(), path: JsonPath::parse(path), ..age() };

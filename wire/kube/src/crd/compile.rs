@@ -1,7 +1,7 @@
 //! `openAPIV3Schema` -> the table behind [`Schema`](crate::Schema).
 
 use super::columns::{self, Column};
-use super::{CustomVersion, ScalePaths};
+use super::{CustomVersion, ScalePaths, structure};
 use crate::cel::{self, Program};
 use crate::openapi::Fnv;
 use crate::schema::rules::{Bound, Expression, Pattern, Rules, Span};
@@ -13,6 +13,8 @@ use serde_json::{Map, Value};
 const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 /// A schema nested deeper than this is refused: walking values recurses along it.
 const MAX_DEPTH: usize = 64;
+/// More faults than about this are not told one by one.
+const MAX_CAUSES: usize = 50;
 /// A schema of more nodes than this is refused.
 const MAX_NODES: usize = 50_000;
 
@@ -33,7 +35,7 @@ pub(crate) fn compile_version(head: &Value, version: &Value) -> Result<CustomVer
     let Compiler { mut table, unevaluated, .. } = compiler;
     table.shrink();
     let subresources = &version["subresources"];
-    Ok(CustomVersion {
+    let compiled = CustomVersion {
         table,
         root,
         columns: columns_of(version),
@@ -47,7 +49,9 @@ pub(crate) fn compile_version(head: &Value, version: &Value) -> Result<CustomVer
             sum.add(version.to_string().as_bytes());
             sum.0
         },
-    })
+    };
+    let causes = structure::defaults(&compiled, BASE);
+    if causes.is_empty() { Ok(compiled) } else { Err(causes) }
 }
 
 fn columns_of(version: &Value) -> Vec<Column> {
@@ -106,6 +110,10 @@ impl Compiler {
         if schema["type"] != "object" {
             self.fail(Cause::required(format!("{BASE}.type"), "must not be empty at the root"));
         }
+        structure::node(schema, BASE, &mut self.causes);
+        if schema["nullable"] == true {
+            self.fail(Cause::forbidden(format!("{BASE}.nullable"), "nullable cannot be true at the root"));
+        }
         let required = strings(&schema["required"]);
         for (key, child) in schema["properties"].as_object().into_iter().flatten() {
             if !matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
@@ -139,7 +147,7 @@ impl Compiler {
     }
 
     fn fail(&mut self, cause: Cause) {
-        if self.causes.len() < 50 {
+        if self.causes.len() < MAX_CAUSES {
             self.causes.push(cause);
         }
     }
@@ -152,6 +160,9 @@ impl Compiler {
                 format!("schemas are limited to {MAX_NODES} nodes and a depth of {MAX_DEPTH}"),
             ));
             return self.table.scalar("json", Scalar::Json);
+        }
+        if self.causes.len() < MAX_CAUSES {
+            structure::node(schema, path, &mut self.causes);
         }
         let shape = self.shape(schema, path, depth);
         let mut node = Node::plain(shape);

@@ -72,6 +72,7 @@ impl CustomResource {
                 continue;
             }
             check_subresources(version, at, &mut causes);
+            check_columns(version, at, &mut causes);
             let name = version["name"].as_str().unwrap_or_default().to_owned();
             match compile_version(spec, version) {
                 Ok(compiled) => versions.push((name, Served(version["served"] == true), Arc::new(compiled))),
@@ -270,6 +271,58 @@ fn check_versions(versions: &[Value], causes: &mut Vec<Cause>) {
             message: "Invalid value: must have exactly one version marked as storage version".to_owned(),
             ..Cause::invalid("spec.versions", &Value::Null, "")
         });
+    }
+}
+
+/// Why a definition cannot become another: what its stored objects hang on may not change.
+pub fn update_faults(new: &Value, old: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    let conditions = old["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let established = conditions.iter().any(|one| one["type"] == "Established" && one["status"] == "True");
+    for (path, only_established) in
+        [("/spec/group", false), ("/spec/names/plural", false), ("/spec/scope", true), ("/spec/names/kind", true)]
+    {
+        let (new, old) = (new.pointer(path).unwrap_or(&Value::Null), old.pointer(path).unwrap_or(&Value::Null));
+        if new != old && (established || !only_established) {
+            causes.push(Cause::invalid(path[1..].replace('/', "."), new, "field is immutable"));
+        }
+    }
+    let versions = new["spec"]["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for (at, stored) in old["status"]["storedVersions"].as_array().into_iter().flatten().enumerate() {
+        if !versions.iter().any(|version| version["name"] == *stored) {
+            let name = stored.as_str().unwrap_or_default();
+            let detail = format!(
+                "missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions until a storage \
+                 migration ensures no data remains persisted in {name} and removes {name} from status.storedVersions"
+            );
+            causes.push(Cause::invalid(format!("status.storedVersions[{at}]"), stored, detail));
+        }
+    }
+    causes
+}
+
+fn check_columns(version: &Value, at: usize, causes: &mut Vec<Cause>) {
+    const KINDS: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
+    let columns = version["additionalPrinterColumns"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for (column, place) in columns.iter().zip(0..) {
+        let place = format!("spec.versions[{at}].additionalPrinterColumns[{place}]");
+        let text = |key: &str| column[key].as_str().unwrap_or_default();
+        if text("name").is_empty() {
+            causes.push(Cause::required(format!("{place}.name"), ""));
+        }
+        if !KINDS.contains(&text("type")) {
+            let detail = format!("must be one of {}", KINDS.join(","));
+            causes.push(Cause::invalid(format!("{place}.type"), &text("type").into(), detail));
+        }
+        if text("jsonPath").is_empty() {
+            causes.push(Cause::required(format!("{place}.JSONPath"), ""));
+        } else if !text("jsonPath").starts_with('.') {
+            causes.push(Cause::invalid(
+                format!("{place}.JSONPath"),
+                &column["jsonPath"],
+                "must be a simple json path starting with .",
+            ));
+        }
     }
 }
 

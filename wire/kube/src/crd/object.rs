@@ -45,6 +45,13 @@ fn metadata(
     Ok(())
 }
 
+/// Prunes a default value; tells whether there was anything to prune.
+pub(super) fn prune_default(schema: Schema<'_>, value: &mut Value) -> bool {
+    let mut problems = Vec::new();
+    let done = prune(schema, value, String::new(), &mut problems, false);
+    done.is_err() || !problems.is_empty()
+}
+
 fn prune(
     schema: Schema<'_>,
     value: &mut Value,
@@ -103,6 +110,11 @@ impl CustomVersion {
     pub fn set_defaults(&self, value: &mut Value) {
         defaults(self.schema(), value);
     }
+}
+
+/// Fills in the defaults below a value.
+pub(super) fn fill_defaults(schema: Schema<'_>, value: &mut Value) {
+    defaults(schema, value);
 }
 
 fn defaults(schema: Schema<'_>, value: &mut Value) {

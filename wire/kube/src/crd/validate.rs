@@ -18,6 +18,13 @@ impl CustomVersion {
         self.validate_update(value, None)
     }
 
+    /// What is wrong with a part of an object.
+    pub(super) fn validate_part(&self, schema: Schema<'_>, value: &Value) -> Vec<Cause> {
+        let mut check = Check { causes: Vec::new() };
+        check.node(schema, "", value, None, false);
+        check.causes
+    }
+
     /// What is wrong with an object that replaces another. A part that is as it was is not held against the writer, so that a
     /// schema that got stricter does not lock its objects.
     pub fn validate_update(&self, value: &Value, old: Option<&Value>) -> Vec<Cause> {

@@ -65,7 +65,7 @@ fn causes_are_worded_as_kubernetes_words_them() {
         (
             json!({"type": "string", "maxLength": 1}),
             json!("ab"),
-            "FieldValueTooLong|spec: Too long: may not be more than 1 bytes",
+            "FieldValueTooLong|spec: Too long: may not be more than 1 byte",
         ),
         (
             json!({"type": "string", "enum": ["a", "b"]}),
@@ -80,12 +80,7 @@ fn causes_are_worded_as_kubernetes_words_them() {
         (
             json!({"type": "array", "items": {"type": "string"}, "maxItems": 1}),
             json!(["a", "b"]),
-            "FieldValueTooMany|spec: Too many: 2: must have at most 1 items",
-        ),
-        (
-            json!({"type": "array", "items": {"type": "string"}, "uniqueItems": true}),
-            json!(["a", "a"]),
-            r#"FieldValueInvalid|spec: Invalid value: "": spec in body shouldn't contain duplicates"#,
+            "FieldValueTooMany|spec: Too many: 2: must have at most 1 item",
         ),
         (
             json!({"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"}),
@@ -235,6 +230,60 @@ fn definitions_at_fault_say_where() {
         let causes = CustomResource::from_object(&object).unwrap_err();
         assert_eq!(causes.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected], "{change}");
     }
+}
+
+#[test]
+fn schemas_that_are_not_structural_say_why() {
+    for (schema, expected) in [
+        (
+            json!({"type": "object", "properties": {"a": {"type": "string"}}, "anyOf": [{"properties": {"b": {"minLength": 1}}}]}),
+            "properties[spec].properties[b]: Required value: because it is defined in SCHEMA.properties[spec].anyOf[0].properties[b]",
+        ),
+        (
+            json!({"type": "string", "oneOf": [{"type": "string"}]}),
+            "properties[spec].oneOf[0].type: Forbidden: must be empty to be structural",
+        ),
+        (
+            json!({"type": "array", "uniqueItems": true, "items": {"type": "string"}}),
+            "properties[spec].uniqueItems: Forbidden: uniqueItems cannot be set to true since the runtime complexity becomes quadratic",
+        ),
+        (
+            json!({"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["a"],
+                "items": {"type": "object", "properties": {"a": {"type": "string"}}}}),
+            "properties[spec].items.properties[a].default: Required value: this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property",
+        ),
+        (
+            json!({"type": "array", "x-kubernetes-list-type": "bag", "items": {"type": "string"}}),
+            r#"properties[spec].x-kubernetes-list-type: Unsupported value: "bag": supported values: "atomic", "map", "set""#,
+        ),
+        (
+            json!({"type": "object", "properties": {"a": {"type": "integer", "default": "x"}}}),
+            r#"properties[spec].properties[a].default: Invalid value: "string":  in body must be of type integer: "string""#,
+        ),
+        (
+            json!({"type": "object", "default": {"zzz": 1}, "properties": {"a": {"type": "integer"}}}),
+            r#"properties[spec].default: Invalid value: {"zzz":1}: must not have unknown fields"#,
+        ),
+    ] {
+        let causes = CustomResource::from_object(&definition(schema.clone())).unwrap_err();
+        let base = "spec.versions[0].schema.openAPIV3Schema.";
+        let found: Vec<String> = causes.iter().map(|cause| cause.to_string().replacen(base, "", 1)).collect();
+        assert_eq!(found, [expected.replace("SCHEMA", "spec.validation.openAPIV3Schema")], "{schema}");
+    }
+    let sound = json!({"type": "object", "properties": {"port": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]}}});
+    assert!(CustomResource::from_object(&definition(sound)).is_ok());
+}
+
+#[test]
+fn what_stored_objects_hang_on_cannot_change() {
+    let mut old = definition(json!({"type": "object"}));
+    old["status"] = json!({"conditions": [{"type": "Established", "status": "True"}], "storedVersions": ["v1"]});
+    let mut new = old.clone();
+    new["spec"]["scope"] = "Cluster".into();
+    new["spec"]["versions"][0]["name"] = "v2".into();
+    let fields: Vec<String> = crate::crd::update_faults(&new, &old).into_iter().map(|cause| cause.field).collect();
+    assert_eq!(fields, ["spec.scope", "status.storedVersions[0]"]);
+    assert_eq!(crate::crd::update_faults(&old, &old), []);
 }
 
 #[test]
