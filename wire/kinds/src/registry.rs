@@ -1,7 +1,10 @@
 //! Which code is responsible for which kind.
 
 use crate::behaviour::{Facts, Generation, Kind};
-use crate::{apps, batch, config, gateway, node, plain, pod, policy, rbac, scaling, service, storage, webhook};
+use crate::{
+    apps, batch, config, endpoints, gateway, network, node, plain, pod, policy, rbac, scaling, service, storage,
+    webhook,
+};
 
 struct Custom {
     status: bool,
@@ -29,7 +32,8 @@ pub fn behaviour(group: &str, kind: &str) -> &'static dyn Kind {
         "policy" | "scheduling.k8s.io" => policy::find(kind),
         "rbac.authorization.k8s.io" => rbac::find(kind),
         "storage.k8s.io" => storage::find(kind),
-        "discovery.k8s.io" | "networking.k8s.io" => service::find(group, kind),
+        "discovery.k8s.io" => (kind == "EndpointSlice").then_some(&endpoints::EndpointSlice),
+        "networking.k8s.io" => network::find(kind),
         "gateway.networking.k8s.io" | "security.istio.io" => gateway::find(kind),
         "admissionregistration.k8s.io" => webhook::find(kind),
         _ => plain::find(group, kind),
@@ -40,7 +44,8 @@ pub fn behaviour(group: &str, kind: &str) -> &'static dyn Kind {
 fn core(kind: &str) -> Option<&'static dyn Kind> {
     match kind {
         "Pod" => Some(&pod::Pod),
-        "Service" | "Endpoints" => service::find("", kind),
+        "Service" => Some(&service::Service),
+        "Endpoints" => Some(&endpoints::Endpoints),
         "Node" | "Namespace" => node::find(kind),
         "ConfigMap" | "Secret" | "ServiceAccount" => config::find(kind),
         "PersistentVolume" | "PersistentVolumeClaim" => storage::find(kind),
