@@ -137,7 +137,8 @@ pub struct Ports {
 #[derive(Debug, Default)]
 struct Inner {
     ports: HashMap<(Key, u16), (u64, Arc<Port>)>,
-    loads: HashMap<SocketAddr, Arc<Load>>,
+    /// By address and workload: an address can be another workload's tomorrow.
+    loads: HashMap<(SocketAddr, Arc<str>), Arc<Load>>,
 }
 
 impl Ports {
@@ -161,7 +162,8 @@ impl Ports {
         }
         let index = entry.ports.iter().position(|it| it.port.port == port)?;
         let endpoints = entry.ports[index].pool.endpoints();
-        let loads = endpoints.iter().map(|it| inner.loads.entry(it.address()).or_default().clone()).collect();
+        let load_key = |it: &PoolEndpoint| (it.address(), it.workload.clone());
+        let loads = endpoints.iter().map(|it| inner.loads.entry(load_key(it)).or_default().clone()).collect();
         let turn = AtomicU64::new(u64::from(random::u32()));
         let compiled = Arc::new(Port { entry, index, loads, turn, budget: Mutex::default() });
         inner.ports.insert(key, (version, compiled.clone()));
@@ -170,7 +172,8 @@ impl Ports {
 
     /// The load of an address that is no service's endpoint.
     pub fn load(&self, address: SocketAddr) -> Arc<Load> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).loads.entry(address).or_default().clone()
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.loads.entry((address, "".into())).or_default().clone()
     }
 
     /// Forgets what nobody uses. Called now and then by the worker.

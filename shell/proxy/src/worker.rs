@@ -148,6 +148,7 @@ where
         loop {
             let accepted = tokio::select! {
                 () = pod.reached(Phase::Detached) => return,
+                () = worker.shared.stopped() => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {

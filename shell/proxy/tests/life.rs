@@ -202,6 +202,31 @@ fn a_pod_that_drains_costs_no_request() {
 }
 
 #[test]
+fn a_process_that_dies_costs_no_request_that_it_did_not_get() {
+    need_root!("a_process_that_dies_costs_no_request_that_it_did_not_get");
+    let mut node = Node::start(|config| config.workers = 1);
+    let (client, first, second) = (node.pod(5, "client"), node.pod(6, "web"), node.pod(7, "web"));
+    // The first ends its connection after every answer, and listens no more after three.
+    let (ready, started) = std::sync::mpsc::channel();
+    inside(&first, move || {
+        let listener = TcpListener::bind("0.0.0.0:8080").unwrap();
+        ready.send(()).unwrap();
+        for stream in listener.incoming().flatten().take(3) {
+            let mut head = [0; 4096];
+            let _ = (&stream).read(&mut head).unwrap();
+            (&stream).write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nfirst\n").unwrap();
+        }
+    });
+    started.recv().unwrap();
+    serve_http(&second, "second");
+    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready), (7, Health::Ready)]);
+    // Posts, which nobody may send twice unless it is sure that they did not arrive.
+    let answers = curl(&client, &[&["-d", "x"][..], &["http://10.96.0.50/a"; 60]].concat());
+    let good = answers.lines().filter(|line| *line == "first" || line.starts_with("second POST")).count();
+    assert_eq!(good, 60, "{answers}");
+}
+
+#[test]
 fn certificates_are_renewed_under_load() {
     need_root!("certificates_are_renewed_under_load");
     // They live four seconds: renewed every two, and expired before the test ends.

@@ -3,8 +3,9 @@ use super::body::{PumpError, Pumped, Sink, Source, pump};
 use super::conn::{self, ReadError};
 use super::convert;
 use super::exchange::{Body, Exchange, Outcome, in_flight};
+use super::plan::Target;
 use super::pool::{H1Connection, H2Connection};
-use super::reply::Responder;
+use super::reply::{Responder, UNSENT};
 use super::upstream::Connected;
 use crate::telemetry::EdgeCells;
 use crate::upstream::Upstream;
@@ -80,13 +81,20 @@ pub async fn once<'r>(
     let per_try = exchange.plan.timeouts().backend_request_ms.filter(|ms| *ms > 0);
     let per_try = per_try.map(|ms| Instant::now() + Duration::from_millis(ms));
     let until = [exchange.deadline, per_try].into_iter().flatten().min();
-    match connected {
+    let tried = match connected {
         Connected::H1(connection) => {
             once_h1(exchange, head, body, responder, *connection, upstream, &mut answer, until).await
         }
         Connected::H2(connection) => {
             once_h2(exchange, head, body, responder, connection, upstream, &mut answer, until).await
         }
+    };
+    match tried {
+        // Of a body that is streamed some may be gone by now: it cannot be sent again, whoever did not take it.
+        Tried::Failed { failure: Failure::NotSent, why, .. } if !exchange.replayable => {
+            failed(Failure::Reset, why, false)
+        }
+        tried => tried,
     }
 }
 
@@ -135,6 +143,7 @@ async fn once_h1<'r>(
         if answer.status == 101 {
             return Ok(Received::Switched);
         }
+        refused(exchange, answer)?;
         let source = Source::H1(reader, BodyDecoder::new(answer.framing));
         pass(exchange, answer, source, responder).await
     };
@@ -202,6 +211,7 @@ async fn once_h2<'r>(
         })?;
         let ended = response.body().is_end_stream();
         *answer = convert::response(&response, ended, head_request);
+        refused(exchange, answer)?;
         pass(exchange, answer, Source::H2(response.into_body()), responder).await
     };
     let (sent, received) = both(send, receive, until).await;
@@ -253,6 +263,18 @@ where
     })
     .await;
     (sent, received)
+}
+
+/// The proxy before the process says that the process got nothing of the request: as good as no connection, if the request
+/// can be sent again from its beginning.
+fn refused(exchange: &Exchange<'_>, answer: &mut ResponseHead) -> Result<(), Broken> {
+    let unsent = answer.fields.get(UNSENT).is_some();
+    answer.fields.remove(UNSENT);
+    // A process that says so itself says it to its own proxy, which takes it off.
+    if unsent && exchange.replayable && matches!(exchange.plan.target, Target::Port(_)) {
+        return Err(Broken::NoAnswer(Failure::NotSent, "the process does not answer its proxy".into()));
+    }
+    Ok(())
 }
 
 /// Passes an answer on, unless its status is one to try again.

@@ -4,7 +4,7 @@ use super::body::Source;
 use super::conn::Piece;
 use super::plan::{self, Plan, Target};
 use super::pool::PoolKey;
-use super::reply::{Reply, Responder, is_grpc};
+use super::reply::{Reply, Responder, UNSENT, is_grpc};
 use super::upstream::{self, Connected};
 use super::{Site, access};
 use crate::random;
@@ -180,7 +180,8 @@ impl Exchange<'_> {
                 let status = match failure {
                     Failure::TryTimeout => 504,
                     Failure::Reset => 502,
-                    _ => 503,
+                    Failure::Status(status) => status,
+                    Failure::NotSent => 503,
                 };
                 return self.give_up(&mut responder, body, why, status, log).await;
             };
@@ -272,6 +273,10 @@ impl Exchange<'_> {
         let reply = match status {
             504 => Reply::new(504, "upstream request timeout"),
             502 => Reply::new(502, "upstream connection broken before an answer"),
+            400 => Reply::new(400, "bad request"),
+            status if matches!(self.plan.target, Target::Process(_)) => {
+                Reply::new(status, "the process does not answer").with(UNSENT, "1".to_owned())
+            }
             status => Reply::new(status, "no healthy upstream"),
         };
         let source = match body {

@@ -7,6 +7,10 @@ use h2::server::SendResponse;
 use http1::{Fields, Framing, RequestHead, ResponseHead, Version};
 use std::io;
 
+/// Set on a `503` by the proxy before a process that it could not reach: nothing of the request got there. The caller's proxy
+/// takes it off and asks another endpoint.
+pub const UNSENT: &str = "x-diolkos-unsent";
+
 /// An answer, in words of HTTP; it is told in gRPC's own way to who speaks that.
 #[derive(Clone, Debug)]
 pub struct Reply {
