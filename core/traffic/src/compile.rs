@@ -46,7 +46,7 @@ impl Default for Settings {
         Settings {
             cluster_domain: "cluster.local".into(),
             root_namespaces: vec!["diolkos-system".into(), "istio-system".into()],
-            controller_name: "diolkos.io/gateway".into(),
+            controller_name: "diolkos.io/gateway-controller".into(),
             reserved_ports: vec![6443, 7070, 10250, 15008, 15012, 15020],
         }
     }

@@ -74,7 +74,7 @@ fn route(namespace: &str, name: &str, parents: Vec<ParentRef>, hostnames: &[&str
 fn compiler(objects: Vec<Object>) -> Compiler {
     let mut compiler = Compiler::new(Settings::default());
     let base = [
-        class("diolkos", "diolkos.io/gateway"),
+        class("diolkos", "diolkos.io/gateway-controller"),
         node("n1", "a"),
         namespace("infra", &[]),
         namespace("apps", &[("team", "red")]),
@@ -449,7 +449,7 @@ impl Dice {
                     ..Default::default()
                 }],
             }),
-            6 => class(self.pick(&["diolkos", "c1"]), self.pick(&["diolkos.io/gateway", "other"])),
+            6 => class(self.pick(&["diolkos", "c1"]), self.pick(&["diolkos.io/gateway-controller", "other"])),
             7 => self.gateway(),
             8 | 9 => self.route(),
             10 => Object::ReferenceGrant(ReferenceGrant {
