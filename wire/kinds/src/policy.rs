@@ -85,11 +85,10 @@ impl Kind for PriorityClass {
         }
     }
     fn check_change(&self, new: &Value, old: &Value, causes: &mut Causes) {
-        for key in ["value", "preemptionPolicy"] {
-            if !same(&new[key], &old[key]) {
-                causes.forbidden(&Path::root(key), "may not be changed in an update.");
-            }
+        if !same(&new["value"], &old["value"]) {
+            causes.forbidden(&Path::root("value"), "may not be changed in an update.");
         }
+        causes.immutable(&Path::root("preemptionPolicy"), &new["preemptionPolicy"], &old["preemptionPolicy"]);
     }
     fn columns(&self) -> &'static [Column] {
         table::PRIORITY_CLASS

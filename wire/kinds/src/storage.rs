@@ -158,6 +158,8 @@ impl Kind for PersistentVolumeClaim {
     }
     fn check_change(&self, new: &Value, old: &Value, causes: &mut Causes) {
         let (after, before) = (&new["spec"], &old["spec"]);
+        // Kubernetes leaves `spec` out of this path.
+        causes.immutable(&Path::root("volumeMode"), &after["volumeMode"], &before["volumeMode"]);
         let bound = !text(&before["volumeName"]).is_empty();
         let mut free = vec!["resources", "volumeAttributesClassName"];
         if !bound {
@@ -224,12 +226,14 @@ impl Kind for StorageClass {
         causes.one_of(&Path::root("volumeBindingMode"), mode, &["Immediate", "WaitForFirstConsumer"]);
     }
     fn check_change(&self, new: &Value, old: &Value, causes: &mut Causes) {
-        for key in ["parameters", "provisioner", "reclaimPolicy"] {
+        for key in ["parameters", "provisioner"] {
             if !same(&new[key], &old[key]) {
                 causes.forbidden(&Path::root(key), format!("updates to {key} are forbidden."));
             }
         }
-        causes.immutable(&Path::root("volumeBindingMode"), &new["volumeBindingMode"], &old["volumeBindingMode"]);
+        for key in ["reclaimPolicy", "volumeBindingMode"] {
+            causes.immutable(&Path::root(key), &new[key], &old[key]);
+        }
     }
     fn columns(&self) -> &'static [Column] {
         table::STORAGE_CLASS

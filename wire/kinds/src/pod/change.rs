@@ -16,13 +16,7 @@ pub fn check(new: &Value, old: &Value, causes: &mut Causes) {
         let path = SPEC.child(key);
         let (after, before) = (list(&new_spec[key]), list(&old_spec[key]));
         if after.len() != before.len() {
-            causes.forbidden(
-                &path,
-                format!(
-                    "pod updates may not add or remove {}",
-                    if key == "containers" { "containers" } else { "init containers" }
-                ),
-            );
+            causes.forbidden(&path, "pod updates may not add or remove containers");
             return;
         }
         for (index, container) in after.iter().enumerate() {
