@@ -128,7 +128,7 @@ async fn set_up_network(config: &Config, cidr: PodCidr, path: &str) -> Result<()
     let machine = containerd::Machine::inspect(config, path)?;
     containerd::write_network(config, &machine, cidr)?;
     let cluster = PodCidr::parse(&config.cluster_cidr).map_err(SetupError::from)?;
-    let rules = cni::masquerade_rules(cidr, cluster, &config.bridge);
+    let rules = cni::masquerade_rules(cidr, cluster, &config.bridge_of(cidr));
     let nft = crate::preflight::find_program("nft", path).unwrap_or_else(|| "nft".into());
     let failed = |error: std::io::Error| AgentError::Masquerade(error.to_string());
     let mut child = tokio::process::Command::new(nft)

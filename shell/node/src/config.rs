@@ -1,5 +1,6 @@
 //! What the node agent is told at start.
 
+use crate::cni::PodCidr;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,8 +20,9 @@ pub struct Config {
     pub pod_cidr: String,
     /// Addresses of every pod of the cluster: what goes elsewhere leaves with the node's address.
     pub cluster_cidr: String,
-    /// Name of the bridge that pods hang on; at most 15 characters.
-    pub bridge: String,
+    /// Name of the bridge that pods hang on, at most 15 characters; by default it is made from the pod range, so that nodes of
+    /// different ranges on one machine (or a range that was changed) do not meet on one bridge.
+    pub bridge: Option<String>,
     /// `clusterDNS`.
     pub cluster_dns: Vec<IpAddr>,
     /// `clusterDomain`.
@@ -75,7 +77,7 @@ impl Config {
             run_dir: run_dir.to_owned(),
             pod_cidr: "10.244.0.0/24".to_owned(),
             cluster_cidr: "10.244.0.0/16".to_owned(),
-            bridge: "diolkos0".to_owned(),
+            bridge: None,
             cluster_dns: vec![IpAddr::from([10, 96, 0, 10])],
             cluster_domain: "cluster.local".to_owned(),
             labels: Vec::new(),
@@ -100,6 +102,11 @@ impl Config {
     /// The CRI socket of the node's own containerd.
     pub fn containerd_socket(&self) -> PathBuf {
         self.run_dir.join("containerd.sock")
+    }
+
+    /// The bridge for pods of `cidr`; also the name of the node's nftables table.
+    pub fn bridge_of(&self, cidr: PodCidr) -> String {
+        self.bridge.clone().unwrap_or_else(|| format!("dio{:08x}", u32::from(cidr.gateway()) - 1))
     }
 
     /// Volumes and other files of one pod.

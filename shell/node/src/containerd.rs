@@ -165,7 +165,7 @@ pub fn containerd_command(config: &Config, path: &str) -> Result<Command, SetupE
 /// # Errors
 /// The file could not be written.
 pub fn write_network(config: &Config, machine: &Machine, cidr: PodCidr) -> Result<(), SetupError> {
-    let conflist = cni::conflist(cidr, &config.bridge, &config.data_dir.join("node"), machine.port_maps);
+    let conflist = cni::conflist(cidr, &config.bridge_of(cidr), &config.data_dir.join("node"), machine.port_maps);
     write(&config.data_dir.join("containerd/cni/10-diolkos.conflist"), &format!("{conflist:#}\n"))
 }
 

@@ -46,7 +46,7 @@ impl Node {
         let root = std::env::temp_dir().join(format!("diolkos-node-{}-{index}", std::process::id()));
         std::fs::create_dir_all(&root).unwrap();
         let mut config = Config::new("test-node", [127, 0, 0, 1].into(), &root.join("data"), &root.join("run"));
-        config.bridge = format!("dtest{index}");
+        config.bridge = Some(format!("dtest{index}"));
         config.pod_cidr = format!("10.251.{index}.0/24");
         config.cluster_cidr = "10.251.0.0/16".to_owned();
         config.cgroup_root = format!("/diolkos-test-{}-{index}", std::process::id());
@@ -164,8 +164,9 @@ impl Node {
         let pid = nix::unistd::Pid::from_raw(self.containerd.id() as i32);
         let _ = kill(pid, Signal::SIGTERM);
         let _ = self.containerd.wait();
-        run("ip", &["link", "delete", &self.config.bridge]);
-        run("nft", &["delete", "table", "ip", &self.config.bridge]);
+        let bridge = self.config.bridge.clone().unwrap();
+        run("ip", &["link", "delete", &bridge]);
+        run("nft", &["delete", "table", "ip", &bridge]);
         let _ = std::fs::remove_dir_all(&self.root);
         for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             remove_cgroups(&hierarchy.path().join(self.config.cgroup_root.trim_start_matches('/')));
