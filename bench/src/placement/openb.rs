@@ -1,8 +1,129 @@
-//! The published openb protocol (being written).
+//! The published openb protocol: a trace's pods in the order of their names, shuffled by the seed, then drawn with replacement
+//! until their GPU demand is 130 % of capacity; placed one at a time, none removed, one that does not fit is dropped.
 
 use crate::placement::Options;
+use crate::placement::workloads::Dice;
 use crate::report::Report;
+use placement::gpu::{Demand, Devices, Fleet, Task, Weighing};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
 
-pub fn run(options: &Options, _report: &mut Report) -> Result<(), String> {
-    options.traces().map(drop)
+/// One row of a CSV by column name.
+struct Table {
+    columns: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn read(path: &Path) -> Result<Table, String> {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let split = |line: &str| line.trim_end().split(',').map(str::to_owned).collect::<Vec<String>>();
+        let mut lines = text.lines().map(split);
+        let columns = lines.next().ok_or_else(|| format!("{} is empty", path.display()))?;
+        Ok(Table { columns, rows: lines.filter(|row| row.len() > 1).collect() })
+    }
+    fn text<'a>(&self, row: &'a [String], column: &str) -> &'a str {
+        self.columns.iter().position(|name| name == column).and_then(|at| row.get(at)).map_or("", |text| text)
+    }
+    fn number(&self, row: &[String], column: &str) -> i64 {
+        self.text(row, column).parse().unwrap_or(0)
+    }
+}
+
+/// Bits of GPU models.
+#[derive(Default)]
+struct Models(BTreeMap<String, u64>);
+
+impl Models {
+    fn bit(&mut self, name: &str) -> u64 {
+        let next = 1 << self.0.len().min(63);
+        *self.0.entry(name.to_owned()).or_insert(next)
+    }
+}
+
+struct Outcome {
+    at_100: f64,
+    at_130: f64,
+    seconds: f64,
+}
+
+pub fn run(options: &Options, report: &mut Report) -> Result<(), String> {
+    for trace in options.traces()? {
+        let mut models = Models::default();
+        let table = Table::read(&options.openb.join("openb_node_list_gpu_node.csv"))?;
+        let nodes: Vec<Devices> = table
+            .rows
+            .iter()
+            .map(|row| {
+                let number = |column| table.number(row, column);
+                let model = models.bit(table.text(row, "model"));
+                Devices::new(number("cpu_milli"), number("memory_mib"), number("gpu") as usize, model)
+            })
+            .collect();
+        let tasks = tasks(&options.openb.join(format!("{trace}.csv")), &mut models)?;
+        let outcomes: Vec<Outcome> = (42..42 + options.seeds).map(|seed| play(&nodes, &tasks, seed)).collect();
+        let mean = |of: fn(&Outcome) -> f64| outcomes.iter().map(of).sum::<f64>() / outcomes.len().max(1) as f64;
+        let name = if trace.starts_with("openb_pod_list_") {
+            format!("openb_{}", trace.trim_start_matches("openb_pod_list_"))
+        } else {
+            format!("openb_{trace}")
+        };
+        report.add(&name, "gpu_alloc_pct_at_100", mean(|o| o.at_100), "%");
+        report.add(&name, "gpu_alloc_pct_at_130", mean(|o| o.at_130), "%");
+        report.add(&name, "run_s", mean(|o| o.seconds), "s");
+    }
+    Ok(())
+}
+
+fn tasks(path: &Path, models: &mut Models) -> Result<Vec<Task>, String> {
+    let table = Table::read(path)?;
+    let mut rows: Vec<&Vec<String>> = table.rows.iter().collect();
+    rows.sort_by_key(|row| table.text(row, "name").to_owned());
+    let task = |row: &&Vec<String>| {
+        let gpus = table.number(row, "num_gpu") as u32;
+        let spec = table.text(row, "gpu_spec").split('|').filter(|model| !model.is_empty());
+        Task {
+            cpu: table.number(row, "cpu_milli"),
+            memory: table.number(row, "memory_mib"),
+            gpus,
+            milli: if gpus == 0 { 0 } else { table.number(row, "gpu_milli") as u32 },
+            models: spec.map(|model| models.bit(model)).fold(0, |bits, bit| bits | bit),
+        }
+    };
+    Ok(rows.iter().map(task).collect())
+}
+
+fn play(nodes: &[Devices], tasks: &[Task], seed: u64) -> Outcome {
+    let started = Instant::now();
+    let mut counts: BTreeMap<Task, u64> = BTreeMap::new();
+    for task in tasks {
+        *counts.entry(*task).or_default() += 1;
+    }
+    let mut fleet = Fleet::new(nodes.to_vec(), Demand::of(counts), Weighing::default());
+    let mut dice = Dice::new(seed);
+    let mut order: Vec<Task> = tasks.to_vec();
+    for at in (1..order.len()).rev() {
+        order.swap(at, dice.roll(at + 1));
+    }
+    let capacity: f64 = nodes.iter().map(|node| node.free_gpu() as f64).sum();
+    let gpu = |task: &Task| f64::from(task.gpus * task.milli);
+    let (mut arrived, mut allocated, mut at_100) = (0.0, 0.0, None);
+    let mut position = 0;
+    while arrived < 1.3 * capacity {
+        let task = if position < order.len() { order[position] } else { tasks[dice.roll(tasks.len())] };
+        position += 1;
+        arrived += gpu(&task);
+        if fleet.place(&task).is_some() {
+            allocated += gpu(&task);
+        }
+        if arrived >= capacity && at_100.is_none() {
+            at_100 = Some(allocated);
+        }
+    }
+    Outcome {
+        at_100: at_100.unwrap_or(allocated) / capacity * 100.0,
+        at_130: allocated / capacity * 100.0,
+        seconds: started.elapsed().as_secs_f64(),
+    }
 }

@@ -16,6 +16,7 @@ mod evaluate;
 mod explain;
 mod filter;
 mod gang;
+pub mod gpu;
 mod index;
 mod load;
 mod pool;

@@ -314,10 +314,16 @@ fn dice_node(step: u64, nodes: u64) -> u64 {
     step * 7 % (nodes + 3)
 }
 
+/// A number from the environment: how many seeds to try, and from which on.
+#[expect(clippy::disallowed_methods, reason = "a test may be told how long to search")]
+fn setting(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
 #[test]
 fn indexes_agree_with_the_whole_evaluation() {
-    let seeds: u64 = std::env::var("DIOLKOS_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000);
-    let first: u64 = std::env::var("DIOLKOS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let seeds = setting("DIOLKOS_SEEDS", 2_000);
+    let first = setting("DIOLKOS_SEED", 1);
     let (mut placed, mut refused, mut indexed) = (0, 0, 0);
     for seed in first..first + seeds {
         let (p, r, i) = run(seed);
