@@ -7,6 +7,7 @@ pub mod join;
 pub mod mesh;
 pub mod node;
 pub mod proxy;
+pub mod reset;
 pub mod server;
 pub mod token;
 

@@ -29,4 +29,4 @@ mod volume;
 pub use agent::{AgentError, run};
 pub use config::{Config, TlsFiles};
 pub use runtime::{Runtime, RuntimeError};
-pub use stop::stop_pods;
+pub use stop::{remove_pods, stop_pods};

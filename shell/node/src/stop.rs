@@ -27,6 +27,26 @@ pub async fn stop_pods(config: &Config) -> Result<(), RuntimeError> {
         stopping.spawn(async move { (sandbox.id.clone(), runtime.stop_sandbox(&sandbox.id).await) });
     }
     report(stopping).await;
+    // Secrets lie in memory file systems: they go with the pods, and come back with them.
+    if let Err(error) = crate::volume::unmount(&config.pod_dir("")) {
+        tracing::warn!(%error, "volumes of pods stay mounted");
+    }
+    Ok(())
+}
+
+/// Stops all pods and removes them from the runtime, with their networks.
+///
+/// # Errors
+/// The runtime does not answer.
+pub async fn remove_pods(config: &Config) -> Result<(), RuntimeError> {
+    stop_pods(config).await?;
+    let runtime = Runtime::connect(&config.containerd_socket());
+    let mut removing = JoinSet::new();
+    for sandbox in runtime.list_sandboxes(BTreeMap::new()).await? {
+        let runtime = runtime.clone();
+        removing.spawn(async move { (sandbox.id.clone(), runtime.remove_sandbox(&sandbox.id).await) });
+    }
+    report(removing).await;
     Ok(())
 }
 

@@ -51,15 +51,8 @@ impl Platform {
     pub fn start() -> Check<Platform> {
         let dir = PathBuf::from("/var/lib/diolkos-e2e");
         let run_dir = PathBuf::from("/run/diolkos-e2e");
-        for old in [&dir, &run_dir] {
-            match fs::remove_dir_all(old) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(format!("{}: {error}", old.display()));
-                }
-                _ => {}
-            }
-        }
         let mut platform = Platform { dir, run_dir, up: None, ready_after: Duration::ZERO };
+        platform.diolkos(&["reset"]).ok()?;
         platform.up()?;
         Ok(platform)
     }

@@ -27,20 +27,13 @@ impl Platform {
     /// Starts `diolkos up` on an empty data directory and waits until it says that it is ready.
     pub fn start(built: &Built, tools: &Tools, data_dir: &Path) -> Result<Platform> {
         let run_dir = PathBuf::from("/run/diolkos-demo");
-        for dir in [data_dir, &run_dir] {
-            match fs::remove_dir_all(dir) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(format!("{}: {error}", dir.display()));
-                }
-                _ => {}
-            }
-        }
+        let dirs = [format!("--data-dir={}", data_dir.display()), format!("--run-dir={}", run_dir.display())];
+        sh::output(Command::new(&built.diolkos).arg("reset").args(&dirs))?;
         println!("\nstarting the platform");
         let begun = Instant::now();
         let mut up = Command::new(&built.diolkos)
             .arg("up")
-            .arg(format!("--data-dir={}", data_dir.display()))
-            .arg(format!("--run-dir={}", run_dir.display()))
+            .args(&dirs)
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| format!("{}: {error}", built.diolkos.display()))?;
