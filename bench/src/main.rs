@@ -2,10 +2,15 @@
 
 mod api;
 mod placement;
+mod proxy;
 mod report;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+
+/// As the binary has it: the proxy under test is the binary's proxy.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", arg_required_else_help = true)]
@@ -20,12 +25,23 @@ enum Bench {
     Api(api::Options),
     /// The placement engine, on one core.
     Placement(placement::Options),
+    /// The proxy beside nginx and Envoy: CPU for each request, requests/s, latency.
+    Proxy(proxy::Options),
+    /// The client of `proxy`.
+    #[command(hide = true)]
+    Load(proxy::load::Options),
+    /// The proxy of `proxy`.
+    #[command(hide = true)]
+    ProxyUnderTest(proxy::ours::Options),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().bench {
         Bench::Api(options) => api::run(&options),
         Bench::Placement(options) => placement::run(&options),
+        Bench::Proxy(options) => proxy::run(&options),
+        Bench::Load(options) => proxy::load::run(&options),
+        Bench::ProxyUnderTest(options) => proxy::ours::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

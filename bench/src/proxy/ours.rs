@@ -1,0 +1,163 @@
+//! Diolkos's proxy, in a process of its own, with a configuration that the bench makes.
+
+use super::net::{Pods, Scratch, on_core};
+use super::peers::{BACKEND, Peer};
+use clap::Args;
+use model::Key;
+use model::mesh::{
+    AppProtocol, Backend, BackendTarget, Endpoint, EndpointGroup, Gateway, Health, Listener, ListenerProtocol, Match,
+    Parent, ParentTarget, Resource, Route, RouteKind, Rule, Service, ServicePort, TlsMode, Tunnel, Workload,
+    WorkloadStatus,
+};
+use proxy::identity::LocalIssuer;
+use proxy::mesh::Change;
+use proxy::{Config, Proxy};
+use std::net::IpAddr;
+use std::sync::Arc;
+use xds::attach::PodAttachment;
+
+const PORT: u16 = 25_901;
+/// Address of the service in `pod_to_pod`.
+pub const VIP: &str = "10.96.0.50";
+const VIP_PORT: u16 = 80;
+
+/// What the child does.
+#[derive(Args)]
+pub struct Options {
+    /// Namespaces of two pods, client and server; none: a gateway.
+    #[arg(long, num_args = 2)]
+    pods: Vec<String>,
+}
+
+/// A gateway before the backend.
+pub fn start(_work: &Scratch) -> Result<Peer, String> {
+    let mut command = on_core(0, None);
+    command.arg(std::env::current_exe().map_err(|error| error.to_string())?).arg("proxy-under-test");
+    Peer::start("self", PORT, command, true)
+}
+
+/// The proxy of a node with two pods.
+pub fn start_for_pods(_work: &Scratch, pods: &Pods) -> Result<Peer, String> {
+    let mut command = on_core(0, Some(&pods.node));
+    command.arg(std::env::current_exe().map_err(|error| error.to_string())?).arg("proxy-under-test");
+    command.args(["--pods", &pods.client, &pods.server]);
+    let peer = Peer::start("self", VIP_PORT, command, false)?;
+    // Attaching takes nft's time.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    Ok(peer)
+}
+
+/// The child: serves until it is killed.
+pub fn run(options: &Options) -> Result<(), String> {
+    let issuer = Arc::new(LocalIssuer::generate(86_400).map_err(|error| error.to_string())?);
+    let config = Config { workers: 1, gateways: options.pods.is_empty(), ..Config::default() };
+    let proxy = Proxy::start(config, issuer.clone()).map_err(|error| error.to_string())?;
+    proxy.shared.identities.set_roots([issuer.root_pem()].into_iter());
+    match options.pods.as_slice() {
+        [client, server] => {
+            proxy.apply(service(VIP, [10, 251, 0, 6].into(), 8080, "pod/default/web-6"));
+            for (last, account, netns) in [(5, "client", client), (6, "web", server)] {
+                proxy.apply([Change::Set(Resource::Workload(Arc::new(workload(last, account))))]);
+                proxy.attacher.attach(attachment(last, account, netns)).map_err(|error| error.to_string())?;
+            }
+        }
+        _ => {
+            proxy.apply(service("10.96.0.60", [127, 0, 0, 1].into(), BACKEND, ""));
+            proxy.apply(gateway());
+        }
+    }
+    loop {
+        std::thread::park();
+    }
+}
+
+fn service(vip: &str, address: IpAddr, port: u16, workload: &str) -> Vec<Change> {
+    let key = Key::new("default", "web");
+    let vips = vip.parse().into_iter().collect();
+    let ports = vec![ServicePort { port: VIP_PORT, app_protocol: AppProtocol::Http, ..ServicePort::default() }];
+    let endpoint = Endpoint {
+        address,
+        workload: workload.into(),
+        health: Health::Ready,
+        weight: 1,
+        zone: "".into(),
+        node: "".into(),
+        hostname: "".into(),
+    };
+    let group = EndpointGroup {
+        key: key.clone(),
+        service: key.clone(),
+        ports: vec![("".into(), port)],
+        endpoints: vec![endpoint],
+    };
+    vec![
+        Change::Set(Resource::Service(Arc::new(Service { key, vips, ports, ..Service::default() }))),
+        Change::Set(Resource::Endpoints(Arc::new(group))),
+    ]
+}
+
+fn gateway() -> Vec<Change> {
+    let key = Key::new("default", "edge");
+    let listener = Listener {
+        name: "http".into(),
+        port: PORT,
+        protocol: ListenerProtocol::Http,
+        hostname: None,
+        certificates: vec![],
+        tls: TlsMode::None,
+    };
+    let target = ParentTarget::Listener { gateway: key.clone(), listener: "http".into() };
+    let backend = BackendTarget::Service { service: Key::new("default", "web"), port: VIP_PORT };
+    let rule = Rule {
+        matches: vec![Match::default()],
+        backends: vec![Backend { target: backend, weight: 1, filters: vec![] }],
+        ..Rule::default()
+    };
+    let route = Route {
+        name: "HTTPRoute/default/edge".into(),
+        key: key.clone(),
+        kind: RouteKind::Http,
+        created: model::Timestamp(1),
+        parents: vec![Parent { target, hostnames: vec![] }],
+        rules: vec![rule],
+    };
+    let gateway =
+        Gateway { key, listeners: vec![listener], service_account: "edge".into(), authorization_policies: vec![] };
+    vec![Change::Set(Resource::Gateway(Arc::new(gateway))), Change::Set(Resource::Route(Arc::new(route)))]
+}
+
+fn workload(last: u8, account: &str) -> Workload {
+    let name = format!("{account}-{last}");
+    Workload {
+        name: format!("pod/default/{name}").into(),
+        uid: name.as_str().into(),
+        key: Key::new("default", name),
+        service_account: account.into(),
+        node: "node".into(),
+        addresses: vec![[10, 251, 0, last].into()],
+        status: WorkloadStatus::Running,
+        tunnel: Tunnel::Hbone,
+        zone: "".into(),
+        region: "".into(),
+        canonical_name: account.into(),
+        canonical_kind: "Deployment".into(),
+        app: account.into(),
+        revision: "v1".into(),
+        authorization_policies: vec![],
+        peer_authentications: vec![],
+    }
+}
+
+fn attachment(last: u8, account: &str, netns: &str) -> PodAttachment {
+    PodAttachment {
+        uid: format!("{account}-{last}"),
+        namespace: "default".into(),
+        name: format!("{account}-{last}"),
+        service_account: account.into(),
+        netns: format!("/var/run/netns/{netns}"),
+        ips: vec![[10, 251, 0, last].into()],
+        node_ip: [10, 251, 0, 1].into(),
+        probe_ports: vec![],
+        ports: vec![8080],
+    }
+}
