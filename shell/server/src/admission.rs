@@ -60,7 +60,6 @@ pub fn mutate(request: &Request<'_>, object: &mut Value, warnings: &mut Vec<Stri
         let name = (resource.group(), resource.plural(), "");
         access::restrict_node(&request.caller.identity, "create", name, &request.target.name, object)?;
     }
-    warnings.extend(resource.custom().and_then(|custom| custom.deprecation_warning()).map(str::to_owned));
     match id {
         ("", "Pod") if request.operation == Operation::Create => {
             limit_range::fill(request, object);

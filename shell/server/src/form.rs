@@ -6,7 +6,7 @@ use kinds::{Cause as KindCause, Kind};
 use kube::codec::{self, Format};
 use kube::{Cause, Resource, Status};
 use model::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// What `fieldValidation` asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,29 +107,33 @@ fn cause(cause: KindCause) -> Cause {
 /// Whether nothing but bookkeeping differs, so that there is nothing to write.
 pub fn unchanged(new: &Value, old: &Value) -> bool {
     let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new == old };
-    let same_keys = |a: &serde_json::Map<String, Value>, b: &serde_json::Map<String, Value>, but: &[&str]| {
-        let counted = |key: &&String| !but.contains(&key.as_str());
-        a.keys().filter(counted).count() == b.keys().filter(counted).count()
-            && a.iter().filter(|(key, _)| counted(key)).all(|(key, value)| b.get(key) == Some(value))
-    };
     let metadata = match (new.get("metadata"), old.get("metadata")) {
         (Some(Value::Object(a)), Some(Value::Object(b))) => {
-            same_keys(a, b, &["managedFields", "resourceVersion"])
+            same_members(a, b, &["managedFields", "resourceVersion"])
                 && same_owners(&a.get("managedFields"), &b.get("managedFields"))
         }
         (a, b) => a == b,
     };
-    metadata && same_keys(new, old, &["metadata"])
+    metadata && same_members(new, old, &["metadata"])
 }
 
 /// Managed fields, but for the times.
 fn same_owners(a: &Option<&Value>, b: &Option<&Value>) -> bool {
-    let list = |value: &Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
-    let (mut a, mut b) = (list(a), list(b));
-    for entry in a.iter_mut().chain(&mut b).filter_map(Value::as_object_mut) {
-        entry.remove("time");
+    let list = |value: &Option<&'_ Value>| value.and_then(Value::as_array).map_or(0, Vec::len);
+    if list(a) != list(b) {
+        return false;
     }
-    a == b
+    let (Some(Value::Array(a)), Some(Value::Array(b))) = (a, b) else { return true };
+    a.iter().zip(b).all(|(a, b)| match (a, b) {
+        (Value::Object(a), Value::Object(b)) => same_members(a, b, &["time"]),
+        _ => a == b,
+    })
+}
+
+fn same_members(a: &Map<String, Value>, b: &Map<String, Value>, but: &[&str]) -> bool {
+    let counted = |key: &&String| !but.contains(&key.as_str());
+    a.keys().filter(counted).count() == b.keys().filter(counted).count()
+        && a.iter().filter(|(key, _)| counted(key)).all(|(key, value)| b.get(key) == Some(value))
 }
 
 /// Runs `work` as the writer of an object's fields.

@@ -115,6 +115,17 @@ async fn bad_input_gets_the_error_that_users_know() {
             "propagationPolicy",
         ),
         ("POST", "/version", json, "{}", 405, "not supported"),
+        (
+            "POST",
+            "/api/v1/namespaces/default/pods/x",
+            json,
+            r#"{"metadata":{"name":"x"}}"#,
+            405,
+            "create is not supported",
+        ),
+        ("PUT", PODS, json, r#"{"metadata":{"name":"x"}}"#, 405, "update is not supported"),
+        ("GET", "/api/v1/watch/pods", json, "", 404, "could not find"),
+        ("GET", "/api/v1/namespaces/default/pods/..%2F..%2Fsecrets", json, "", 404, "not found"),
         ("DELETE", "/api/v1/componentstatuses", json, "", 404, "could not find"),
     ] {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
@@ -342,7 +353,10 @@ async fn quotas_and_ranges_are_kept() {
     let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "2", "requests.cpu": "1"}}});
     post(admin, "/api/v1/namespaces/default/resourcequotas", quota).await;
     let made = post(admin, PODS, pod("a", json!({}))).await;
-    assert_eq!(made["spec"]["containers"][0]["resources"], json!({"limits": {"cpu": "200m"}, "requests": {"cpu": "100m"}}));
+    assert_eq!(
+        made["spec"]["containers"][0]["resources"],
+        json!({"limits": {"cpu": "200m"}, "requests": {"cpu": "100m"}})
+    );
     let mut large = pod("b", json!({}));
     large["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "2"}});
     let (code, refused) = call(admin, Method::POST, PODS, large.clone()).await;
@@ -354,7 +368,12 @@ async fn quotas_and_ranges_are_kept() {
     let (code, refused) = call(admin, Method::POST, PODS, large).await;
     assert_eq!(
         (code, refused["message"].as_str()),
-        (403, Some(r#"pods "b" is forbidden: exceeded quota: q, requested: requests.cpu=1, used: requests.cpu=100m, limited: requests.cpu=1"#))
+        (
+            403,
+            Some(
+                r#"pods "b" is forbidden: exceeded quota: q, requested: requests.cpu=1, used: requests.cpu=100m, limited: requests.cpu=1"#
+            )
+        )
     );
     let racing: Vec<_> = (0..8)
         .map(|i| {

@@ -104,9 +104,15 @@ fn target(core: &Core, call: &Call) -> Result<Target, Status> {
 pub(super) async fn dispatch(core: &Arc<Core>, call: &Call, body: Bytes) -> Result<Response<Body>, Status> {
     let target = target(core, call)?;
     let info = &call.info;
+    // An object is created in its collection and changed at its own path.
+    let misplaced = match info.verb {
+        "create" => info.subresource.is_empty() && !info.name.is_empty(),
+        "update" | "patch" => info.name.is_empty(),
+        _ => false,
+    };
     let allowed = match target.resource.subresource(&info.subresource) {
         Some(sub) => sub.verbs.contains(&info.verb),
-        None => target.resource.allows(info.verb),
+        None => target.resource.allows(info.verb) && !misplaced,
     };
     if !allowed {
         return Err(Status::method_not_allowed(target.resource.group(), target.resource.plural(), info.verb));

@@ -47,13 +47,13 @@ pub(super) async fn create_with(
 ) -> Result<Written, Status> {
     let mut target = target.clone();
     identify(&mut target, &mut object)?;
-    let generated = target.name.is_empty();
+    if !target.name.is_empty() {
+        return attempt_create(core, caller, &target, object, options, managed).await;
+    }
     for attempt in 1.. {
-        if generated {
-            name_anew(&mut target, &mut object)?;
-        }
+        name_anew(&mut target, &mut object)?;
         match attempt_create(core, caller, &target, object.clone(), options, managed).await {
-            Err(status) if generated && status.reason == "AlreadyExists" && attempt < NAME_TRIES => {}
+            Err(status) if status.reason == "AlreadyExists" && attempt < NAME_TRIES => {}
             result => return result,
         }
     }

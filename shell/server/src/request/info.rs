@@ -41,20 +41,14 @@ pub fn resolve(method: &Method, path: &str, query: &super::Query) -> RequestInfo
     }
     let Some(version) = parts.next() else { return RequestInfo { group: String::new(), ..info } };
     info.version = version;
-    let mut rest: Vec<String> = parts.collect();
+    let rest: Vec<String> = parts.collect();
     if rest.is_empty() {
         return info;
     }
     info.is_resource = true;
     info.verb = verb(method);
-    // The older spelling /api/v1/watch/... of ?watch=true.
-    let watch_path = rest[0] == "watch" && rest.len() > 1;
-    if watch_path {
-        rest.remove(0);
-        info.verb = "watch";
-    }
     place(&mut info, rest);
-    if info.name.is_empty() && !watch_path {
+    if info.name.is_empty() {
         info.verb = match info.verb {
             "get" if query.flag("watch") => "watch",
             "get" => "list",
@@ -173,7 +167,7 @@ mod tests {
         check("GET /api/v1/pods?watch=true", ["watch", "", "v1", "", "pods", "", ""]);
         check("GET /api/v1/pods?watch=1", ["watch", "", "v1", "", "pods", "", ""]);
         check("GET /api/v1/pods?watch=false", ["list", "", "v1", "", "pods", "", ""]);
-        check("GET /api/v1/watch/pods", ["watch", "", "v1", "", "pods", "", ""]);
+        check("GET /api/v1/watch/pods", ["get", "", "v1", "", "watch", "pods", ""]);
         check("GET /api/v1/namespaces", ["list", "", "v1", "", "namespaces", "", ""]);
         check("GET /api/v1/namespaces/a", ["get", "", "v1", "a", "namespaces", "a", ""]);
         check("PUT /api/v1/namespaces/a/finalize", ["update", "", "v1", "a", "namespaces", "a", "finalize"]);
