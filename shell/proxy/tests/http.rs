@@ -142,6 +142,34 @@ fn routes() {
 }
 
 #[test]
+fn time_limits_and_copies() {
+    need_root!("time_limits_and_copies");
+    let mut node = Node::start(|_| {});
+    let (client, one, two) = (node.pod(5, "client"), node.pod(6, "web"), node.pod(7, "v2"));
+    serve_http(&one, "one");
+    serve_http(&two, "two");
+    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
+    node.service("v2", 51, AppProtocol::Http, &[(7, Health::Ready)]);
+    let mut limited = rule("/slow", vec![to("web", 1)]);
+    limited.timeouts.request_ms = Some(200);
+    let mut tries = rule("/slow/tries", vec![to("web", 1)]);
+    tries.timeouts.backend_request_ms = Some(100);
+    tries.retry = Some(Retry { attempts: 1, backoff_ms: Some(1), codes: vec![] });
+    let mut mirrored = rule("/mirrored", vec![to("web", 1)]);
+    let backend = BackendTarget::Service { service: Key::new("default", "v2"), port: 80 };
+    mirrored.filters = vec![Filter::Mirror(Mirror { backend, fraction: Fraction::ALL })];
+    node.proxy().apply([route(vec![limited, tries, mirrored])]);
+    let status =
+        |path: &str| curl(&client, &["-o", "/dev/null", "-w", "%{http_code}", &format!("http://10.96.0.50{path}")]);
+    assert_eq!(status("/slow"), "504");
+    assert_eq!(status("/slow/tries"), "504");
+    assert!(curl(&client, &["-d", "body", "http://10.96.0.50/mirrored"]).starts_with("one POST /mirrored"));
+    eventually("the copy arrived", || {
+        node.edges().iter().any(|edge| edge["service"]["name"] == "v2" && edge["codes"]["200"] == 1)
+    });
+}
+
+#[test]
 fn a_dead_endpoint_costs_no_request() {
     need_root!("a_dead_endpoint_costs_no_request");
     let mut node = Node::start(|_| {});

@@ -78,3 +78,36 @@ fn a_service_without_endpoints_refuses() {
             .map_or(true, |it| it.is_empty())
     );
 }
+
+#[test]
+fn a_changed_policy_ends_connections_that_are_open() {
+    need_root!("a_changed_policy_ends_connections_that_are_open");
+    let mut node = Node::start(|_| {});
+    let (client, server) = (node.pod(5, "client"), node.pod(6, "server"));
+    echo(&server);
+    node.service("server", 50, AppProtocol::Tcp, &[(6, Health::Ready)]);
+    let (opened, is_open) = std::sync::mpsc::channel();
+    let talk = move || {
+        let mut stream = TcpStream::connect(socket(50)).unwrap();
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+        stream.write_all(b"hello").unwrap();
+        let mut back = [0; 5];
+        stream.read_exact(&mut back).unwrap();
+        opened.send(()).unwrap();
+        // Nothing more is said: the connection ends from the other side.
+        stream.read(&mut back).map_or_else(|error| error.kind() != std::io::ErrorKind::WouldBlock, |read| read == 0)
+    };
+    let talking = inside(&client, talk);
+    is_open.recv().unwrap();
+    let deny = model::mesh::AuthorizationPolicy {
+        key: model::Key::new("default", "nobody"),
+        scope: model::mesh::Scope::Namespace,
+        action: model::mesh::Action::Deny,
+        dry_run: false,
+        rules: vec![model::mesh::PolicyRule::default()],
+    };
+    let deny = model::mesh::Resource::AuthorizationPolicy(std::sync::Arc::new(deny));
+    node.proxy().apply([diolkos_proxy::mesh::Change::Set(deny)]);
+    assert!(talking.join().unwrap(), "the connection was ended");
+    assert!(exchange(&client, socket(50), b"hello".to_vec()).map_or(true, |back| back.is_empty()));
+}

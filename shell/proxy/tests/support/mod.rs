@@ -288,6 +288,9 @@ async fn echo(
     if let Some(status) = target.strip_prefix("/status/").and_then(|code| code.parse().ok()) {
         return Ok(hyper::Response::builder().status::<u16>(status).body(Full::from("status\n")).unwrap());
     }
+    if target.starts_with("/slow") {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
     if let Some(size) = target.strip_prefix("/bytes/").and_then(|size| size.parse().ok()) {
         return Ok(hyper::Response::new(Full::from(vec![b'x'; size])));
     }

@@ -1,0 +1,121 @@
+//! gRPC as it is on the wire: streams both ways at once, trailers, and failures told in its own words.
+mod support;
+
+use bytes::Bytes;
+use diolkos_proxy::mesh::Change;
+use h2::client::SendRequest;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use model::Key;
+use model::mesh::*;
+use std::sync::Arc;
+use support::{Node, inside};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Sends every message back as it comes, and `grpc-status: 0` at the end.
+fn serve_echo(netns: &str) {
+    let (ready, started) = std::sync::mpsc::channel();
+    inside(netns, move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = TcpListener::bind("0.0.0.0:8080").await.unwrap();
+            ready.send(()).unwrap();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(async move {
+                    let mut connection = h2::server::handshake(stream).await.unwrap();
+                    while let Some(Ok((request, mut respond))) = connection.accept().await {
+                        tokio::spawn(async move {
+                            let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+                            let mut send = respond.send_response(head, false).unwrap();
+                            let mut body = request.into_body();
+                            while let Some(Ok(bytes)) = body.data().await {
+                                let _ = body.flow_control().release_capacity(bytes.len());
+                                send.send_data(bytes, false).unwrap();
+                            }
+                            let mut trailers = HeaderMap::new();
+                            trailers.insert("grpc-status", HeaderValue::from_static("0"));
+                            send.send_trailers(trailers).unwrap();
+                        });
+                    }
+                });
+            }
+        });
+    });
+    started.recv().unwrap();
+}
+
+fn call() -> Request<()> {
+    Request::post("http://10.96.0.50/echo.Echo/Chat")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap()
+}
+
+/// One call with `rounds` messages, each sent only after the one before came back. Gives the final status.
+async fn chat(sender: &SendRequest<Bytes>, rounds: usize) -> String {
+    let (response, mut send) = sender.clone().ready().await.unwrap().send_request(call(), false).unwrap();
+    send.send_data(Bytes::from_static(b"first"), false).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), 200);
+    if let Some(status) = response.headers().get("grpc-status") {
+        return status.to_str().unwrap().to_owned();
+    }
+    let mut body = response.into_body();
+    assert_eq!(body.data().await.unwrap().unwrap(), "first");
+    for round in 0..rounds {
+        let message = Bytes::from(format!("message {round}"));
+        send.send_data(message.clone(), false).unwrap();
+        let bytes = body.data().await.unwrap().unwrap();
+        let _ = body.flow_control().release_capacity(bytes.len());
+        assert_eq!(bytes, message);
+    }
+    send.send_data(Bytes::new(), true).unwrap();
+    while let Some(bytes) = body.data().await {
+        assert!(bytes.unwrap().is_empty());
+    }
+    let trailers = body.trailers().await.unwrap().unwrap();
+    trailers["grpc-status"].to_str().unwrap().to_owned()
+}
+
+fn client<T: Send + 'static>(netns: &str, work: impl AsyncFnOnce(SendRequest<Bytes>) -> T + Send + 'static) -> T {
+    let thread = inside(netns, move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let stream = TcpStream::connect(support::socket(50)).await.unwrap();
+            let (sender, connection) = h2::client::handshake(stream).await.unwrap();
+            tokio::spawn(connection);
+            tokio::time::timeout(std::time::Duration::from_secs(10), work(sender)).await.expect("in time")
+        })
+    });
+    thread.join().unwrap()
+}
+
+#[test]
+fn streams_flow_both_ways_and_failures_are_grpc_statuses() {
+    need_root!("streams_flow_both_ways_and_failures_are_grpc_statuses");
+    let mut node = Node::start(|_| {});
+    let (caller, server) = (node.pod(5, "client"), node.pod(6, "web"));
+    serve_echo(&server);
+    node.service("web", 50, AppProtocol::Grpc, &[(6, Health::Ready)]);
+    let statuses = client(&caller, async |sender| {
+        let (one, two) = tokio::join!(chat(&sender, 20), chat(&sender, 20));
+        [one, two]
+    });
+    assert_eq!(statuses, ["0", "0"]);
+    let deny = AuthorizationPolicy {
+        key: Key::new("default", "nobody"),
+        scope: Scope::Namespace,
+        action: Action::Deny,
+        dry_run: false,
+        rules: vec![PolicyRule {
+            to: vec![Operation { paths: vec!["/echo.Echo/*".into()], ..Operation::default() }],
+            ..PolicyRule::default()
+        }],
+    };
+    node.proxy().apply([Change::Set(Resource::AuthorizationPolicy(Arc::new(deny)))]);
+    assert_eq!(client(&caller, async |sender| chat(&sender, 0).await), "7", "PERMISSION_DENIED");
+    node.proxy().apply([Change::Remove(ResourceKind::AuthorizationPolicy, "default/nobody".into())]);
+    node.service("web", 50, AppProtocol::Grpc, &[]);
+    assert_eq!(client(&caller, async |sender| chat(&sender, 0).await), "14", "UNAVAILABLE");
+}
