@@ -29,6 +29,8 @@ pub struct Order {
 const SEE_WITHIN_MS: i64 = 30_000;
 /// How long to wait for a receipt before the order counts as lost.
 const RECEIPT_WITHIN_MS: i64 = 120_000;
+/// How long to wait for the watch to show what an order did that was given no answer.
+const LOST_ANSWER_MS: i64 = 5_000;
 /// The most creations in one batch (upstream's BurstReplicas).
 const BURST_MAX: usize = 500;
 
@@ -43,6 +45,10 @@ struct Open {
     note: Option<Record>,
     /// The revision to see, once the receipt has told it.
     revision: Option<u64>,
+    /// Makes an object, whose name is then a proof that it was made.
+    creation: bool,
+    /// No answer came: it may have been carried out or not.
+    lost: bool,
 }
 
 #[derive(Default)]
@@ -253,6 +259,9 @@ impl Control {
         if open.deletion {
             return meta.is_none_or(|meta| meta.is_deleting() || Some(&meta.uid) != open.uid.as_ref());
         }
+        if open.lost && open.creation {
+            return meta.is_some();
+        }
         let Some(revision) = open.revision else { return false };
         let shown = meta.map_or(0, |meta| meta.revision).max(self.world.gone_at(*kind, key).unwrap_or(0));
         // An object that was known, was changed and is no more (without a revision of its own in the deletion) is seen too.
@@ -271,6 +280,8 @@ impl Control {
             }
             // What was to be deleted is gone already; the watch will say so.
             Err(refusal) if open.deletion && refusal.is_not_found() => {}
+            // Nobody knows whether it was done. To do it again at once could do it twice: the watch will tell, or time.
+            Err(refusal) if refusal.code == 0 || refusal.code == 504 => open.lost = true,
             Err(refusal) => {
                 self.counters.entry(controller).or_default().refused += 1;
                 let item = open.item.clone();
@@ -283,9 +294,9 @@ impl Control {
         if open.revision == Some(0) && !open.deletion || self.is_seen(open) {
             self.close(receipt.order, true, now);
         } else {
-            let subject = open.subject.clone();
+            let (subject, patience) = (open.subject.clone(), if open.lost { LOST_ANSWER_MS } else { SEE_WITHIN_MS });
             self.waiting.entry(subject).or_default().push(receipt.order);
-            self.deadlines.entry(now.plus_ms(SEE_WITHIN_MS)).or_default().insert(receipt.order);
+            self.deadlines.entry(now.plus_ms(patience)).or_default().insert(receipt.order);
         }
     }
 
@@ -359,7 +370,7 @@ impl Control {
     }
 
     fn give(&mut self, item: Item, plan: Plan, now: Timestamp, out: &mut Vec<Order>) {
-        let mut open = 0;
+        let mut given = 0;
         for planned in plan.effects {
             let Some((kind, key)) = planned.effect.subject() else {
                 out.push(Order { id: 0, controller: item.controller, effect: planned.effect });
@@ -367,18 +378,20 @@ impl Control {
             };
             let id = self.next_order;
             self.next_order += 1;
-            open += 1;
+            given += 1;
             let deletion = matches!(planned.effect, Effect::Delete { .. });
             let subject = (kind, key.clone());
+            let creation = matches!(planned.effect, Effect::Create(..));
             let uid = self.world.meta(kind, key).map(|meta| meta.uid.clone());
-            self.orders
-                .insert(id, Open { item: item.clone(), subject, uid, deletion, note: planned.note, revision: None });
+            let note = planned.note;
+            let open = Open { item: item.clone(), subject, uid, deletion, note, revision: None, creation, lost: false };
+            self.orders.insert(id, open);
             self.deadlines.entry(now.plus_ms(RECEIPT_WITHIN_MS)).or_default().insert(id);
             out.push(Order { id, controller: item.controller, effect: planned.effect });
         }
-        self.counters.entry(item.controller).or_default().orders += u64::from(open);
-        if open > 0 {
-            self.busy.insert(item, Busy { open, dirty: false, failed: false });
+        self.counters.entry(item.controller).or_default().orders += u64::from(given);
+        if given > 0 {
+            self.busy.insert(item, Busy { open: given, dirty: false, failed: false });
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Usage windows, forecasts, horizontal demand.
 #![warn(missing_docs)]
 
+mod graph;
 mod horizontal;
 mod window;
 
+pub use graph::{Counters, EdgeKey, EdgeRate, Graph, Peer};
 pub use horizontal::{Demand, MetricReading, PodReading, Reading, replicas_for, stabilise, tolerance};
 pub use window::{ContainerUsage, NodeUsage, PodUsage, Sample, Window};

@@ -173,7 +173,11 @@ impl Informer {
         }
     }
 
-    async fn take(&mut self, batch: Vec<Result<WatchEvent, ApiError>>, revision: &mut u64) -> Result<Option<ApiError>, Closed> {
+    async fn take(
+        &mut self,
+        batch: Vec<Result<WatchEvent, ApiError>>,
+        revision: &mut u64,
+    ) -> Result<Option<ApiError>, Closed> {
         let mut changes = Vec::with_capacity(batch.len());
         let mut failed = None;
         for event in batch {

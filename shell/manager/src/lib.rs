@@ -10,6 +10,7 @@ mod recorder;
 pub mod scheduler;
 pub mod mesh;
 pub mod subscriber;
+pub mod telemetry;
 mod types;
 
 pub use manager::{Config, Manager, SharedControl};

@@ -178,7 +178,8 @@ impl Loop {
             let receipt = executor.execute(order.id, &order.effect).await;
             if let Err(refusal) = &receipt.outcome {
                 let subject = order.effect.subject().map(|(kind, key)| format!("{kind} {key}")).unwrap_or_default();
-                let (controller, code, reason, message) = (order.controller.name(), refusal.code, &refusal.reason, &refusal.message);
+                let (controller, code, reason, message) =
+                    (order.controller.name(), refusal.code, &refusal.reason, &refusal.message);
                 if matches!(code, 404 | 409) {
                     tracing::debug!(controller, subject, code, %reason, %message, "order refused");
                 } else {

@@ -44,7 +44,14 @@ impl Types {
         self.intern(&definition.group, &definition.version, &definition.plural, &definition.kind, definition.namespaced)
     }
 
-    fn intern(&mut self, group: &str, version: &str, plural: &str, kind: &str, namespaced: bool) -> Option<&'static ResourceType> {
+    fn intern(
+        &mut self,
+        group: &str,
+        version: &str,
+        plural: &str,
+        kind: &str,
+        namespaced: bool,
+    ) -> Option<&'static ResourceType> {
         let key = (group.to_owned(), version.to_owned(), plural.to_owned(), kind.to_owned(), namespaced);
         if let Some(known) = self.custom.get(&key) {
             return Some(known);

@@ -13,6 +13,7 @@ mod policy;
 mod read;
 mod render;
 pub mod scheduling;
+mod selector_text;
 mod service;
 mod volume;
 mod workload;
@@ -105,4 +106,12 @@ pub fn revision_of(bytes: &[u8]) -> u64 {
     }
     let outer: Option<Outer> = serde_json::from_slice(bytes).ok();
     outer.and_then(|o| o.metadata).and_then(|m| m.resource_version).and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+/// Reads a `labelSelector` parameter: `a=b,c!=d,e in (f,g),h,!i`.
+///
+/// # Errors
+/// The text is no selector; the message says where.
+pub fn parse_selector(text: &str) -> Result<model::LabelSelector, String> {
+    selector_text::parse(text)
 }
