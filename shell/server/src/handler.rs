@@ -108,6 +108,10 @@ async fn answer(
         let sender = authn::authenticate(&core, request.headers(), peer)?;
         let identity = authn::impersonated(&core, sender, request.headers())?;
         access::authorize(&core, &identity, &info).map_err(|refusal| unproven(&identity, refusal))?;
+        if resource::is_tunnel(&info) && info.verb == "get" {
+            // WebSockets are opened by GET, but to run something in a pod is more than to read it.
+            access::authorize(&core, &identity, &RequestInfo { verb: "create", ..info.clone() })?;
+        }
         identity
     };
     let upgrade = resource::is_tunnel(&info).then(|| hyper::upgrade::on(&mut request));

@@ -113,6 +113,16 @@ async fn bytes_reach_the_agent_and_come_back() {
     drop(sending.await.unwrap());
     assert!(got == sent, "a mebibyte comes back as it went");
 
+    let role = json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["get"]}]});
+    post(admin, "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles", role).await;
+    let binding = json!({"metadata": {"name": "r"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"kind": "ServiceAccount", "name": "default", "namespace": "default"}]});
+    post(admin, "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings", binding).await;
+    let token = post(admin, "/api/v1/namespaces/default/serviceaccounts/default/token", json!({"spec": {}})).await;
+    let reader = server.with_token(token["status"]["token"].as_str().unwrap());
+    let refused = reader.upgrade(&path, &headers).await.err().unwrap();
+    assert!(refused.message.contains(r#"cannot create resource "pods/exec""#), "{}", refused.message);
+
     let refused = admin.upgrade(&format!("{pods}/p/portforward?ports=80"), &headers).await.err().unwrap();
     assert_eq!((refused.code, refused.message.as_str()), (404, "no port"));
     let (code, plain) = call(admin, Method::GET, &format!("{pods}/p/exec?command=sh"), Value::Null).await;
