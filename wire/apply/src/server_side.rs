@@ -3,10 +3,7 @@
 use crate::conflict::{Conflict, Conflicts};
 use crate::fields::Set;
 use crate::managed::{Entry, ManagedFields, Manager, Operation};
-use crate::typed::{
-    Comparison, Type, TypedError, compare, empty_object, fields_of, merge, remove, with_named_parents,
-    with_printed_objects,
-};
+use crate::typed::{Comparison, Type, TypedError, compare, empty_object, fields_of, merge, remove, with_named_parents};
 use kube::Schema;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -93,8 +90,7 @@ impl FieldManager<'_> {
     }
 
     fn compare(&self, before: &Value, after: &Value) -> Result<Comparison, TypedError> {
-        let printed = |value: &Value| with_printed_objects(value.clone(), self.schema);
-        Ok(compare(&printed(before), &printed(after), self.ty())?.without(self.reset))
+        Ok(compare(before, after, self.ty())?.without(self.reset))
     }
 
     /// What a new object is compared with.
@@ -118,10 +114,11 @@ impl FieldManager<'_> {
         if managed.is_empty() && live.is_some() {
             return;
         }
-        let mut before = live.cloned().unwrap_or_else(|| self.nothing(new));
-        take_managed_fields(&mut before);
+        let nothing = if live.is_none() { self.nothing(new) } else { Value::Null };
+        // The live object's own `managedFields` count as removed here, and nobody owns them.
+        let before = live.unwrap_or(&nothing);
         let manager = Manager::new(self.manager, Operation::Update, self.api_version, self.subresource);
-        if self.record_update(&before, new, &mut managed, &manager).is_ok() {
+        if self.record_update(before, new, &mut managed, &manager).is_ok() {
             managed.cap_updaters();
             managed.write(new);
         } else if let Some(live) = live {

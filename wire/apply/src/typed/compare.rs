@@ -3,6 +3,7 @@ use crate::fields::{Element, Path, Set};
 use kube::Schema;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 /// What differs; no path is in two of the sets.
 #[derive(Clone, Debug, Default)]
@@ -30,9 +31,15 @@ pub(crate) fn compare(left: &Value, right: &Value, ty: Type<'_>) -> Result<Compa
     Ok(found)
 }
 
-fn walk(
-    left: Option<&Value>,
-    right: Option<&Value>,
+/// What an absent object counts as that is always there.
+fn empty() -> &'static Value {
+    static EMPTY: OnceLock<Value> = OnceLock::new();
+    EMPTY.get_or_init(|| Value::Object(Map::new()))
+}
+
+fn walk<'v>(
+    left: Option<&'v Value>,
+    right: Option<&'v Value>,
     ty: Type<'_>,
     path: &mut Path,
     found: &mut Comparison,
@@ -56,8 +63,13 @@ fn walk(
             }
             let keys: BTreeSet<&String> = a.into_iter().chain(b).flat_map(Map::keys).collect();
             for key in keys {
+                let there = ty.is_always_there(key);
+                let member = |parent: Option<&'v Map<String, Value>>| {
+                    let member = parent?.get(key).filter(|member| !there || !member.is_null());
+                    if there { member.or(Some(empty())) } else { member }
+                };
                 path.push(Element::field(key));
-                walk(a.and_then(|a| a.get(key)), b.and_then(|b| b.get(key)), ty.child(key).0, path, found)?;
+                walk(member(a), member(b), ty.child(key).0, path, found)?;
                 path.pop();
             }
         }

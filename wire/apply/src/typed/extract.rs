@@ -72,26 +72,6 @@ pub(crate) fn empty_object(schema: Schema<'_>) -> Value {
     Value::Object(printed.map(|field| (field.name().to_owned(), zero(field.schema()))).collect())
 }
 
-/// Adds the objects that Go always prints (`status: {}`), so that the first field inside does not count as the first
-/// appearance of the object.
-pub(crate) fn with_printed_objects(mut value: Value, schema: Schema<'_>) -> Value {
-    add_printed_objects(&mut value, schema);
-    value
-}
-
-fn add_printed_objects(value: &mut Value, schema: Schema<'_>) {
-    let Some(map) = value.as_object_mut() else { return };
-    for field in schema.fields().filter(|field| field.is_always_printed() && !field.is_pointer()) {
-        if field.schema().is_object() {
-            let inner = map.entry(field.name()).or_insert(Value::Null);
-            if inner.is_null() {
-                *inner = Value::Object(Map::new());
-            }
-            add_printed_objects(inner, field.schema());
-        }
-    }
-}
-
 fn zero(schema: Schema<'_>) -> Value {
     match schema.shape() {
         Shape::Object => empty_object(schema),

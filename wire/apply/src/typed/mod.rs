@@ -6,7 +6,7 @@ mod merge;
 mod remove;
 
 pub(crate) use compare::{Comparison, compare};
-pub(crate) use extract::{empty_object, fields_of, with_named_parents, with_printed_objects};
+pub(crate) use extract::{empty_object, fields_of, with_named_parents};
 pub(crate) use merge::merge;
 pub(crate) use remove::remove;
 
@@ -83,6 +83,15 @@ impl<'a> Type<'a> {
             Shape::Map(value) => (Type::Known(value), false),
             Shape::List(_) | Shape::Scalar(_) => (Type::Deduced, false),
         }
+    }
+
+    /// Whether Go prints the member even when it is empty: an object that is a plain part of its parent, such as `spec`. Its
+    /// first field is then not its first appearance.
+    pub(crate) fn is_always_there(self, key: &str) -> bool {
+        let Type::Known(schema) = self else { return false };
+        let there =
+            |field: kube::Field<'_>| field.is_always_printed() && !field.is_pointer() && field.schema().is_object();
+        matches!(schema.shape(), Shape::Object) && schema.field(key).is_some_and(there)
     }
 
     /// The type of a part.
