@@ -7,6 +7,7 @@ use bytes::Bytes;
 use client::{ApiError, ObjectApi, PatchKind};
 use cri::Image;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -60,8 +61,10 @@ impl Registrar {
 
     async fn keep_status(&self) {
         let mut said: Option<(Value, Instant)> = None;
+        let mut transitions = Transitions::default();
         loop {
-            let status = self.status(clock::now()).await;
+            let mut status = self.status(clock::now()).await;
+            transitions.note(&mut status["conditions"]);
             // Heartbeats alone are no news.
             let quiet = without_times(&status);
             let due = said.as_ref().is_none_or(|(old, at)| *old != quiet || at.elapsed() > REPORT_PERIOD);
@@ -154,7 +157,7 @@ impl Registrar {
         let taints = self.config.taints.iter();
         let taints: Vec<Value> =
             taints.map(|(key, value, effect)| json!({"key": key, "value": value, "effect": effect})).collect();
-        let mut spec = json!({});
+        let mut spec = json!({"podCIDR": self.config.pod_cidr, "podCIDRs": [self.config.pod_cidr]});
         if !taints.is_empty() {
             spec["taints"] = json!(taints);
         }
@@ -218,6 +221,25 @@ impl Registrar {
             },
             "images": images.map(|images| image_list(&images)).unwrap_or_default(),
         })
+    }
+}
+
+/// Since when each condition is as it is.
+#[derive(Default)]
+struct Transitions(BTreeMap<String, (Value, Value)>);
+
+impl Transitions {
+    /// Fills in `lastTransitionTime`: the heartbeat at which the condition's status was first seen.
+    fn note(&mut self, conditions: &mut Value) {
+        for condition in conditions.as_array_mut().into_iter().flatten() {
+            let kind = condition["type"].as_str().unwrap_or_default().to_owned();
+            let now = (condition["status"].clone(), condition["lastHeartbeatTime"].clone());
+            let known = self.0.entry(kind).or_insert_with(|| now.clone());
+            if known.0 != now.0 {
+                *known = now;
+            }
+            condition["lastTransitionTime"] = known.1.clone();
+        }
     }
 }
 

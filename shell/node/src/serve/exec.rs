@@ -19,9 +19,12 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 /// Protocols towards the caller, best first. Version 5 can end the container's standard input without ending everything.
 const WEBSOCKET: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
@@ -34,6 +37,8 @@ const STDERR: u8 = 2;
 const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
+
+const GOODBYE: Duration = Duration::from_secs(2);
 
 type Runtime = TokioIo<Upgraded>;
 
@@ -190,7 +195,7 @@ async fn bridge(socket: Socket, runtime: Runtime, wanted: Wanted, protocol: &str
         let at = streams.iter().position(|(_, own)| *own == channel)?;
         u32::try_from(at * 2 + 1).ok()
     };
-    let (sink, source) = socket.split();
+    let (sink, mut source) = socket.split();
     let (reader, mut writer) = tokio::io::split(runtime);
     let mut encoder = Encoder::default();
     for (at, (kind, _)) in streams.iter().enumerate() {
@@ -207,13 +212,18 @@ async fn bridge(socket: Socket, runtime: Runtime, wanted: Wanted, protocol: &str
         let first = [STDOUT, STDERR].into_iter().find(|channel| stream_of(*channel).is_some()).unwrap_or(ERROR);
         let _ = sink.send(Message::Binary(vec![first].into())).await;
         downward(&mut sink, reader, &channels).await;
+        // Clients take anything but a normal end for a broken connection, and then for a failed command.
+        let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        let _ = sink.send(Message::Close(Some(normal))).await;
         let _ = sink.close().await;
     };
-    let up = upward(source, writer, encoder, &stream_of, protocol == WEBSOCKET[0]);
+    let up = upward(&mut source, writer, encoder, &stream_of, protocol == WEBSOCKET[0]);
     tokio::select! {
         () = down => {}
         () = up => {}
     }
+    // The caller's own goodbye: without it, what is still under way to it could be thrown away with the connection.
+    let _ = tokio::time::timeout(GOODBYE, async { while let Some(Ok(_)) = source.next().await {} }).await;
 }
 
 /// From the runtime to the caller.
@@ -261,7 +271,7 @@ async fn send(sink: &mut SplitSink<Socket, Message>, channel: u8, bytes: &[u8]) 
 
 /// From the caller to the runtime.
 async fn upward(
-    mut source: SplitStream<Socket>,
+    source: &mut SplitStream<Socket>,
     mut writer: WriteHalf<Runtime>,
     encoder: Encoder,
     stream_of: &impl Fn(u8) -> Option<u32>,

@@ -192,15 +192,24 @@ fn unescape(text: &str) -> String {
 /// # Errors
 /// Something is still in use; tried again later.
 pub fn remove(pod_dir: &Path) -> io::Result<()> {
-    for mount in mounts_below(pod_dir) {
+    unmount(pod_dir)?;
+    match std::fs::remove_dir_all(pod_dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Unmounts everything at or below `dir`. What is in memory is lost, as it is when a machine restarts.
+///
+/// # Errors
+/// The kernel refused.
+pub fn unmount(dir: &Path) -> io::Result<()> {
+    for mount in mounts_below(dir) {
         match nix::mount::umount2(&mount, MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
             Err(nix::errno::Errno::EBUSY) => nix::mount::umount2(&mount, MntFlags::MNT_DETACH)?,
             Err(error) => return Err(error.into()),
         }
     }
-    match std::fs::remove_dir_all(pod_dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+    Ok(())
 }
