@@ -253,3 +253,26 @@ fn remaining<'a>(first: &'a [u8], parts: &[&'a [u8]], mut sent: usize) -> [&'a [
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::remaining;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_left_is_what_was_not_sent(
+            first in proptest::collection::vec(any::<u8>(), 0..20),
+            parts in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..20), 0..=3),
+            sent in any::<prop::sample::Index>(),
+        ) {
+            let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+            let whole = [&[first.as_slice()][..], &parts].concat().concat();
+            let sent = sent.index(whole.len() + 1);
+            let left = remaining(&first, &parts, sent);
+            prop_assert_eq!(left.concat(), &whole[sent..]);
+            // The first slice is the one that a writer without vectored writes takes.
+            prop_assert!(left[0].is_empty() == (sent == whole.len()));
+        }
+    }
+}

@@ -21,7 +21,9 @@ pub fn request<B>(request: &Request<B>, ended: bool) -> Option<RequestHead> {
         match name.as_str() {
             "host" => {}
             "content-length" => {
-                if length.replace(value.to_str().ok()?.parse::<u64>().ok()?).is_some() {
+                if !value.as_bytes().iter().all(u8::is_ascii_digit)
+                    || length.replace(value.to_str().ok()?.parse::<u64>().ok()?).is_some()
+                {
                     return None;
                 }
             }
@@ -118,4 +120,40 @@ pub fn fields(map: &HeaderMap) -> Fields {
         let _ = fields.append(name.as_str(), value.as_bytes());
     }
     fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_survive_the_way_to_http_1_and_back() {
+        let incoming = Request::post("http://shop/a?b=c")
+            .header("cookie", "a=1")
+            .header("cookie", "b=2")
+            .header("te", "trailers")
+            .header("x-one", "1")
+            .header("content-length", "5")
+            .body(())
+            .unwrap();
+        let head = request(&incoming, false).unwrap();
+        assert_eq!((head.method(), head.target(), head.authority()), ("POST", "/a?b=c", "shop"));
+        assert_eq!(head.fields.get("cookie"), Some(&b"a=1; b=2"[..]));
+        assert_eq!(head.framing, Framing::Length(5));
+        let outgoing = http2_request(&head).unwrap();
+        assert_eq!(outgoing.uri(), incoming.uri());
+        assert_eq!(outgoing.headers()["te"], "trailers");
+        assert_eq!(outgoing.headers()["content-length"], "5");
+    }
+
+    #[test]
+    fn what_http_1_cannot_say_is_refused() {
+        let two_lengths = Request::get("http://a/").header("content-length", "1").header("content-length", "2");
+        assert!(request(&two_lengths.body(()).unwrap(), false).is_none());
+        let not_a_number = Request::get("http://a/").header("content-length", "+1").body(()).unwrap();
+        assert!(request(&not_a_number, false).is_none());
+        assert!(request(&Request::get("/no-host").body(()).unwrap(), true).is_none());
+        let hops = Request::get("http://a/").header("connection", "x").header("transfer-encoding", "chunked");
+        assert!(request(&hops.body(()).unwrap(), true).unwrap().fields.is_empty());
+    }
 }

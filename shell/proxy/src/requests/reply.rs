@@ -127,3 +127,21 @@ impl<'a> Responder<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_told_in_the_callers_own_words() {
+        let (head, body) = Reply::denied().render(false);
+        assert_eq!((head.status, &body[..]), (403, &b"RBAC: access denied"[..]));
+        for (status, grpc) in [(403, "7"), (404, "12"), (503, "14"), (504, "4"), (500, "2")] {
+            let (head, body) = Reply::new(status, "why").render(true);
+            assert_eq!((head.status, head.fields.get_str("grpc-status")), (200, Some(grpc)));
+            assert!(body.is_empty() && head.framing == Framing::Empty);
+        }
+        let moved = Reply::new(302, "redirect").with("location", "https://a/".into());
+        assert_eq!(moved.render(true).0.status, 302, "a redirect is no failure");
+    }
+}
