@@ -32,7 +32,7 @@ fn value(schema: Schema<'_>, bytes: &mut impl Iterator<Item = u8>, depth: usize)
         Shape::Scalar(scalar) => match scalar {
             Scalar::String => ["", "a", "TCP", "é\n"][usize::from(byte) % 4].into(),
             Scalar::Int32 | Scalar::Int64 => [0, 1, -1, 80][usize::from(byte) % 4].into(),
-            Scalar::Bool => (byte % 2 == 0).into(),
+            Scalar::Bool => byte.is_multiple_of(2).into(),
             Scalar::Double => json!([0.0, 1.5, 2.0][usize::from(byte) % 3]),
             Scalar::Bytes => ["", "aGk=", "AA=="][usize::from(byte) % 3].into(),
             Scalar::Quantity => ["0", "0.5", "1024Mi", "1e3", "-1"][usize::from(byte) % 5].into(),
