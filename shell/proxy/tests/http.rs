@@ -64,6 +64,15 @@ fn http_1_and_2_with_identity() {
         assert_eq!(curl(&client, &[version, "http://10.96.0.50/bytes/2000000"]).len(), 2_000_000);
     }
     std::fs::remove_file(file).unwrap();
+    for version in ["--http1.1", "--http2-prior-knowledge", "--http1.0"] {
+        assert_eq!(curl(&client, &[version, "http://10.96.0.50/chunks"]), "piece 0\npiece 1\npiece 2\n", "{version}");
+        let head = curl(&client, &["-I", version, "http://10.96.0.50/bytes/10"]);
+        assert!(head.contains("content-length: 10"), "{version}: {head}");
+    }
+    let chunks = ["http://10.96.0.50/chunks"; 2];
+    assert_eq!(curl(&client, &chunks), "piece 0\npiece 1\npiece 2\n".repeat(2), "a connection goes on after chunks");
+    let heads = curl(&client, &["-I", "http://10.96.0.50/bytes/10", "http://10.96.0.50/bytes/10"]);
+    assert_eq!(heads.matches("content-length: 10").count(), 2, "{heads}");
     // The same over one connection, and by the pod's address.
     let twice = curl(&client, &[url, url]);
     assert_eq!(twice, expect("GET", "HTTP/1.1", 0).repeat(2));

@@ -5,7 +5,9 @@ use bytes::Bytes;
 use diolkos_proxy::identity::LocalIssuer;
 use diolkos_proxy::mesh::Change;
 use diolkos_proxy::{Config, Proxy};
-use http_body_util::{BodyExt, Full};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::Key;
@@ -279,20 +281,29 @@ pub fn serve_http(netns: &str, name: &str) {
 async fn echo(
     name: String,
     request: hyper::Request<hyper::body::Incoming>,
-) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
+) -> Result<hyper::Response<BoxBody<Bytes, Infallible>>, Infallible> {
     let (parts, body) = request.into_parts();
     let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("-").to_owned();
     let (identity, extra) = (header("x-forwarded-client-cert"), header("x-extra"));
     let length = body.collect().await.map_or(0, |body| body.to_bytes().len());
     let target = parts.uri.path_and_query().map_or("/", |it| it.as_str());
     if let Some(status) = target.strip_prefix("/status/").and_then(|code| code.parse().ok()) {
-        return Ok(hyper::Response::builder().status::<u16>(status).body(Full::from("status\n")).unwrap());
+        return Ok(hyper::Response::builder().status::<u16>(status).body(Full::from("status\n").boxed()).unwrap());
     }
     if target.starts_with("/slow") {
         tokio::time::sleep(Duration::from_secs(3)).await;
     }
+    if target.starts_with("/chunks") {
+        // No length: chunks in HTTP/1.1.
+        let pieces = futures_util::stream::unfold(0, |number| async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let frame = Frame::data(Bytes::from(format!("piece {number}\n")));
+            (number < 3).then_some((Ok(frame), number + 1))
+        });
+        return Ok(hyper::Response::new(StreamBody::new(pieces).boxed()));
+    }
     if let Some(size) = target.strip_prefix("/bytes/").and_then(|size| size.parse().ok()) {
-        return Ok(hyper::Response::new(Full::from(vec![b'x'; size])));
+        return Ok(hyper::Response::new(Full::from(vec![b'x'; size]).boxed()));
     }
     let line = format!(
         "{name} {} {target} host={} version={:?} identity={identity} extra={extra} length={length} trace={}\n",
@@ -301,7 +312,7 @@ async fn echo(
         parts.version,
         header("traceparent") != "-",
     );
-    Ok(hyper::Response::builder().header("x-server", name).body(Full::from(line)).unwrap())
+    Ok(hyper::Response::builder().header("x-server", name).body(Full::from(line).boxed()).unwrap())
 }
 
 /// Runs curl in a namespace; gives what it printed, or its error.
