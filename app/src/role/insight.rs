@@ -5,8 +5,8 @@ use http::{Method, Response, StatusCode, header};
 use server::{Body, Extension, ExtensionRequest};
 use std::sync::{Arc, OnceLock};
 
-/// Answers a path with status and JSON, or does not know it.
-pub type Teller = Arc<dyn Fn(&str) -> Option<(u16, Bytes)> + Send + Sync>;
+/// Answers a path (and the query's label selector) with status and JSON, or does not know it.
+pub type Teller = Arc<dyn Fn(&str, Option<&str>) -> Option<(u16, Bytes)> + Send + Sync>;
 
 /// The extension is hung into the server before those who answer exist: they need the server's own API.
 #[derive(Clone, Default)]
@@ -21,7 +21,7 @@ impl Insight {
         let _ = self.tellers.set(tellers);
     }
 
-    fn answer(&self, method: &Method, path: &str) -> (u16, Bytes) {
+    fn answer(&self, method: &Method, path: &str, selector: Option<&str>) -> (u16, Bytes) {
         if method != Method::GET {
             return (405, status(405, "MethodNotAllowed", "only GET is answered here"));
         }
@@ -29,7 +29,7 @@ impl Insight {
             return (503, status(503, "ServiceUnavailable", "the platform is starting"));
         };
         let missing = || (404, status(404, "NotFound", "the server could not find the requested resource"));
-        tellers.iter().find_map(|teller| teller(path)).unwrap_or_else(missing)
+        tellers.iter().find_map(|teller| teller(path, selector)).unwrap_or_else(missing)
     }
 }
 
@@ -46,7 +46,7 @@ impl Extension for Insight {
 
     fn call(&self, request: ExtensionRequest) -> client::BoxFuture<'_, Response<Body>> {
         Box::pin(async move {
-            let (code, body) = self.answer(&request.method, &request.info.path);
+            let (code, body) = self.answer(&request.method, &request.info.path, request.query.get("labelSelector"));
             let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             let response = Response::builder().status(code).header(header::CONTENT_TYPE, "application/json");
             response.body(Body::from(body)).expect("status and header are valid")

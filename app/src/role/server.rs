@@ -9,6 +9,7 @@ use crate::role::insight::Insight;
 use bytes::Bytes;
 use client::ObjectApi;
 use manager::mesh::Mesh;
+use manager::telemetry::{self, Telemetry};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,14 +62,22 @@ async fn serve(config: Config) -> Result<(), CommandError> {
     let server = server::Server::start(server_config(&config), extensions).await.map_err(failed)?;
     let mesh = Mesh::bind(server.in_process_as("diolkos-mesh"), mesh_config(&config)).await.map_err(failed)?;
     let mesh_handle = mesh.handle();
-    insight.told_by(vec![Arc::new(move |path: &str| {
-        (path == "/diolkos/v1/mesh").then(|| (200, Bytes::from(mesh_handle.report().to_string())))
-    })]);
-    let root_ca = server.pki().authority.certificate_pem().to_owned();
     let (told, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(mesh.run(until(stopped.clone())));
-    manage(server.in_process_as("diolkos-controller-manager"), control_config(&config, &root_ca), stopped, &mut tasks);
+    let root_ca = server.pki().authority.certificate_pem();
+    let measured = telemetry::Config {
+        agent_tls: Arc::new(agent_tls(server.pki())?),
+        period: Duration::from_secs(config.scrape_s),
+    };
+    let api = server.in_process_as("diolkos-controller-manager");
+    let telemetry = manage(api, control_config(&config, root_ca), measured, stopped, &mut tasks);
+    insight.told_by(vec![
+        Arc::new(move |path: &str, _: Option<&str>| {
+            (path == "/diolkos/v1/mesh").then(|| (200, Bytes::from(mesh_handle.report().to_string())))
+        }),
+        Arc::new(move |path: &str, selector: Option<&str>| telemetry.handle(path, selector)),
+    ]);
     notify::ready();
     server
         .serve(async {
@@ -81,13 +90,29 @@ async fn serve(config: Config) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Controllers and scheduler, on the same informers.
-fn manage(api: Arc<dyn ObjectApi>, control: control::Config, stopped: watch::Receiver<bool>, tasks: &mut JoinSet<()>) {
+/// How telemetry shows itself to node agents: as the API server does.
+fn agent_tls(pki: &server::pki::Pki) -> Result<rustls::ClientConfig, CommandError> {
+    let identity = (pki.node_client.certificate_pem.as_bytes(), pki.node_client.key_pem.as_bytes());
+    client::client_tls(Some(pki.authority.certificate_pem().as_bytes()), Some(identity), &[b"http/1.1"]).map_err(failed)
+}
+
+/// Controllers, scheduler and telemetry, on the same informers.
+fn manage(
+    api: Arc<dyn ObjectApi>,
+    control: control::Config,
+    measured: telemetry::Config,
+    stopped: watch::Receiver<bool>,
+    tasks: &mut JoinSet<()>,
+) -> Arc<Telemetry> {
     let mut manager = manager::Manager::new(api, manager::Config { control, ..manager::Config::default() });
     let (ear, scheduler) = manager::scheduler::new(manager.executor());
     manager.subscribe(Arc::new(ear));
+    let telemetry = Telemetry::new(manager.control(), measured);
+    manager.subscribe(telemetry.clone());
+    tasks.spawn(telemetry.clone().run(stopped.clone()));
     tasks.spawn(scheduler.run());
     tasks.spawn(manager.run(stopped));
+    telemetry
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {

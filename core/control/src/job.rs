@@ -11,6 +11,7 @@ mod policy;
 use crate::adoption;
 use crate::control::Cx;
 use crate::plan::{Plan, Reporter};
+use crate::world::within;
 use indexes::Indexes;
 use model::batch::{Job, JobStatus};
 use model::effect::{MetaPatch, Status};
@@ -53,17 +54,40 @@ pub fn ended_at(job: &Job) -> Option<model::Timestamp> {
 /// Looks at one job.
 pub fn reconcile(cx: &Cx, key: &Key) -> Plan {
     let mut plan = Plan::default();
-    let Some(job) = cx.world.jobs.get(key) else { return plan };
     if !cx.world.all_synced(&[Kind::Pod, Kind::Job]) {
         return plan;
     }
+    let found = cx.world.jobs.get(key);
+    // A namesake that was only just made may have come after one that is gone; later there is nothing left to release.
+    if found.is_none_or(|job| job.status.started.is_none()) {
+        release_orphans(cx, key, &mut plan);
+    }
+    let Some(job) = found else { return plan };
     let pods = adoption::pods(cx.world, (Kind::Job, &job.meta), &job.selector, |_| true, &mut plan);
+    plan.cost = pods.len();
     let report = Reporter::new(SOURCE, Kind::Job, &job.meta, cx.now);
     let completed = Indexes::parse(&job.status.completed_indexes);
     let failed = Indexes::parse(job.status.failed_indexes.as_deref().unwrap_or_default());
     let mut look = Look { cx, job, pods, report, plan, status: job.status.clone(), completed, failed, verdict: None };
     look.run();
     look.plan
+}
+
+/// Pods of a job that is gone: nobody will count them, so nothing may hold them any longer.
+fn release_orphans(cx: &Cx, key: &Key, plan: &mut Plan) {
+    let owned = |pod: &&Arc<Pod>| {
+        let owner = pod.meta.controller().filter(|owner| &*owner.kind == "Job" && owner.name == key.name);
+        owner.is_some_and(|owner| cx.world.by_uid(&owner.uid).is_none())
+    };
+    for pod in within(&cx.world.pods, &key.namespace).filter(owned).filter(|pod| is_tracked(pod)) {
+        release(plan, pod);
+    }
+}
+
+/// Takes the finalizer off.
+fn release(plan: &mut Plan, pod: &Pod) {
+    let finalizers = Some(pod.meta.finalizers.iter().filter(|f| &***f != TRACKING).cloned().collect());
+    plan.patch_meta(Kind::Pod, &pod.meta, MetaPatch { finalizers, ..MetaPatch::default() });
 }
 
 fn is_tracked(pod: &Pod) -> bool {
@@ -116,8 +140,7 @@ impl Look<'_> {
     }
 
     fn release(&mut self, pod: &Pod) {
-        let finalizers = Some(pod.meta.finalizers.iter().filter(|f| &***f != TRACKING).cloned().collect());
-        self.plan.patch_meta(Kind::Pod, &pod.meta, MetaPatch { finalizers, ..MetaPatch::default() });
+        release(&mut self.plan, pod);
     }
 
     /// Moves every ended pod one step on: noted, released, counted.

@@ -21,6 +21,8 @@ const LEASE_PERIOD: Duration = Duration::from_secs(10);
 const CHECK_PERIOD: Duration = Duration::from_secs(10);
 /// A status that did not change is still said this often.
 const REPORT_PERIOD: Duration = Duration::from_secs(300);
+/// As long as the kubelet's: a runtime that is restarted within it makes no node unready.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(500);
 const MAX_IMAGES: usize = 50;
 
@@ -183,17 +185,20 @@ impl Registrar {
         })
     }
 
-    async fn status(&self, now: model::Timestamp) -> Value {
-        let (runtime, version, images) =
-            tokio::join!(self.runtime.status(), self.runtime.version(), self.runtime.list_images());
-        let problem = match &runtime {
+    /// Why the node cannot run pods.
+    async fn problem(&self) -> Option<String> {
+        match &self.runtime.status().await {
             Err(error) => Some(format!("container runtime is down: {error}")),
             Ok(status) => status
                 .conditions
                 .iter()
                 .find(|condition| !condition.status && condition.r#type.ends_with("Ready"))
                 .map(|c| format!("{} is false: reason:{} message:{}", c.r#type, c.reason, c.message)),
-        };
+        }
+    }
+
+    async fn status(&self, now: model::Timestamp, problem: Option<String>) -> Value {
+        let (version, images) = tokio::join!(self.runtime.version(), self.runtime.list_images());
         let version = version.map_or_else(|_| "unknown".to_owned(), |version| version.runtime_version);
         let time = clock::rfc3339(now);
         let name = &self.config.node_name;
