@@ -11,18 +11,22 @@ use arc_swap::ArcSwap;
 use kube::{Registry, Resource, Status};
 use model::Timestamp;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 use storage::Store;
 use tokio::sync::{Semaphore, watch};
 
 /// The server's state: the store is the truth, the rest are indices over it or its configuration.
 pub struct Core {
+    /// This very object, for work that outlives a request.
+    pub me: Weak<Core>,
     /// Settings.
     pub config: Config,
     /// Objects.
     pub store: Store,
     /// Which resources exist. Replaced whole when a CustomResourceDefinition changes.
     pub registry: ArcSwap<Registry>,
+    /// Held while a definition is read and its registry swapped in.
+    pub definitions: Mutex<()>,
     /// RBAC.
     pub roles: RoleTable,
     /// Signs and checks ServiceAccount tokens.

@@ -35,6 +35,8 @@ fn established(object: &Value) -> Option<CustomResource> {
 
 /// Follows one definition that was written or deleted.
 pub fn refresh(core: &Core, name: &str) {
+    // One at a time: of two writes, the one that swaps last must not have read first.
+    let _turn = core.definitions.lock().expect("reading definitions does not panic");
     let custom = core.read(KEY, "", name).as_ref().and_then(established);
     let Some((plural, group)) = name.split_once('.') else { return };
     core.registry.rcu(|registry| match &custom {

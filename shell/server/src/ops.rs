@@ -93,12 +93,9 @@ pub(crate) fn refused(error: CommitError, target: &Target) -> Status {
         CommitError::Stale(_) => Status::modified(group, plural, &target.name),
         CommitError::NotFound => target.not_found(),
         CommitError::Full => {
-            let mut status = Status::internal(
-                "the disk of the store is full: nothing was written; reads go on; free some space and try again",
-            );
-            status.code = 507;
-            status.reason = "InsufficientStorage";
-            status
+            let message =
+                "the disk of the store is full: nothing was written; reads go on; free some space and try again";
+            Status { code: 507, reason: "InsufficientStorage", ..Status::unavailable(message) }
         }
         CommitError::Io(_) | CommitError::Unknown(_) => Status::internal(error),
         CommitError::Closed => Status::unavailable("the server is shutting down"),

@@ -19,7 +19,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 use storage::Store;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -102,7 +102,8 @@ impl Server {
         let (store, recovery) = Store::open(&config.data_dir.join("store"), config.store.clone())?;
         tracing::info!(?recovery, revision = store.revision(), "store open");
         let (stop, shutdown) = watch::channel(false);
-        let core = Arc::new(assemble(config, pki, store, extensions, shutdown)?);
+        let core = assemble(config, pki, store, extensions, shutdown)?;
+        let core = Arc::new_cyclic(|me| Core { me: me.clone(), ..core });
         bootstrap::run(&core).await.map_err(StartError::Bootstrap)?;
         core.pki.write_kubeconfigs(&core.config.data_dir, &core.url(), &core.dashboard_token)?;
         Ok(Server { core, listener, dashboard, stop })
@@ -186,7 +187,9 @@ fn assemble(
         streams: Arc::new(Semaphore::new(config.limits.streams)),
     };
     Ok(Core {
+        me: Weak::new(),
         registry: ArcSwap::from_pointee(registry),
+        definitions: Mutex::default(),
         roles: RoleTable::load(&store),
         services: ServiceNetwork::load(&store, config.service_cidr, config.node_ports),
         token_key,

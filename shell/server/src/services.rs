@@ -40,11 +40,13 @@ enum Taken {
 }
 
 impl Holds {
-    /// The write is stored: its allocations are used now. A dry run's are not.
-    pub fn keep(mut self, dry_run: bool) {
-        if !dry_run {
-            self.taken.clear();
-        }
+    /// Whether nothing was taken.
+    pub fn is_empty(&self) -> bool {
+        self.taken.is_empty()
+    }
+    /// The write is stored: its allocations are used now.
+    pub fn keep(mut self) {
+        self.taken.clear();
     }
 }
 
@@ -67,7 +69,8 @@ impl ServiceNetwork {
         let network = ServiceNetwork { cidr, ports, in_use: Arc::default() };
         for entry in store.list("services", None, None, None).items {
             if let Ok(service) = serde_json::from_slice::<Value>(&entry.record.bytes) {
-                network.adopt(&service, (entry.namespace.to_string(), entry.name.to_string()));
+                let owner = (entry.namespace.to_string(), entry.name.to_string());
+                network.adopt(&mut network.lock(), &service, &owner);
             }
         }
         network
@@ -76,20 +79,18 @@ impl ServiceNetwork {
     /// Follows a Service that was written or deleted: what it no longer names is free again.
     pub fn observe(&self, store: &Store, namespace: &str, name: &str) {
         let owner = (namespace.to_owned(), name.to_owned());
-        {
-            let mut in_use = self.lock();
-            in_use.addresses.retain(|_, by| *by != owner);
-            in_use.ports.retain(|_, by| *by != owner);
-        }
+        // Read under the lock: of two writes, the one that looks last must not have read first.
+        let mut in_use = self.lock();
+        in_use.addresses.retain(|_, by| *by != owner);
+        in_use.ports.retain(|_, by| *by != owner);
         if let Some(record) = store.get("services", namespace, name)
             && let Ok(service) = serde_json::from_slice::<Value>(&record.bytes)
         {
-            self.adopt(&service, owner);
+            self.adopt(&mut in_use, &service, &owner);
         }
     }
 
-    fn adopt(&self, service: &Value, owner: Owner) {
-        let mut in_use = self.lock();
+    fn adopt(&self, in_use: &mut InUse, service: &Value, owner: &Owner) {
         for offset in addresses(service).filter_map(|address| self.cidr.offset(address)) {
             in_use.addresses.insert(offset, owner.clone());
         }
@@ -280,7 +281,7 @@ mod tests {
     fn addresses_and_ports_are_given_once() {
         let network = network();
         let mut a = json!({"spec": {"type": "NodePort", "ports": [{"port": 1}, {"port": 2}]}});
-        network.allocate(&mut a, owner("a")).unwrap().keep(false);
+        network.allocate(&mut a, owner("a")).unwrap().keep();
         assert_eq!(a["spec"]["clusterIP"], "10.96.1.0");
         let ports = [a["spec"]["ports"][0]["nodePort"].as_u64(), a["spec"]["ports"][1]["nodePort"].as_u64()];
         assert_eq!(ports, [Some(30_000), Some(30_001)]);
@@ -297,7 +298,7 @@ mod tests {
         let mut first = json!({"spec": {"clusterIP": "10.96.0.10"}});
         drop(network.allocate(&mut first, owner("a")).unwrap());
         let mut second = json!({"spec": {"clusterIP": "10.96.0.10"}});
-        network.allocate(&mut second, owner("b")).unwrap().keep(false);
+        network.allocate(&mut second, owner("b")).unwrap().keep();
         let mut outside = json!({"spec": {"clusterIP": "10.97.0.10"}});
         assert!(network.allocate(&mut outside, owner("c")).err().unwrap().message.contains("not in the valid range"));
         let mut none = json!({"spec": {"clusterIP": "None"}});

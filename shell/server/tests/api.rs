@@ -387,3 +387,22 @@ async fn quotas_and_ranges_are_kept() {
     }
     assert_eq!(made, 1, "one place was left");
 }
+
+/// Guards against an index that misses a write whose client hung up: its address would be given twice, its role never count.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_counts_although_its_client_hung_up() {
+    let server = start("hangup").await;
+    let services = client::Resource { group: "", version: "v1", plural: "services" };
+    let body =
+        |name: &str| json!({"metadata": {"name": name}, "spec": {"clusterIP": "10.96.0.77", "ports": [{"port": 80}]}});
+    let first: Bytes = body("first").to_string().into();
+    let creation = server.local.create(services, "default", None, first);
+    // Polled once, so that the commit is on its way, and then dropped.
+    let _ = tokio::time::timeout(std::time::Duration::ZERO, creation).await;
+    let path = "/api/v1/namespaces/default/services";
+    while call(&server.admin, Method::GET, &format!("{path}/first"), Value::Null).await.0 != 200 {
+        tokio::task::yield_now().await;
+    }
+    let (code, refused) = call(&server.admin, Method::POST, path, body("second")).await;
+    assert_eq!(code, 422, "{refused}");
+}

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use authz::rbac::{Binding, ClusterRole, Policy, PolicyBuilder, RoleRef, Rule, Subject};
 use model::{Key, Labels};
 use serde_json::Value;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use storage::Store;
 
@@ -16,12 +16,13 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 #[derive(Default)]
 pub struct RoleTable {
     policy: ArcSwap<Policy>,
+    refreshing: Mutex<()>,
 }
 
 impl RoleTable {
     /// From everything that is in the store.
     pub fn load(store: &Store) -> RoleTable {
-        RoleTable { policy: ArcSwap::from_pointee(read(store)) }
+        RoleTable { policy: ArcSwap::from_pointee(read(store)), refreshing: Mutex::default() }
     }
     /// A snapshot for one request.
     pub fn policy(&self) -> Arc<Policy> {
@@ -30,6 +31,8 @@ impl RoleTable {
     /// Rebuilds it. Called at once after a write of an RBAC object through this server, so that a client that grants
     /// and then acts is never refused.
     pub fn refresh(&self, store: &Store) {
+        // One at a time: of two writes, the one that stores last must not have read first.
+        let _turn = self.refreshing.lock().expect("reading roles does not panic");
         self.policy.store(Arc::new(read(store)));
     }
 }

@@ -18,18 +18,26 @@ const KEY: &str = "resourcequotas";
 /// Creations that have been admitted and are not stored yet: two at once must not both take the last place.
 #[derive(Default)]
 pub struct Pending {
-    entries: Arc<Mutex<Vec<(u64, String, Usage)>>>,
+    entries: Arc<Mutex<Vec<Entry>>>,
+}
+
+struct Entry {
+    id: u64,
+    key: String,
+    namespace: String,
+    name: String,
+    usage: Usage,
 }
 
 /// A place among the pending ones; given back when dropped, by which time the object itself counts (or never came to be).
 pub struct Place {
     id: u64,
-    entries: Arc<Mutex<Vec<(u64, String, Usage)>>>,
+    entries: Arc<Mutex<Vec<Entry>>>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.entries.lock().expect("nothing panics while it counts").retain(|(id, ..)| *id != self.id);
+        self.entries.lock().expect("nothing panics while it counts").retain(|entry| entry.id != self.id);
     }
 }
 
@@ -57,15 +65,19 @@ pub(super) fn reserve(request: &Request<'_>, object: &Value) -> Result<Option<Pl
     for quota in &quotas {
         let hard = hard(quota);
         must_specify(request, quota, &hard, object)?;
-        let mut used = used(core, &target.namespace, &hard);
-        for (_, _, usage) in pending.iter().filter(|(_, namespace, _)| *namespace == target.namespace) {
-            usage::add(&mut used, usage);
+        // The pending ones first: what is stored between the two looks is then counted twice, not never.
+        let mut taken = Usage::new();
+        for entry in pending.iter().filter(|entry| entry.namespace == target.namespace) {
+            if core.store.get(&entry.key, &entry.namespace, &entry.name).is_none() {
+                usage::add(&mut taken, &entry.usage);
+            }
         }
+        usage::add(&mut taken, &used(core, &target.namespace, &hard));
         let over: Vec<&String> = hard
             .iter()
             .filter(|(name, limit)| {
                 let more = asked.get(*name).copied().unwrap_or(0);
-                more > 0 && used.get(*name).copied().unwrap_or(0).saturating_add(more) > **limit
+                more > 0 && taken.get(*name).copied().unwrap_or(0).saturating_add(more) > **limit
             })
             .map(|(name, _)| name)
             .collect();
@@ -79,14 +91,15 @@ pub(super) fn reserve(request: &Request<'_>, object: &Value) -> Result<Option<Pl
             let detail = format!(
                 "exceeded quota: {name}, requested: {}, used: {}, limited: {}",
                 list(&asked),
-                list(&used),
+                list(&taken),
                 list(&hard)
             );
             return Err(target.forbidden(&detail));
         }
     }
-    let id = pending.iter().map(|(id, ..)| id + 1).max().unwrap_or(0);
-    pending.push((id, target.namespace.clone(), asked));
+    let id = pending.iter().map(|entry| entry.id + 1).max().unwrap_or(0);
+    let (key, namespace, name) = (target.key().to_owned(), target.namespace.clone(), target.name.clone());
+    pending.push(Entry { id, key, namespace, name, usage: asked });
     Ok(Some(Place { id, entries: core.quota.entries.clone() }))
 }
 

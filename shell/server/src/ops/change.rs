@@ -1,6 +1,6 @@
 //! Every update of an existing object: PUT, PATCH, subresources. Read, transform, check, compare-and-swap; again when somebody was faster.
 
-use super::draft::{Fate, commit};
+use super::draft::{Fate, Held, commit};
 use super::read::{Versions, load};
 use super::{Caller, Target, WriteOptions, Written};
 use crate::access;
@@ -155,7 +155,7 @@ async fn attempt_change(
     let mut warnings = Vec::new();
     let operation = Operation::Update { subresource: part.subresource() };
     let admitted = admission::Request { core, caller, target, operation, old: Some(old) };
-    let holds = admission::mutate(&admitted, &mut new, &mut warnings)?;
+    let allocations = admission::mutate(&admitted, &mut new, &mut warnings)?;
     new["metadata"]["resourceVersion"] = revision.to_string().into();
     if form::unchanged(&new, old) {
         let bytes = serde_json::to_vec(old).map_err(Status::internal)?;
@@ -167,12 +167,12 @@ async fn attempt_change(
             return Err(Status::invalid(resource.group(), resource.kind(), &target.name, causes));
         }
     }
-    admission::validate(&admitted, &new)?;
+    let quota = admission::validate(&admitted, &new)?;
     let fate = if super::delete::is_finished(resource, &new) { Fate::Delete } else { Fate::Put };
     let versions = Versions::of(core, resource);
     let mut new = versions.stored(new);
-    let record = commit(core, target, &mut new, Expect::Revision(revision), fate, options.dry_run).await?;
-    holds.keep(options.dry_run);
+    let (expect, held) = (Expect::Revision(revision), Held { allocations, quota });
+    let record = commit(core, target, &mut new, expect, fate, options.dry_run, held).await?;
     Ok(Written { object: versions.encoded(record.bytes)?, created: false, warnings })
 }
 

@@ -1,4 +1,4 @@
-use super::draft::{Fate, commit};
+use super::draft::{Fate, Held, commit};
 use super::read::Versions;
 use super::{Caller, Target, WriteOptions, Written};
 use crate::admission::{self, Operation};
@@ -80,7 +80,7 @@ async fn attempt_create(
     }
     let mut warnings = Vec::new();
     let admitted = admission::Request { core, caller, target, operation: Operation::Create, old: None };
-    let holds = admission::mutate(&admitted, &mut object, &mut warnings)?;
+    let allocations = admission::mutate(&admitted, &mut object, &mut warnings)?;
     let meta = &mut object["metadata"];
     if let Some(meta) = meta.as_object_mut() {
         meta.remove("resourceVersion");
@@ -89,12 +89,11 @@ async fn attempt_create(
     if !causes.is_empty() {
         return Err(Status::invalid(resource.group(), resource.kind(), &target.name, causes));
     }
-    // Held until the object is stored and counts itself.
-    let _place = admission::validate(&admitted, &object)?;
+    let quota = admission::validate(&admitted, &object)?;
     let versions = Versions::of(core, resource);
     let mut object = versions.stored(object);
-    let record = commit(core, target, &mut object, Expect::Absent, Fate::Put, options.dry_run).await?;
-    holds.keep(options.dry_run);
+    let held = Held { allocations, quota };
+    let record = commit(core, target, &mut object, Expect::Absent, Fate::Put, options.dry_run, held).await?;
     if target.key() == "namespaces" && !options.dry_run {
         furnish(core, &target.name).await;
     }

@@ -1,6 +1,6 @@
 //! Deletion: at once, gracefully, or after the finalizers have had their say.
 
-use super::draft::{Fate, commit};
+use super::draft::{Fate, Held, commit};
 use super::read::Versions;
 use super::{Caller, Target, WriteOptions};
 use crate::access;
@@ -122,7 +122,7 @@ async fn attempt_delete(
     let waits = has_finalizers(resource, &new);
     let expect = Expect::Revision(record.revision);
     if grace == 0 && !waits {
-        let last = commit(core, target, &mut new, expect, Fate::Delete, options.dry_run).await?;
+        let last = commit(core, target, &mut new, expect, Fate::Delete, options.dry_run, Held::default()).await?;
         return Ok(if returns_object(resource) {
             Deleted::Object(Versions::of(core, resource).encoded(last.bytes)?)
         } else {
@@ -134,7 +134,7 @@ async fn attempt_delete(
     if form::unchanged(&new, &old) {
         return Ok(Deleted::Object(Versions::of(core, resource).encoded(record.bytes)?));
     }
-    let record = commit(core, target, &mut new, expect, Fate::Put, options.dry_run).await?;
+    let record = commit(core, target, &mut new, expect, Fate::Put, options.dry_run, Held::default()).await?;
     Ok(Deleted::Object(Versions::of(core, resource).encoded(record.bytes)?))
 }
 

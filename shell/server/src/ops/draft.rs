@@ -1,5 +1,8 @@
 use super::{Target, refused};
+use crate::admission::QuotaPlace;
 use crate::core::Core;
+use crate::follow_up;
+use crate::services::Holds;
 use kube::Status;
 use serde_json::Value;
 use storage::{Draft, Durability, Edit, Expect, Record, Write};
@@ -32,6 +35,7 @@ pub async fn commit(
     expect: Expect,
     fate: Fate,
     dry_run: bool,
+    held: Held,
 ) -> Result<Record, Status> {
     if dry_run {
         return render(target, object, expect, core);
@@ -51,9 +55,37 @@ pub async fn commit(
         edit,
         durability: if relaxed { Durability::Relaxed } else { Durability::Synced },
     };
-    let record = core.store.commit(write).await.map_err(|error| refused(error, target))?;
-    crate::follow_up::after_write(core, target);
-    Ok(record)
+    let Some(shared) = core.me.upgrade().filter(|_| held.matters() || follow_up::is_owed(target)) else {
+        return core.store.commit(write).await.map_err(|error| refused(error, target));
+    };
+    // A client that hangs up cancels its request, but not a commit that is on its way. What has to follow the commit therefore runs in
+    // a task of its own: a role table or an address that missed a stored write would stay wrong.
+    let about = target.clone();
+    let task = tokio::spawn(async move {
+        let record = shared.store.commit(write).await.map_err(|error| refused(error, &about))?;
+        follow_up::after_write(&shared, &about);
+        held.keep();
+        Ok(record)
+    });
+    task.await.map_err(Status::internal)?
+}
+
+/// What admission took for a write: given back if the write is refused, kept if it is stored.
+#[derive(Default)]
+pub struct Held {
+    /// Addresses and ports.
+    pub allocations: Holds,
+    /// Room in the namespace's quotas.
+    pub quota: Option<QuotaPlace>,
+}
+
+impl Held {
+    fn matters(&self) -> bool {
+        self.quota.is_some() || !self.allocations.is_empty()
+    }
+    fn keep(self) {
+        self.allocations.keep();
+    }
 }
 
 fn render(target: &Target, object: &mut Value, expect: Expect, core: &Core) -> Result<Record, Status> {
