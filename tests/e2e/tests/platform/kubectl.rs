@@ -64,7 +64,8 @@ fn verbs(p: &Platform, ns: &str) -> Check {
         &k(&["describe", "deployment", "web"]).ok()?,
         &["RollingUpdateStrategy", "NewReplicaSet:", "Scaled up replica set"],
     )?;
-    contains(&k(&["describe", "pods"]).ok()?, &["Events:", "Scheduled", "Started"])?;
+    let first = k(&["get", "pods", "-o", "jsonpath={.items[0].metadata.name}"]).ok()?;
+    contains(&k(&["describe", "pod", &first]).ok()?, &["Events:", "Scheduled", "Started"])?;
     contains(&k(&["label", "configmap/settings", "tier=front"]).ok()?, &["labeled"])?;
     contains(&k(&["get", "cm", "-l", "tier in (front,back)", "-o", "name"]).ok()?, &["configmap/settings"])?;
     contains(&k(&["annotate", "configmap/settings", "note=hello"]).ok()?, &["annotated"])?;

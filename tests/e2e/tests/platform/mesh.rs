@@ -132,9 +132,13 @@ fn names(p: &Platform) -> Check {
     contains(&look("catalog.bookstore.svc.cluster.local").ok()?, &["10.96."])?;
     contains(&look("kubernetes.default.svc.cluster.local").ok()?, &["10.96.0.1"])?;
     look("nobody.bookstore.svc.cluster.local").refused()?;
-    let get = |url: &str| k(p, &["exec", "tools", "--", "/busybox", "wget", "-q", "-O-", "-T5", url]);
-    contains(&get("http://catalog/titles").ok()?, &["Works and Days", "sa/default"])?;
-    contains(&get("http://catalog.bookstore/titles").ok()?, &["Works and Days"])
+    let get = |url: &str| {
+        let load =
+            ["exec", "deploy/frontend", "--", "/bookstore", "load", "--url", url, "--rate", "1", "--seconds", "1"];
+        k(p, &[&load[..], &["--output", "/dev/stdout"]].concat())
+    };
+    contains(&get("http://catalog/titles").ok()?, &["\"catalog\"", "sa/frontend"])?;
+    contains(&get("http://catalog.bookstore/titles").ok()?, &["\"catalog\""])
 }
 
 fn versions(count: usize) -> (usize, usize) {

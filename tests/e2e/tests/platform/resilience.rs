@@ -50,27 +50,13 @@ fn server(p: &Platform) -> Check {
 
 fn proxy(p: &Platform) -> Check {
     p.kubectl(&["-n", "steady", "expose", "pod/steady", "--port=80", "--target-port=8080"]).ok()?;
-    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: tools, namespace: steady}\nspec: {terminationGracePeriodSeconds: 1, containers: [{name: t, image: toolbox:v1, command: [/busybox, sleep, '10000']}]}";
-    p.apply(pod)?;
-    p.kubectl(&["-n", "steady", "wait", "--for=condition=Ready", "pod/tools", "--timeout=30s"]).ok()?;
+    p.kubectl(&["-n", "steady", "run", "caller", "--image=bookstore:v1", "--", "frontend"]).ok()?;
+    p.kubectl(&["-n", "steady", "wait", "--for=condition=Ready", "pod/caller", "--timeout=30s"]).ok()?;
     let get = || {
-        contains(
-            &p.kubectl(&[
-                "-n",
-                "steady",
-                "exec",
-                "tools",
-                "--",
-                "/busybox",
-                "wget",
-                "-q",
-                "-O-",
-                "-T3",
-                "http://steady/stars",
-            ])
-            .ok()?,
-            &["stars"],
-        )
+        let fixed = ["-n", "steady", "exec", "caller", "--", "/bookstore", "load", "--url", "http://steady/stars"];
+        let rest = ["--rate", "2", "--seconds", "1", "--output", "/dev/stdout"];
+        let answer = p.kubectl(&[&fixed[..], &rest[..]].concat()).ok()?;
+        if answer.contains("\"error\"") { Err(answer) } else { contains(&answer, &["hops"]) }
     };
     eventually(Duration::from_secs(10), get)?;
     p.kill_role("proxy")?;
