@@ -362,6 +362,7 @@ impl Control {
             Some(at) => self.queue.push_at(item.clone(), at.max(now.plus_ms(1))),
             None => self.queue.cancel_timer(&item),
         }
+        self.queue.pause(&item, plan.cost, now);
         if plan.is_empty() {
             self.memory.bursts.remove(&item);
             return;

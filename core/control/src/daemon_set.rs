@@ -8,11 +8,12 @@ use crate::revisions::{self, POD_REVISION, Revisions};
 use crate::world::controller_ref;
 use model::cluster::Node;
 use model::effect::{Body, NewMeta, NewPod, Propagation, Status};
+use model::map::HashMap;
 use model::selector::Operator;
 use model::taint::{TaintEffect, Toleration, tolerated};
 use model::workload::{DaemonSetStatus, DaemonSetUpdate};
 use model::{DaemonSet, Key, Kind, Phase, Pod, PodTemplate};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 const SOURCE: &str = "daemonset-controller";
@@ -29,13 +30,19 @@ const TOLERATED: [(&str, TaintEffect); 6] = [
     ("node.kubernetes.io/unschedulable", TaintEffect::NoSchedule),
 ];
 
+/// A node, whether pods are to be made on it and may stay, and those that are there.
+struct Place<'a> {
+    node: &'a Arc<Node>,
+    run: bool,
+    stay: bool,
+    pods: Vec<Arc<Pod>>,
+}
+
 struct Look<'a> {
     cx: &'a Cx<'a>,
     set: &'a DaemonSet,
     revisions: Revisions,
     tolerations: Vec<Toleration>,
-    /// Pods by the node that they are on or meant for.
-    pods: BTreeMap<Arc<str>, Vec<Arc<Pod>>>,
     report: Reporter,
     plan: Plan,
     made: usize,
@@ -51,7 +58,8 @@ pub fn reconcile(cx: &Cx, key: &Key) -> Plan {
     }
     let owner = (Kind::DaemonSet, &set.meta);
     let owned = adoption::pods(cx.world, owner, &set.selector, |_| true, &mut plan);
-    let mut pods: BTreeMap<Arc<str>, Vec<Arc<Pod>>> = BTreeMap::new();
+    plan.cost = owned.len() + cx.world.nodes.len();
+    let mut pods: HashMap<Arc<str>, Vec<Arc<Pod>>> = HashMap::default();
     for pod in owned {
         if let Some(node) = target_node(&pod) {
             pods.entry(node).or_default().push(pod);
@@ -60,14 +68,29 @@ pub fn reconcile(cx: &Cx, key: &Key) -> Plan {
     let revisions = revisions::sync(cx, owner, &set.template, set.status.collisions, POD_REVISION, &mut plan);
     let report = Reporter::new(SOURCE, Kind::DaemonSet, &set.meta, cx.now);
     let tolerations = added_tolerations(&set.template);
-    let mut look = Look { cx, set, revisions, tolerations, pods, report, plan, made: 0, deleted: 0 };
+    let places: Vec<Place> = cx
+        .world
+        .nodes
+        .values()
+        .map(|node| {
+            let (run, stay) = eligible(&set.template, &tolerations, node);
+            Place { node, run, stay, pods: pods.remove(&node.meta.key.name).unwrap_or_default() }
+        })
+        .collect();
+    let mut look = Look { cx, set, revisions, tolerations, report, plan, made: 0, deleted: 0 };
     if !set.meta.is_deleting() && look.revisions.present.is_some() {
-        look.place();
+        look.place(&places);
+        // Pods for nodes that do not exist and are not bound would wait for ever; bound ones are the pod collector's.
+        let mut lost: Vec<Arc<Pod>> = pods.into_values().flatten().collect();
+        lost.sort_by(|a, b| a.meta.key.cmp(&b.meta.key));
+        for pod in lost.iter().filter(|pod| pod.spec.node_name.is_empty() && !pod.meta.is_deleting()) {
+            look.delete(pod);
+        }
         if look.made == 0 && look.deleted == 0 {
-            look.roll();
+            look.roll(&places);
         }
     }
-    look.finish();
+    look.finish(&places);
     look.plan
 }
 
@@ -108,19 +131,12 @@ fn eligible(template: &PodTemplate, added: &[Toleration], node: &Node) -> (bool,
     (bears(&[TaintEffect::NoSchedule, TaintEffect::NoExecute]), bears(&[TaintEffect::NoExecute]))
 }
 
+/// Nodes that should have a pod.
+fn desired(places: &[Place]) -> i32 {
+    places.iter().filter(|place| place.run).count() as i32
+}
+
 impl Look<'_> {
-    fn surge(&self) -> i32 {
-        match self.set.update {
-            DaemonSetUpdate::RollingUpdate { max_surge, .. } => max_surge.of(self.desired(), true),
-            DaemonSetUpdate::OnDelete => 0,
-        }
-    }
-
-    fn desired(&self) -> i32 {
-        self.cx.world.nodes.values().filter(|node| eligible(&self.set.template, &self.tolerations, node).0).count()
-            as i32
-    }
-
     fn is_new(&self, pod: &Pod) -> bool {
         pod.meta.label(POD_REVISION) == Some(&*self.revisions.hash)
     }
@@ -136,43 +152,29 @@ impl Look<'_> {
     }
 
     /// Makes missing pods, deletes those in the wrong place, those too many, and those that ended.
-    fn place(&mut self) {
-        let surges = self.surge() > 0;
-        let nodes: Vec<Arc<Node>> = self.cx.world.nodes.values().cloned().collect();
-        for node in nodes {
-            let (run, stay) = eligible(&self.set.template, &self.tolerations, &node);
-            let pods = self.pods.get(&node.meta.key.name).cloned().unwrap_or_default();
-            if pods.is_empty() {
-                if run {
-                    self.make(&node.meta.key.name);
+    fn place(&mut self, places: &[Place]) {
+        let surges = match self.set.update {
+            DaemonSetUpdate::RollingUpdate { max_surge, .. } => max_surge.of(desired(places), true) > 0,
+            DaemonSetUpdate::OnDelete => false,
+        };
+        for place in places {
+            if place.pods.is_empty() {
+                if place.run {
+                    self.make(&place.node.meta.key.name);
                 }
-                continue;
-            }
-            if !run && !stay {
-                for pod in pods.iter().filter(|pod| !pod.meta.is_deleting()) {
+            } else if !place.run && !place.stay {
+                for pod in place.pods.iter().filter(|pod| !pod.meta.is_deleting()) {
                     self.delete(pod);
                 }
-                continue;
+            } else {
+                self.tidy(place.node, &place.pods, surges);
             }
-            self.tidy(&node, pods, surges);
-        }
-        // Pods for nodes that do not exist and are not bound would wait for ever; bound ones are the pod collector's.
-        let lost: Vec<Arc<Pod>> = self
-            .pods
-            .iter()
-            .filter(|(node, _)| !self.cx.world.nodes.contains_key(&Key::new("", (*node).clone())))
-            .flat_map(|(_, pods)| pods)
-            .filter(|pod| pod.spec.node_name.is_empty() && !pod.meta.is_deleting())
-            .cloned()
-            .collect();
-        for pod in lost {
-            self.delete(&pod);
         }
     }
 
-    fn tidy(&mut self, node: &Arc<Node>, pods: Vec<Arc<Pod>>, surges: bool) {
-        let mut running: Vec<Arc<Pod>> = Vec::new();
-        for pod in pods.into_iter().filter(|pod| !pod.meta.is_deleting()) {
+    fn tidy(&mut self, node: &Arc<Node>, pods: &[Arc<Pod>], surges: bool) {
+        let mut running: Vec<&Arc<Pod>> = Vec::new();
+        for pod in pods.iter().filter(|pod| !pod.meta.is_deleting()) {
             match pod.status.phase {
                 Phase::Failed => {
                     let text = format!(
@@ -180,7 +182,7 @@ impl Look<'_> {
                         pod.meta.key, node.meta.key.name
                     );
                     self.plan.record(self.report.warning("FailedDaemonPod", text));
-                    self.delete(&pod);
+                    self.delete(pod);
                 }
                 Phase::Succeeded => {
                     let text = format!(
@@ -188,24 +190,23 @@ impl Look<'_> {
                         pod.meta.key, node.meta.key.name
                     );
                     self.plan.record(self.report.normal("SucceededDaemonPod", text));
-                    self.delete(&pod);
+                    self.delete(pod);
                 }
                 _ => running.push(pod),
             }
         }
         // Bound ones before waiting ones, then the oldest: the rest are too many.
-        let order = |pod: &Arc<Pod>| (pod.spec.node_name.is_empty(), pod.meta.created, pod.meta.key.name.clone());
-        running.sort_by_key(order);
+        running.sort_by_key(|pod| (pod.spec.node_name.is_empty(), pod.meta.created, pod.meta.key.name.clone()));
         let mut kept_new = false;
         let mut kept_old = false;
         for pod in running {
-            let new = self.is_new(&pod);
+            let new = self.is_new(pod);
             let keep = if surges { if new { !kept_new } else { !kept_old } } else { !kept_new && !kept_old };
             if keep {
                 kept_new |= new;
                 kept_old |= !new;
             } else {
-                self.delete(&pod);
+                self.delete(pod);
             }
         }
     }
@@ -247,23 +248,18 @@ impl Look<'_> {
     }
 
     /// Replaces pods of old revisions within what may be missing or double.
-    fn roll(&mut self) {
+    fn roll(&mut self, places: &[Place]) {
         let DaemonSetUpdate::RollingUpdate { max_unavailable, max_surge } = self.set.update else { return };
-        let desired = self.desired();
+        let desired = desired(places);
         let (surge, unavailable) = (max_surge.of(desired, true), max_unavailable.of(desired, true));
-        if surge > 0 { self.roll_surging(surge) } else { self.roll_in_place(unavailable.max(1)) }
+        if surge > 0 { self.roll_surging(places, surge) } else { self.roll_in_place(places, unavailable.max(1)) }
     }
 
     /// Old pods first go, new ones then come by themselves: those that do not work at once, the others as far as may be missing.
-    fn roll_in_place(&mut self, max_unavailable: i32) {
+    fn roll_in_place(&mut self, places: &[Place], max_unavailable: i32) {
         let mut missing = 0;
         let (mut broken, mut working) = (Vec::new(), Vec::new());
-        let nodes: Vec<Arc<Node>> = self.cx.world.nodes.values().cloned().collect();
-        for node in nodes {
-            if !eligible(&self.set.template, &self.tolerations, &node).0 {
-                continue;
-            }
-            let pods = self.pods.get(&node.meta.key.name).cloned().unwrap_or_default();
+        for Place { pods, .. } in places.iter().filter(|place| place.run) {
             let available = pods.iter().any(|pod| !pod.meta.is_deleting() && self.is_available(pod));
             missing += i32::from(!available);
             for pod in pods.iter().filter(|pod| !pod.meta.is_deleting() && !self.is_new(pod)) {
@@ -277,15 +273,10 @@ impl Look<'_> {
     }
 
     /// New pods come beside old ones, which go when the new ones are available.
-    fn roll_surging(&mut self, max_surge: i32) {
+    fn roll_surging(&mut self, places: &[Place], max_surge: i32) {
         let mut surging = 0;
         let (mut at_once, mut in_turn) = (Vec::new(), Vec::new());
-        let nodes: Vec<Arc<Node>> = self.cx.world.nodes.values().cloned().collect();
-        for node in nodes {
-            if !eligible(&self.set.template, &self.tolerations, &node).0 {
-                continue;
-            }
-            let pods = self.pods.get(&node.meta.key.name).cloned().unwrap_or_default();
+        for Place { node, pods, .. } in places.iter().filter(|place| place.run) {
             let alive: Vec<&Arc<Pod>> = pods.iter().filter(|pod| !pod.meta.is_deleting()).collect();
             let new = alive.iter().find(|pod| self.is_new(pod)).map(|pod| (*pod).clone());
             let old = alive.iter().find(|pod| !self.is_new(pod)).map(|pod| (*pod).clone());
@@ -303,17 +294,17 @@ impl Look<'_> {
         }
     }
 
-    fn finish(&mut self) {
-        let status = self.status();
+    fn finish(&mut self, places: &[Place]) {
+        let status = self.status(places);
         if status != self.set.status {
             self.plan.status(Kind::DaemonSet, &self.set.meta, Status::DaemonSet(status));
         }
         let in_use: BTreeSet<&str> =
-            self.pods.values().flatten().filter_map(|pod| pod.meta.label(POD_REVISION)).collect();
+            places.iter().flat_map(|place| &place.pods).filter_map(|pod| pod.meta.label(POD_REVISION)).collect();
         revisions::clean_up(&self.revisions, self.set.history_limit, &in_use, &mut self.plan);
     }
 
-    fn status(&mut self) -> DaemonSetStatus {
+    fn status(&mut self, places: &[Place]) -> DaemonSetStatus {
         let mut status = DaemonSetStatus {
             observed_generation: self.set.meta.generation,
             collisions: self.set.status.collisions,
@@ -323,10 +314,8 @@ impl Look<'_> {
         if self.revisions.collided {
             status.collisions = Some(status.collisions.unwrap_or(0) + 1);
         }
-        let nodes: Vec<Arc<Node>> = self.cx.world.nodes.values().cloned().collect();
-        for node in nodes {
-            let pods = self.pods.get(&node.meta.key.name).cloned().unwrap_or_default();
-            if !eligible(&self.set.template, &self.tolerations, &node).0 {
+        for Place { run, pods, .. } in places {
+            if !run {
                 status.misscheduled += i32::from(pods.iter().any(|pod| !pod.meta.is_deleting()));
                 continue;
             }

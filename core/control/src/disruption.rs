@@ -24,6 +24,7 @@ pub fn reconcile(cx: &Cx, key: &Key) -> Plan {
     // Ended pods are no part of what a budget guards.
     let pods: Vec<&Arc<Pod>> =
         cx.world.guarded_by(budget).into_iter().filter(|pod| !pod.status.phase.is_terminal()).collect();
+    plan.cost = pods.len();
     let mut status = match expectation(cx.world, budget, &pods) {
         Ok((expected, desired)) => count(cx, budget, &pods, expected, desired, &mut plan),
         Err(message) => {

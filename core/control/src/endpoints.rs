@@ -179,7 +179,15 @@ pub fn reconcile_slices(cx: &Cx, key: &Key) -> Plan {
     let labels = slice_labels(service);
     let mut made = 0;
     for ((kind, ports), endpoints) in desired(cx, service) {
-        let present = unused.remove(&(kind, ports.clone())).unwrap_or_default();
+        plan.cost += endpoints.len();
+        let mut present = unused.remove(&(kind, ports.clone())).unwrap_or_default();
+        if present.is_empty() {
+            // The empty slice of a service that had no pods becomes the first one with some.
+            let empty = unused
+                .iter_mut()
+                .find(|((of, _), slices)| *of == kind && slices.iter().any(|s| s.endpoints.is_empty()));
+            present.extend(empty.and_then(|(_, slices)| slices.pop()));
+        }
         for (slice, endpoints) in distribute(&present, endpoints) {
             match slice {
                 Some(slice) => write_slice(&mut plan, slice, &labels, ports.clone(), endpoints),

@@ -20,6 +20,9 @@ pub struct Plan {
     pub effects: Vec<Planned>,
     /// Look again then, even if nothing happens.
     pub again: Option<Timestamp>,
+    /// How many objects were looked through. A look through many is followed by a pause, so that a thousand events about a thousand pods
+    /// do not cost a million.
+    pub cost: usize,
 }
 
 impl Plan {

@@ -105,6 +105,13 @@ const BACKOFF_FIRST_MS: i64 = 20;
 /// Longest delay between two attempts.
 const BACKOFF_MAX_MS: i64 = 60_000;
 
+/// A look through fewer objects needs no pause.
+const PAUSE_FROM: usize = 50;
+/// Objects looked through that are worth a millisecond of pause.
+const OBJECTS_PER_MS: i64 = 10;
+/// The longest pause.
+const PAUSE_MAX_MS: i64 = 500;
+
 /// The queue.
 #[derive(Default)]
 pub struct Queue {
@@ -114,12 +121,13 @@ pub struct Queue {
     timer_of: HashMap<Item, Timestamp>,
     failures: HashMap<Item, u32>,
     held: HashMap<Item, Timestamp>,
+    paused: HashMap<Item, Timestamp>,
 }
 
 impl Queue {
     /// Puts an item at the end unless it is there; one that is being held back after a failure waits for its time.
     pub fn push(&mut self, item: Item) {
-        if let Some(at) = self.held.get(&item).copied() {
+        if let Some(at) = self.held.get(&item).max(self.paused.get(&item)).copied() {
             self.push_at(item, at);
         } else if self.queued.insert(item.clone()) {
             self.ready.push_back(item);
@@ -156,8 +164,10 @@ impl Queue {
             }
             for item in entry.remove() {
                 self.timer_of.remove(&item);
-                if self.held.get(&item).is_some_and(|at| *at <= now) {
-                    self.held.remove(&item);
+                for waits in [&mut self.held, &mut self.paused] {
+                    if waits.get(&item).is_some_and(|at| *at <= now) {
+                        waits.remove(&item);
+                    }
                 }
                 self.push(item);
             }
@@ -171,6 +181,15 @@ impl Queue {
         let at = now.plus_ms(delay);
         self.held.insert(item.clone(), at);
         self.push_at(item.clone(), at);
+    }
+    /// Lets an item rest after a look through `cost` objects.
+    pub fn pause(&mut self, item: &Item, cost: usize, now: Timestamp) {
+        if cost >= PAUSE_FROM {
+            let ms = (cost as i64 / OBJECTS_PER_MS).min(PAUSE_MAX_MS);
+            self.paused.insert(item.clone(), now.plus_ms(ms));
+        } else {
+            self.paused.remove(item);
+        }
     }
     /// Forgets an item's failures.
     pub fn succeed(&mut self, item: &Item) {

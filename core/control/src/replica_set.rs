@@ -23,6 +23,7 @@ pub fn reconcile(cx: &Cx, key: &Key) -> Plan {
         return plan;
     }
     let active = adoption::pods(cx.world, (Kind::ReplicaSet, &set.meta), &set.selector, Pod::is_active, &mut plan);
+    plan.cost = active.len();
     let mut failure = None;
     if !set.meta.is_deleting() {
         failure = manage(cx, set, &active, &mut plan);

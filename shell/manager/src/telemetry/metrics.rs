@@ -7,8 +7,8 @@ use project::parse_selector;
 use scaling::{PodUsage, Sample};
 use serde_json::{Value, json};
 
-/// Paths below this are answered here; the group's discovery is the server's.
-pub const PREFIX: &str = "/apis/metrics.k8s.io/v1beta1/";
+/// Paths below this are answered here.
+pub const PREFIX: &str = "/apis/metrics.k8s.io/v1beta1";
 const API_VERSION: &str = "metrics.k8s.io/v1beta1";
 
 /// A `Status` of failure.
@@ -77,6 +77,15 @@ fn list(kind: &str, items: Vec<Value>) -> (u16, Value) {
     (200, json!({ "kind": kind, "apiVersion": API_VERSION, "metadata": {}, "items": items }))
 }
 
+/// What the group serves.
+fn discovery() -> Value {
+    let resource = |name: &str, kind: &str, namespaced: bool| json!({ "name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["get", "list"] });
+    json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": API_VERSION,
+        "resources": [resource("nodes", "NodeMetrics", false), resource("pods", "PodMetrics", true)],
+    })
+}
+
 /// Answers what comes after the prefix.
 pub fn answer(control: &Control, rest: &str, label_selector: Option<&str>) -> (u16, Value) {
     let selector = match label_selector.map_or(Ok(LabelSelector::default()), parse_selector) {
@@ -90,8 +99,9 @@ pub fn answer(control: &Control, rest: &str, label_selector: Option<&str>) -> (u
             .filter(|(key, _)| control.world().pods.get(*key).is_some_and(|pod| selector.matches(&pod.meta.labels)));
         list("PodMetricsList", selected.filter_map(|(key, used)| pod(control, key, used)).collect())
     };
-    let parts: Vec<&str> = rest.split('/').collect();
+    let parts: Vec<&str> = rest.trim_matches('/').split('/').collect();
     match parts[..] {
+        [""] => (200, discovery()),
         ["nodes"] => {
             let nodes = control.world().nodes.values().filter(|node| selector.matches(&node.meta.labels));
             list("NodeMetricsList", nodes.filter_map(|one| node(control, &one.meta.key.name)).collect())
