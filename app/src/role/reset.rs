@@ -22,6 +22,7 @@ pub fn run(config: &Config) -> Result<(), CommandError> {
             eprintln!("containers may be left: {error}");
         }
     }
+    remove_bridge(config);
     for dir in [&config.run_dir, &config.data_dir] {
         unmount_below(dir)?;
         match fs::remove_dir_all(dir) {
@@ -50,6 +51,16 @@ fn stop_leftovers(config: &Config) -> Result<(), CommandError> {
     let _ = process.kill();
     let _ = process.wait();
     outcome
+}
+
+/// The pods' bridge: one that is left keeps a route to addresses that a later platform gives to its own pods.
+fn remove_bridge(config: &Config) {
+    let agent = super::node::config(config);
+    let Ok(range) = node::cni::PodCidr::parse(&agent.pod_cidr) else { return };
+    let mut ip =
+        std::process::Command::new(node::preflight::find_program("ip", &path()).unwrap_or_else(|| "ip".into()));
+    // It fails when there is none, which is what is wanted.
+    let _ = ip.args(["link", "delete", &agent.bridge_of(range)]).stderr(std::process::Stdio::null()).status();
 }
 
 /// Whether a server has the store open: it holds a lock on it as long as it lives.

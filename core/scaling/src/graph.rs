@@ -1,7 +1,7 @@
 //! The measured call graph: counters that proxies report, as rates over a window.
 
 use model::Timestamp;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// A workload as proxies name it.
@@ -157,7 +157,11 @@ impl Graph {
             entry.0.add(&latest.since(before));
             entry.1 = entry.1.max(last.since_ms(*begun));
         }
-        let told_by_source = |key: &EdgeKey| grown.contains_key(&(key, true));
+        // The callee's side does not know by which Service it was called, so the two tell of the same edge when its ends are the same.
+        let ends = |key: &EdgeKey| (key.source.clone(), key.destination.clone());
+        let by_source: BTreeSet<_> =
+            grown.keys().filter(|(_, at_source)| *at_source).map(|(key, _)| ends(key)).collect();
+        let told_by_source = |key: &EdgeKey| by_source.contains(&ends(key));
         grown
             .iter()
             .filter(|((key, at_source), (counters, span))| {
