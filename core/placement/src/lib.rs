@@ -17,6 +17,7 @@ mod explain;
 mod filter;
 mod gang;
 pub mod gpu;
+mod help;
 mod index;
 mod load;
 mod pool;
@@ -29,6 +30,7 @@ mod topology;
 
 pub use decide::{Answered, Decision, Placement};
 pub use explain::{Diagnosis, Reason};
+pub use help::Help;
 pub use load::LoadPolicy;
 pub use pool::{NodeId, PodId, Pool, PoolSize};
 pub use preempt::{Preemption, Victim};

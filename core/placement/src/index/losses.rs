@@ -147,9 +147,18 @@ impl Pool {
 
     /// The same as the whole search for victims, by arithmetic on the node's resources.
     pub(crate) fn local_victims(&self, class: &Class, node: NodeId) -> Result<(usize, Vec<PodId>), Option<Verdict>> {
-        let priority = class.spec().priority;
+        self.victims_below(class, node, i64::from(class.spec().priority))
+    }
+
+    /// The same among pods below some priority.
+    pub(crate) fn victims_below(
+        &self,
+        class: &Class,
+        node: NodeId,
+        priority: i64,
+    ) -> Result<(usize, Vec<PodId>), Option<Verdict>> {
         let pods = self.nodes[node as usize].pods.iter().copied();
-        let mut lower: Vec<PodId> = pods.filter(|pod| self.pod_priority(*pod) < priority).collect();
+        let mut lower: Vec<PodId> = pods.filter(|pod| i64::from(self.pod_priority(*pod)) < priority).collect();
         if lower.is_empty() {
             return Err(None);
         }
