@@ -244,9 +244,22 @@ impl<'a> Schema<'a> {
         self.raw().default.as_deref()
     }
 
-    /// Validation of a custom resource's value.
+    /// Validation of a custom resource's value; `None` for Kubernetes' own types, whose kinds check more than a schema can say.
     pub(crate) fn rules(self) -> Option<&'a Rules> {
-        self.raw().rules.as_deref()
+        if !self.table.custom {
+            return None;
+        }
+        Some(self.raw().rules.as_deref().unwrap_or_else(|| {
+            rules::plain(match &self.raw().shape {
+                NodeShape::Object { .. } | NodeShape::Map { .. } | NodeShape::Scalar(Scalar::Raw) => "object",
+                NodeShape::List { .. } => "array",
+                NodeShape::Scalar(Scalar::String) => "string",
+                NodeShape::Scalar(Scalar::Int32 | Scalar::Int64) => "integer",
+                NodeShape::Scalar(Scalar::Bool) => "boolean",
+                NodeShape::Scalar(Scalar::Double) => "number",
+                NodeShape::Scalar(_) => "",
+            })
+        }))
     }
 
     /// Name of the value's type as Go's decoder words it: `int32`, `v1.Container`, `[]v1.Container`, `map[string]string`.

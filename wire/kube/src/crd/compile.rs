@@ -24,7 +24,7 @@ const MAX_NODES: usize = 50_000;
 /// The schema is not structural, or has a pattern that is no regular expression; one cause for each fault.
 pub(crate) fn compile_version(head: &Value, version: &Value) -> Result<CustomVersion, Vec<Cause>> {
     let schema = &version["schema"]["openAPIV3Schema"];
-    let mut compiler = Compiler { table: Table::default(), causes: Vec::new(), nodes: 0, unevaluated: 0 };
+    let mut compiler = Compiler { table: Table::custom(), causes: Vec::new(), nodes: 0, unevaluated: 0 };
     let kind = head["names"]["kind"].as_str().unwrap_or_default();
     let mut name = head["group"].as_str().unwrap_or_default().split('.').rev().collect::<Vec<_>>().join(".");
     name.push_str(&format!(".{}.{kind}", version["name"].as_str().unwrap_or_default()));
@@ -275,7 +275,7 @@ impl Compiler {
         let map = schema.as_object()?;
         let mut rules = self.own_rules(map, path);
         self.junctors(map, path, depth, &mut rules);
-        Some(Box::new(rules))
+        (!rules.is_plain()).then(|| Box::new(rules))
     }
 
     fn own_rules(&mut self, map: &Map<String, Value>, path: &str) -> Rules {

@@ -36,6 +36,54 @@ pub(crate) struct Rules {
     pub(crate) expressions: Vec<Expression>,
 }
 
+impl Rules {
+    /// Whether there is nothing but a type to check, as with most nodes: those share one of [`plain`] instead of having their own.
+    pub(crate) fn is_plain(&self) -> bool {
+        let Rules {
+            kind: _,
+            nullable: _,
+            int_or_string,
+            format,
+            pattern,
+            enum_values,
+            minimum,
+            maximum,
+            multiple_of,
+            ..
+        } = self;
+        let Rules {
+            length, items_count, properties_count, unique_items, required, all_of, any_of, one_of, not, ..
+        } = self;
+        let Rules { properties, items, additional, expressions, .. } = self;
+        let spans = [length, items_count, properties_count];
+        !int_or_string
+            && !unique_items
+            && format.is_empty()
+            && pattern.is_none()
+            && enum_values.is_empty()
+            && minimum.is_none()
+            && maximum.is_none()
+            && multiple_of.is_none()
+            && spans.iter().all(|span| span.min.is_none() && span.max.is_none())
+            && required.is_empty()
+            && [all_of, any_of, one_of].iter().all(|branches| branches.is_empty())
+            && not.is_none()
+            && properties.is_empty()
+            && items.is_none()
+            && additional.is_none()
+            && expressions.is_empty()
+    }
+}
+
+/// Rules that ask for a type and no more.
+pub(crate) fn plain(kind: &str) -> &'static Rules {
+    const KINDS: [&str; 7] = ["", "array", "boolean", "integer", "number", "object", "string"];
+    static PLAIN: OnceLock<Vec<Rules>> = OnceLock::new();
+    let plain = PLAIN.get_or_init(|| KINDS.map(|kind| Rules { kind: kind.to_owned(), ..Rules::default() }).into());
+    let at = KINDS.iter().position(|known| *known == kind).unwrap_or_default();
+    &plain[at]
+}
+
 /// One `x-kubernetes-validations` entry.
 #[derive(Debug, Default)]
 pub(crate) struct Expression {

@@ -19,6 +19,8 @@ pub(crate) struct ObjectId(pub(crate) u32);
 
 #[derive(Debug, Default)]
 pub(crate) struct Table {
+    /// Whether it is a custom resource's, so that its nodes are validated by form.
+    pub(crate) custom: bool,
     objects: Vec<ObjectDef>,
     nodes: Vec<Node>,
     by_name: HashMap<Text, ObjectId>,
@@ -128,6 +130,10 @@ impl Node {
 }
 
 impl Table {
+    /// An empty table for a custom resource.
+    pub(crate) fn custom() -> Self {
+        Table { custom: true, ..Table::default() }
+    }
     pub(crate) fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id.0 as usize]
     }
