@@ -406,3 +406,25 @@ async fn a_write_counts_although_its_client_hung_up() {
     let (code, refused) = call(&server.admin, Method::POST, path, body("second")).await;
     assert_eq!(code, 422, "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patches_of_many_at_once_all_land() {
+    let server = start("many").await;
+    post(&server.admin, MAPS, json!({"metadata": {"name": "m"}})).await;
+    let writers: Vec<_> = (0..8)
+        .map(|writer| {
+            let api = server.admin.clone();
+            tokio::spawn(async move {
+                for n in 0..10 {
+                    let patch = json!({"data": {format!("{writer}-{n}"): "x"}});
+                    assert_eq!(call(&api, Method::PATCH, &format!("{MAPS}/m"), patch).await.0, 200);
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let map = get(&server.admin, &format!("{MAPS}/m")).await;
+    assert_eq!(map["data"].as_object().unwrap().len(), 80);
+}

@@ -81,7 +81,8 @@ pub enum Deleted {
     Gone(Status),
 }
 
-const TRIES: usize = 8;
+/// As for changes.
+const TRIES: usize = 100;
 
 /// Deletes an object, or begins to.
 ///
