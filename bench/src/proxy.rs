@@ -73,7 +73,7 @@ fn compare(options: &Options, scenario: &Scenario, report: &mut Report) -> Resul
     let work = net::Scratch::new()?;
     let backend = peers::backend(&work, None)?;
     let mut proxies = vec![ours::start(&work)?];
-    proxies.push(peers::nginx(&work)?);
+    proxies.push(peers::nginx(&work, scenario.http2)?);
     match peers::envoy(&work) {
         Ok(envoy) => proxies.push(envoy),
         Err(why) => println!("SKIPPED envoy in {}: {why}", scenario.name),

@@ -65,7 +65,8 @@ type Shared = Rc<RefCell<Tally>>;
 pub fn run(options: &Options) -> std::result::Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|it| it.to_string())?;
     let began = Instant::now();
-    let times = Histogram::new(3).map_err(|error| error.to_string())?;
+    // Up to a minute.
+    let times = Histogram::new_with_max(60_000_000, 3).map_err(|error| error.to_string())?;
     let until = began + Duration::from_secs(options.seconds);
     let tally = Rc::new(RefCell::new(Tally { until, times, errors: 0 }));
     runtime.block_on(tokio::task::LocalSet::new().run_until(clients(options, &tally)));

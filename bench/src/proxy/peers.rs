@@ -86,17 +86,21 @@ pub fn backend(work: &Scratch, netns: Option<&str>) -> Result<Peer, String> {
 }
 
 /// nginx with a pool of connections to the backend.
-pub fn nginx(work: &Scratch) -> Result<Peer, String> {
+pub fn nginx(work: &Scratch, http2: bool) -> Result<Peer, String> {
     let version = Command::new("nginx").arg("-v").output().map_err(|error| error.to_string())?;
     // `http2 on` came with 1.25.1; before, HTTP/2 without TLS takes a listener of its own kind.
     let text = String::from_utf8_lossy(&version.stderr).into_owned();
     let number = text.rsplit('/').next().unwrap_or_default();
     let mut parts = number.split(['.', ' ']).map(|part| part.trim().parse::<u32>().unwrap_or(0));
     let new = (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (1, 26);
-    let http2 = if new { "http2 on;" } else { "" };
+    let (on_listen, on) = match (http2, new) {
+        (true, false) => (" http2", ""),
+        (true, true) => ("", "http2 on;"),
+        (false, _) => ("", ""),
+    };
     let servers = format!(
         "upstream b {{ server 127.0.0.1:{BACKEND}; keepalive 512; keepalive_requests 100000000; }}\n\
-         server {{ listen 127.0.0.1:{NGINX}; {http2} location / {{ proxy_pass http://b; proxy_http_version 1.1; \
+         server {{ listen 127.0.0.1:{NGINX}{on_listen}; {on} location / {{ proxy_pass http://b; proxy_http_version 1.1; \
          proxy_set_header Connection \"\"; proxy_buffers 16 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 128k; }} }}"
     );
     Peer::start("nginx", NGINX, nginx_command(work, "nginx", &servers, None)?, true)
