@@ -64,8 +64,18 @@ impl Registrar {
     async fn keep_status(&self) {
         let mut said: Option<(Value, Instant)> = None;
         let mut transitions = Transitions::default();
+        let mut well: Option<Instant> = None;
         loop {
-            let mut status = self.status(clock::now()).await;
+            let problem = match self.problem().await {
+                None => {
+                    well = Some(Instant::now());
+                    None
+                }
+                // Containers run on without their runtime for a while; it is being started again.
+                Some(_) if well.is_some_and(|at| at.elapsed() < RUNTIME_PATIENCE) => None,
+                problem => problem,
+            };
+            let mut status = self.status(clock::now(), problem).await;
             transitions.note(&mut status["conditions"]);
             // Heartbeats alone are no news.
             let quiet = without_times(&status);

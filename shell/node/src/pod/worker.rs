@@ -373,6 +373,7 @@ impl Worker {
         };
         let status = pod_status(&self.pod, &self.observed, &self.last, &facts);
         self.publisher.publish(&status);
+        self.publisher.server_shows(&self.pod.status);
         self.last = status;
     }
 
