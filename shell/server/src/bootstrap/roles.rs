@@ -128,6 +128,18 @@ const ROLES: &[RoleRow] = &[
         "system:service-account-issuer-discovery",
         "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/",
     ),
+    // Beside `view`, all that the dashboard shows.
+    RoleRow {
+        paths: "/diolkos/v1/*",
+        ..role(
+            "diolkos:dashboard",
+            &[
+                (READ, "core", "nodes persistentvolumes"),
+                (READ, "metrics.k8s.io", "nodes pods"),
+                (READ, "gateway.networking.k8s.io", "gatewayclasses"),
+            ],
+        )
+    },
     role(
         "system:basic-user",
         &[
