@@ -34,6 +34,16 @@ pub(crate) enum Pattern {
 }
 
 impl Pattern {
+    /// Whether pods of some class in this namespace may be counted, before anything is looked up.
+    fn concerns(&self, class: &Class) -> bool {
+        let names =
+            |term: &PodTerm| term.namespace_selector.is_some() || term.namespaces.contains(&class.key.namespace);
+        match self {
+            Pattern::Spread(namespace, _) => *namespace == class.key.namespace,
+            Pattern::Terms(terms) => terms.iter().all(names),
+            Pattern::Holders(..) => class.has_terms(),
+        }
+    }
     fn counts(&self, class: &Class, namespace: &Labels) -> bool {
         match self {
             Pattern::Spread(namespace, selector) => {
@@ -167,7 +177,8 @@ impl Pool {
         };
         for (class_id, class) in self.classes.iter().enumerate() {
             let Some(class) = class else { continue };
-            if !matcher.pattern.counts(class, &namespace_of(&self.namespaces, &class.key)) {
+            let concerns = matcher.pattern.concerns(class);
+            if !concerns || !matcher.pattern.counts(class, &namespace_of(&self.namespaces, &class.key)) {
                 continue;
             }
             let times = times(class, &matcher.pattern);
@@ -194,7 +205,7 @@ impl Pool {
         let carried: Vec<(Role, PodTerm, ColumnId)> = holds(class).map(|(r, t, c)| (r, t.clone(), c)).collect();
         let mut counted_by = Vec::new();
         for (matcher_id, matcher) in self.indexes.matchers.matchers.iter().enumerate() {
-            if matcher.pattern.counts(class, &namespace) {
+            if matcher.pattern.concerns(class) && matcher.pattern.counts(class, &namespace) {
                 counted_by.push((matcher_id as MatcherId, times(class, &matcher.pattern)));
             }
         }
