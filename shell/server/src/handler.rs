@@ -107,7 +107,7 @@ async fn answer(
     } else {
         let sender = authn::authenticate(&core, request.headers(), peer)?;
         let identity = authn::impersonated(&core, sender, request.headers())?;
-        access::authorize(&core, &identity, &info).map_err(|refusal| unproven(&identity, refusal))?;
+        access::authorize(&core, &identity, &info)?;
         if resource::is_tunnel(&info) && info.verb == "get" {
             // WebSockets are opened by GET, but to run something in a pod is more than to read it.
             access::authorize(&core, &identity, &RequestInfo { verb: "create", ..info.clone() })?;
@@ -143,11 +143,6 @@ async fn answer(
             "the server was unable to return a response in the time allotted, but may still be processing the request",
         )),
     }
-}
-
-/// Anonymous requests to what is not public are asked for credentials rather than told that nobody may not: kubectl then says so.
-fn unproven(identity: &Identity, refusal: Status) -> Status {
-    if &*identity.name == "system:anonymous" && refusal.code == 403 { Status::unauthorized() } else { refusal }
 }
 
 fn busy(core: &Core) -> Status {

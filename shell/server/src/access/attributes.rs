@@ -23,7 +23,7 @@ pub fn may(core: &Core, who: &Identity, verb: &str, target: Target<'_>) -> Decis
 /// 403 unless the request is allowed.
 ///
 /// # Errors
-/// The refusal in kube-apiserver's words; 401 for a request that came without credentials to something that is not public.
+/// The refusal in kube-apiserver's words.
 pub fn authorize(core: &Core, who: &Identity, info: &RequestInfo) -> Result<(), Status> {
     let target = if info.is_resource {
         Target::Resource {
