@@ -75,16 +75,17 @@ fn a_thousand_nodes_and_fifty_thousand_pods() {
     let mix = Mix {
         nodes: 1000,
         namespaces: 20,
-        deployments: (1200, 60),
+        deployments: (1300, 60),
         stateful_sets: (200, 20),
         daemon_sets: 6,
         jobs: (300, 30),
         cron_jobs: 20,
     };
+    // Side by side: the second shows that the first can be had again, on another thread too.
+    let again = std::thread::spawn(move || story(1, mix).0.stats);
     let (cluster, complaints) = story(1, mix);
+    println!("{:?}", cluster.stats);
     assert!(complaints.is_empty(), "{complaints:#?} {:?}", cluster.stats);
     assert!(cluster.stats.pods_max >= 50_000, "{:?}", cluster.stats);
-    println!("{:?}", cluster.stats);
-    let (again, _) = story(1, mix);
-    assert_eq!(cluster.stats, again.stats, "the same seed, the same trace");
+    assert_eq!(Some(cluster.stats), again.join().ok(), "the same seed, the same trace");
 }

@@ -2,7 +2,7 @@
 //!
 //! A key with open orders is not looked at again until the watch has shown what they did (or they were refused, or too much
 //! time went by). This is what upstream's "expectations" are for, made general: nobody decides on a snapshot that does not yet hold the
-//! outcome of the own last decision, so nothing is made twice. See docs/decisions/0005-orders-and-receipts.md.
+//! outcome of the own last decision, so nothing is made twice. See docs/decisions/0007-orders-and-receipts.md.
 
 use crate::plan::Plan;
 use crate::queue::{Controller, Item, Queue};
@@ -49,6 +49,8 @@ struct Open {
     creation: bool,
     /// No answer came: it may have been carried out or not.
     lost: bool,
+    /// The object was being deleted already: only its end shows that this deletion was carried out.
+    was_deleting: bool,
 }
 
 #[derive(Default)]
@@ -210,7 +212,7 @@ impl Control {
             return;
         }
         let Ok(old) = self.world.apply(event) else { return };
-        self.hear(event, now);
+        self.hear(event, old.as_ref(), now);
         let mut dirty = Vec::new();
         route::dirty(&self.world, old.as_ref(), event, now, &mut |item| dirty.push(item));
         for item in dirty {
@@ -225,7 +227,17 @@ impl Control {
     }
 
     /// Leases of nodes are their heartbeats: when one changed is noted by the own clock.
-    fn hear(&mut self, event: &Event, now: Timestamp) {
+    fn hear(&mut self, event: &Event, old: Option<&model::Object>, now: Timestamp) {
+        // A node that says how it is has been heard of too: what it says may come before its lease does.
+        if let Event::Applied(model::Object::Node(node)) = event {
+            let before = match old {
+                Some(model::Object::Node(before)) => Some(&**before),
+                _ => None,
+            };
+            if crate::node_lifecycle::speaks(before, node) {
+                self.memory.nodes.hear(&node.meta.key.name, now);
+            }
+        }
         if let Event::Applied(model::Object::Lease(lease)) = event
             && &*lease.meta.key.namespace == NODE_LEASES
         {
@@ -257,7 +269,8 @@ impl Control {
         let (kind, key) = &open.subject;
         let meta = self.world.meta(*kind, key);
         if open.deletion {
-            return meta.is_none_or(|meta| meta.is_deleting() || Some(&meta.uid) != open.uid.as_ref());
+            let began = |meta: &model::Meta| meta.is_deleting() && !(open.lost && open.was_deleting);
+            return meta.is_none_or(|meta| began(meta) || Some(&meta.uid) != open.uid.as_ref());
         }
         if open.lost && open.creation {
             return meta.is_some();
@@ -383,9 +396,20 @@ impl Control {
             let deletion = matches!(planned.effect, Effect::Delete { .. });
             let subject = (kind, key.clone());
             let creation = matches!(planned.effect, Effect::Create(..));
-            let uid = self.world.meta(kind, key).map(|meta| meta.uid.clone());
+            let meta = self.world.meta(kind, key);
+            let (uid, was_deleting) = (meta.map(|meta| meta.uid.clone()), meta.is_some_and(model::Meta::is_deleting));
             let note = planned.note;
-            let open = Open { item: item.clone(), subject, uid, deletion, note, revision: None, creation, lost: false };
+            let open = Open {
+                item: item.clone(),
+                subject,
+                uid,
+                deletion,
+                note,
+                revision: None,
+                creation,
+                lost: false,
+                was_deleting,
+            };
             self.orders.insert(id, open);
             self.deadlines.entry(now.plus_ms(RECEIPT_WITHIN_MS)).or_default().insert(id);
             out.push(Order { id, controller: item.controller, effect: planned.effect });

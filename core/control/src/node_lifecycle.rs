@@ -52,6 +52,17 @@ fn ready(node: &Node) -> Truth {
     condition::find(&node.conditions, "Ready").map_or(Truth::Unknown, |condition| condition.status)
 }
 
+/// Whether a change of a node was made by its agent: it says how it is, anew or otherwise than before. (What this control writes
+/// about a lost node is Unknown.)
+pub fn speaks(old: Option<&Node>, new: &Node) -> bool {
+    let word = |node: &Node| {
+        condition::find(&node.conditions, "Ready")
+            .filter(|c| c.status != Truth::Unknown)
+            .map(|c| (c.status, c.last_update))
+    };
+    word(new).is_some() && old.and_then(word) != word(new)
+}
+
 /// Whether nobody can tell how the node is.
 pub fn is_lost(node: &Node) -> bool {
     ready(node) == Truth::Unknown

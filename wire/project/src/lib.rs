@@ -15,6 +15,8 @@ mod render;
 pub mod scheduling;
 mod selector_text;
 mod service;
+#[cfg(test)]
+mod tests;
 mod volume;
 mod workload;
 

@@ -129,7 +129,7 @@ fn disruption(s: &DisruptionStatus) -> Value {
         })
         .collect();
     json!({
-        "observedGeneration": s.observed_generation, "disruptedPods": disrupted, "disruptionsAllowed": s.allowed,
+        "observedGeneration": s.observed_generation, "disruptedPods": if disrupted.is_empty() { Value::Null } else { disrupted.into() }, "disruptionsAllowed": s.allowed,
         "currentHealthy": s.current, "desiredHealthy": s.desired, "expectedPods": s.expected, "conditions": list,
     })
 }
