@@ -1,6 +1,7 @@
 //! Benches: each prints a table and writes target/bench/NAME.json, an array of {"scenario","metric","value","unit"}.
 
 mod api;
+mod mesh;
 mod placement;
 mod proxy;
 mod report;
@@ -23,6 +24,8 @@ struct Cli {
 enum Bench {
     /// The API server: durable creates/s, list of many pods, resident bytes a pod.
     Api(api::Options),
+    /// Mesh control with many proxies, and one proxy with many routes, without sockets.
+    Mesh(mesh::Options),
     /// The placement engine, on one core.
     Placement(placement::Options),
     /// The proxy beside nginx and Envoy: CPU for each request, requests/s, latency.
@@ -38,6 +41,7 @@ enum Bench {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().bench {
         Bench::Api(options) => api::run(&options),
+        Bench::Mesh(options) => mesh::run(&options),
         Bench::Placement(options) => placement::run(&options),
         Bench::Proxy(options) => proxy::run(&options),
         Bench::Load(options) => proxy::load::run(&options),
