@@ -6,9 +6,9 @@
 pub mod executor;
 mod informer;
 mod manager;
+pub mod mesh;
 mod recorder;
 pub mod scheduler;
-pub mod mesh;
 pub mod subscriber;
 pub mod telemetry;
 mod types;
