@@ -6,6 +6,7 @@ use crate::mesh::Change;
 use crate::shared::Shared;
 use crate::worker::{self, Command};
 use crate::{admin, gateway};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,9 +35,20 @@ pub struct Proxy {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// Every pod costs half a dozen file descriptors a worker, and every connection two; the usual soft limit of 1024 exists for
+/// programs that use `select`.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit on open files cannot be raised");
+    }
+}
+
 impl Proxy {
     /// Starts workers and everything that needs no control plane. Must not be called within a runtime.
     pub fn start(config: Config, issuer: Arc<dyn Issuer>) -> Result<Self, StartError> {
+        raise_file_limit();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("control")
