@@ -64,7 +64,7 @@ fn raw(p: &Platform) -> Check {
     let maps = format!("{base}/api/v1/namespaces/default/configmaps");
     let bearer = |token: &str| format!("Authorization: Bearer {}", token.trim());
     contains(&curl(&["-H", "Authorization: Bearer nonsense", &maps], None), &["Unauthorized", "401"])?;
-    contains(&curl(&[&maps], None), &["Unauthorized", "401"])?;
+    contains(&curl(&[&maps], None), &["system:anonymous", "403"])?;
     contains(&curl(&["-H", &bearer(&token), &maps], None), &["is forbidden", "403"])?;
     let admin = bearer(&admin);
     let post = |kind: &str, body: &str| curl(&["-H", &admin, "-H", kind, "--data-binary", "@-", &maps], Some(body));
