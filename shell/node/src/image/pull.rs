@@ -48,19 +48,25 @@ impl Puller {
     }
 
     /// Whether `ensure` would ask a registry: worth an event beforehand.
-    pub async fn would_pull(&self, image: &str, policy: &str) -> bool {
+    pub async fn would_pull(&self, pod: &str, image: &str, policy: &str) -> bool {
         let Ok(name) = ImageName::parse(image) else { return false };
         let policy = effective_policy(policy, &name);
-        let waiting = self.is_waiting(image);
+        let waiting = self.is_waiting(&key(pod, image));
         policy == "Always" && !waiting
             || policy == "IfNotPresent" && !waiting && matches!(self.runtime.image_status(image).await, Ok(None))
     }
 
-    /// Makes sure that `image` is here. `policy` is empty when the pod does not say. `auths` are tried in turn.
+    /// Makes sure that `image` is here. `pod` is its uid; `policy` is empty when it does not say. `auths` are tried in turn.
     ///
     /// # Errors
     /// The image is not here; the pod's worker tries again, and is told to wait longer each time.
-    pub async fn ensure(&self, image: &str, policy: &str, auths: &[AuthConfig]) -> Result<Pulled, PullProblem> {
+    pub async fn ensure(
+        &self,
+        pod: &str,
+        image: &str,
+        policy: &str,
+        auths: &[AuthConfig],
+    ) -> Result<Pulled, PullProblem> {
         let name = ImageName::parse(image).map_err(|error| PullProblem {
             reason: "InvalidImageName",
             message: format!("Failed to apply default image tag \"{image}\": {error}"),
@@ -76,12 +82,12 @@ impl Puller {
                 message: format!("Container image \"{image}\" is not present with pull policy of Never"),
             }),
             ("Never" | "IfNotPresent", Some(image)) => Ok(Pulled { image, took: None }),
-            _ => self.pull(image, auths).await,
+            _ => self.pull(pod, image, auths).await,
         }
     }
 
-    async fn pull(&self, image: &str, auths: &[AuthConfig]) -> Result<Pulled, PullProblem> {
-        if self.is_waiting(image) {
+    async fn pull(&self, pod: &str, image: &str, auths: &[AuthConfig]) -> Result<Pulled, PullProblem> {
+        if self.is_waiting(&key(pod, image)) {
             return Err(PullProblem {
                 reason: "ImagePullBackOff",
                 message: format!("Back-off pulling image \"{image}\""),
@@ -93,7 +99,7 @@ impl Puller {
         for auth in auths.iter().cloned().map(Some).chain(auths.is_empty().then_some(None)) {
             match self.runtime.pull_image(image, auth, None).await {
                 Ok(id) => {
-                    self.lock().forget(image);
+                    self.lock().forget(&key(pod, image));
                     let known = self.runtime.image_status(&id).await.ok().flatten();
                     let image = known.unwrap_or(Image { id, ..Image::default() });
                     return Ok(Pulled { image, took: Some(begun.elapsed()) });
@@ -102,20 +108,28 @@ impl Puller {
             }
         }
         let now = clock::now();
-        self.lock().tried_again(image, now, now);
+        let mut backoff = self.lock();
+        backoff.collect(now);
+        backoff.tried_again(&key(pod, image), now, now);
+        drop(backoff);
         let message = last.map_or_else(String::new, |error| error.message);
         Err(PullProblem { reason: "ErrImagePull", message })
     }
 
     /// Whether a pull failed so lately that the next one has to wait.
-    fn is_waiting(&self, image: &str) -> bool {
+    fn is_waiting(&self, key: &str) -> bool {
         let backoff = self.lock();
-        backoff.failed_at(image).is_some_and(|failed| backoff.until(image, failed, clock::now()).is_some())
+        backoff.failed_at(key).is_some_and(|failed| backoff.until(key, failed, clock::now()).is_some())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Backoff> {
         self.backoff.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// Every pod waits for itself: another may have better credentials.
+fn key(pod: &str, image: &str) -> String {
+    format!("{pod}_{image}")
 }
 
 fn effective_policy<'a>(policy: &'a str, name: &ImageName) -> &'a str {
@@ -143,7 +157,7 @@ pub fn registry_auth(secret: &Value, image: &str) -> Vec<AuthConfig> {
         auths.as_object().into_iter().flatten().filter(|(server, _)| covers(server, &path)).collect();
     // The most exact entry first: a registry may have credentials of its own for one repository.
     found.sort_by_key(|(server, _)| std::cmp::Reverse(server.len()));
-    found.into_iter().map(|(server, entry)| auth_of(server, entry)).collect()
+    found.into_iter().map(|(_, entry)| auth_of(entry)).collect()
 }
 
 fn covers(server: &str, path: &str) -> bool {
@@ -159,7 +173,7 @@ fn covers(server: &str, path: &str) -> bool {
     host_matches && (rest.is_empty() || image_path == rest || image_path.starts_with(&format!("{rest}/")))
 }
 
-fn auth_of(server: &str, entry: &Value) -> AuthConfig {
+fn auth_of(entry: &Value) -> AuthConfig {
     let text = |key: &str| entry[key].as_str().unwrap_or_default().to_owned();
     let (mut username, mut password) = (text("username"), text("password"));
     if username.is_empty()
@@ -170,7 +184,8 @@ fn auth_of(server: &str, entry: &Value) -> AuthConfig {
         username = user.to_owned();
         password = secret.trim_end_matches('\0').to_owned();
     }
-    AuthConfig { username, password, server_address: server.to_owned(), ..AuthConfig::default() }
+    // No server address: the runtime would want a URL there, and the entry was matched to the image already.
+    AuthConfig { username, password, ..AuthConfig::default() }
 }
 
 #[cfg(test)]

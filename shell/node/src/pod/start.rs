@@ -92,12 +92,12 @@ impl Worker {
         let about = self.about(&container.name);
         let (image, policy) = (&container.image, &container.image_pull_policy);
         let recorder = self.shared.recorder.clone();
-        let pulls = self.shared.puller.would_pull(image, policy).await;
+        let pulls = self.shared.puller.would_pull(self.pod.uid(), image, policy).await;
         let auths = if pulls { self.pull_auths(image).await } else { Vec::new() };
         if pulls {
             recorder.normal(&about, "Pulling", format!("Pulling image \"{image}\""));
         }
-        match self.shared.puller.ensure(image, policy, &auths).await {
+        match self.shared.puller.ensure(self.pod.uid(), image, policy, &auths).await {
             Ok(pulled) => {
                 let message = match pulled.took {
                     None => format!("Container image \"{image}\" already present on machine"),
