@@ -15,20 +15,23 @@ const SLICES: Resource = Resource { group: "discovery.k8s.io", version: "v1", pl
 /// After a failed write.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Hosts that were there before a restart of ours have this many times the grace to come back: they find us by trying again and again.
+const RESTART_GRACE: u32 = 4;
+
 /// Follows streams of joined hosts.
 pub async fn run(core: Arc<Core>) {
     let inbox = core.host_inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(mut inbox) = inbox else { return };
     core.ready().await;
     let mut tasks = JoinSet::new();
-    // Hosts that were there before a restart of ours have the same time to come back as after a broken stream.
+    let grace = core.config.host_grace;
     for key in joined(&core) {
-        tasks.spawn(settle(core.clone(), key));
+        tasks.spawn(settle(core.clone(), key, grace * RESTART_GRACE));
     }
     loop {
         tokio::select! {
             event = inbox.recv() => match event {
-                Some(key) => { tasks.spawn(settle(core.clone(), key)); }
+                Some(key) => { tasks.spawn(settle(core.clone(), key, grace)); }
                 None => return,
             },
             Some(_) = tasks.join_next() => {}
@@ -41,10 +44,10 @@ fn joined(core: &Core) -> Vec<Key> {
 }
 
 /// Makes a host's endpoint say what is so: ready at once when it is connected, not ready when it stayed away.
-async fn settle(core: Arc<Core>, key: Key) {
+async fn settle(core: Arc<Core>, key: Key, grace: Duration) {
     let connected = || core.connected_hosts().contains(&key);
     if !connected() {
-        tokio::time::sleep(core.config.host_grace).await;
+        tokio::time::sleep(grace).await;
     }
     loop {
         let ready = connected();
