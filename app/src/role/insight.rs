@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{Method, Response, StatusCode, header};
+use manager::telemetry::COUNTERS;
 use server::{Body, Extension, ExtensionRequest};
 use std::sync::{Arc, OnceLock};
 
@@ -41,14 +42,15 @@ fn status(code: u16, reason: &str, message: &str) -> Bytes {
 
 impl Extension for Insight {
     fn takes(&self, path: &str, _dashboard: bool) -> bool {
-        path.starts_with("/diolkos/v1/") || path.starts_with("/apis/metrics.k8s.io/v1beta1/")
+        path.starts_with("/diolkos/v1/") || path.starts_with("/apis/metrics.k8s.io/v1beta1/") || path == COUNTERS
     }
 
     fn call(&self, request: ExtensionRequest) -> client::BoxFuture<'_, Response<Body>> {
         Box::pin(async move {
             let (code, body) = self.answer(&request.method, &request.info.path, request.query.get("labelSelector"));
             let code = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            let response = Response::builder().status(code).header(header::CONTENT_TYPE, "application/json");
+            let kind = if request.info.path == COUNTERS { "text/plain; version=0.0.4" } else { "application/json" };
+            let response = Response::builder().status(code).header(header::CONTENT_TYPE, kind);
             response.body(Body::from(body)).expect("status and header are valid")
         })
     }

@@ -25,6 +25,8 @@ const CONDITION_TAINTS: [(&str, &str); 4] = [
     ("PIDPressure", "node.kubernetes.io/pid-pressure"),
     ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
 ];
+/// How often a lost node is looked at while its zone's fate may change.
+const LOST_LOOK_MS: i64 = 5_000;
 /// A zone with so many of a thousand nodes lost is in partial disruption.
 const UNHEALTHY_ZONE_MILLI: usize = 550;
 /// A zone of up to so many nodes is not evicted from at all in partial disruption; a larger one at a tenth of the rate.
@@ -153,12 +155,15 @@ fn taints(cx: &Cx, memory: &mut Memory, node: &Node, plan: &mut Plan) -> Vec<Tai
     if let Some(key) = state {
         wanted.push(Taint::new(key, TaintEffect::NoSchedule));
         let evicting = Taint::new(key, TaintEffect::NoExecute);
-        let has = node.taints.iter().any(|taint| taint.same(&evicting));
-        let turned = node
+        let states = zone_states(cx.world);
+        plan.look_again(cx.now.plus_ms(LOST_LOOK_MS));
+        let had = node
             .taints
             .iter()
             .any(|t| t.effect == TaintEffect::NoExecute && matches!(&*t.key, NOT_READY | UNREACHABLE));
-        if has || turned || may_evict(cx, memory, node, plan) {
+        // Master disruption mode: with every node lost evicting helps nobody, and what was begun is taken back.
+        let all_lost = states.values().all(|state| *state == ZoneState::Full);
+        if !all_lost && (had || may_evict(cx, memory, node, &states, plan)) {
             wanted.push(evicting);
         }
     }
@@ -200,7 +205,9 @@ enum ZoneState {
     Full,
 }
 
-fn zone_states(world: &World) -> HashMap<(Arc<str>, Arc<str>), ZoneState> {
+type ZoneStates = HashMap<(Arc<str>, Arc<str>), ZoneState>;
+
+fn zone_states(world: &World) -> ZoneStates {
     let mut counts: HashMap<(Arc<str>, Arc<str>), (usize, usize)> = HashMap::default();
     for node in world.nodes.values() {
         let (total, lost) = counts.entry(zone(node)).or_default();
@@ -220,13 +227,7 @@ fn zone_states(world: &World) -> HashMap<(Arc<str>, Arc<str>), ZoneState> {
 }
 
 /// Whether this node may be evicted from now; if it has to wait its turn, says when.
-fn may_evict(cx: &Cx, memory: &mut Memory, node: &Node, plan: &mut Plan) -> bool {
-    let states = zone_states(cx.world);
-    if states.values().all(|state| *state == ZoneState::Full) {
-        // Master disruption mode: with every node lost, evicting helps nobody.
-        plan.look_again(cx.now.plus_ms(5_000));
-        return false;
-    }
+fn may_evict(cx: &Cx, memory: &mut Memory, node: &Node, states: &ZoneStates, plan: &mut Plan) -> bool {
     let zone = zone(node);
     let milli_per_s = match states.get(&zone) {
         Some(ZoneState::Partial(total)) if *total <= LARGE_ZONE => 0,
@@ -234,7 +235,6 @@ fn may_evict(cx: &Cx, memory: &mut Memory, node: &Node, plan: &mut Plan) -> bool
         _ => cx.config.node_eviction_milli_per_s,
     };
     if milli_per_s <= 0 {
-        plan.look_again(cx.now.plus_ms(5_000));
         return false;
     }
     let next = memory.nodes.next_eviction.entry(zone).or_insert(cx.now);

@@ -19,6 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// Where the reconcilers' counters are told, as Prometheus text.
+pub const COUNTERS: &str = "/metrics/controllers";
 /// Rates are over this window.
 const WINDOW_MS: i64 = 60_000;
 /// Points of the pool's history that are kept.
@@ -125,6 +127,9 @@ impl Telemetry {
             let (code, value) = metrics::answer(&self.control(), rest, label_selector);
             return Some((code, value.to_string().into()));
         }
+        if path == COUNTERS {
+            return Some((200, self.prometheus().into()));
+        }
         match path.strip_prefix("/diolkos/v1/")? {
             "pool" => ok(pool::answer(&self.control(), &self.state(), now)),
             "workloads" => ok(workloads::answer(&self.control(), now)),
@@ -133,6 +138,45 @@ impl Telemetry {
             "events" => ok(events(&self.state())),
             _ => None,
         }
+    }
+
+    /// The reconcilers' counters as Prometheus text.
+    fn prometheus(&self) -> String {
+        let control = self.control();
+        let (ready, open) = control.load();
+        let mut text = String::new();
+        let mut family = |name: &str, kind: &str, help: &str, rows: Vec<(String, u64)>| {
+            text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+            for (labels, value) in rows {
+                text.push_str(&format!("{name}{labels} {value}\n"));
+            }
+        };
+        let rows = |of: fn(&control::Counters) -> u64| -> Vec<(String, u64)> {
+            let all = control.counters().iter();
+            all.map(|(controller, counters)| (format!("{{controller=\"{}\"}}", controller.name()), of(counters)))
+                .collect()
+        };
+        family(
+            "diolkos_control_reconciled_total",
+            "counter",
+            "Looks at one object by one reconciler.",
+            rows(|c| c.reconciled),
+        );
+        family("diolkos_control_orders_total", "counter", "Orders given.", rows(|c| c.orders));
+        family("diolkos_control_refused_total", "counter", "Orders that the API refused.", rows(|c| c.refused));
+        family(
+            "diolkos_control_queue_depth",
+            "gauge",
+            "Keys that are ready to be looked at.",
+            vec![(String::new(), ready as u64)],
+        );
+        family(
+            "diolkos_control_orders_open",
+            "gauge",
+            "Orders whose outcome was not seen yet.",
+            vec![(String::new(), open as u64)],
+        );
+        text
     }
 
     fn control(&self) -> MutexGuard<'_, Control> {

@@ -146,6 +146,39 @@ fn a_lost_node_is_told_tainted_and_evicted_from() {
     assert_eq!(cluster.pods().len(), 8);
 }
 
+/// Guards against a node that came back being declared lost again, for good, because its status was told before its lease.
+#[test]
+fn a_node_that_speaks_before_its_lease_is_heard() {
+    let mut cluster = Cluster::new(3);
+    cluster.dead.push("node-1".into());
+    cluster.run(60);
+    let now = cluster.now;
+    cluster.edit(Kind::Node, "", "node-1", |object| {
+        if let Object::Node(o) = object {
+            Arc::make_mut(o).conditions = vec![model::Condition::new("Ready", true, "KubeletReady", "", now)];
+        }
+    });
+    cluster.settle();
+    cluster.dead.clear();
+    cluster.run(60);
+    let Some(Object::Node(node)) = cluster.api.get(Kind::Node, &Key::new("", "node-1")) else { panic!("no node") };
+    assert_eq!(truth(&node.conditions, "Ready").0, Truth::True);
+    assert!(node.taints.is_empty(), "{:?}", node.taints);
+}
+
+/// Guards against a running Job's pods staying for ever after it was deleted: nobody is left to count them.
+#[test]
+fn pods_of_a_deleted_job_go() {
+    let mut cluster = Cluster::new(3);
+    let job = cluster.new_job("sum", 2, Some(4));
+    cluster.put(job);
+    cluster.run(5);
+    assert_eq!(cluster.pods().len(), 2);
+    cluster.delete(Kind::Job, "default", "sum", Propagation::Background);
+    cluster.run(10);
+    assert!(cluster.pods().is_empty());
+}
+
 #[test]
 fn when_everything_is_lost_nothing_is_evicted() {
     let mut cluster = Cluster::new(3);
@@ -155,6 +188,10 @@ fn when_everything_is_lost_nothing_is_evicted() {
     cluster.dead = (0..3).map(|index| format!("node-{index}")).collect();
     cluster.run(120);
     assert_eq!(cluster.pods().iter().filter(|pod| pod.is_active()).count(), 3);
+    let evicting = |object: &Object| {
+        object.meta().key.name.len() > 1 && matches!(object, Object::Node(node) if crate::taint_eviction::evicts(node))
+    };
+    assert!(!cluster.api.list(Kind::Node).any(evicting), "what was begun is taken back");
 }
 
 #[test]
