@@ -53,6 +53,9 @@ impl fmt::Display for Help {
     }
 }
 
+/// What is lacking where: the greatest share of a resource, the amounts, and the nodes on which just these are lacking.
+type Room = (f64, Vec<(Arc<str>, i64)>, Vec<Arc<str>>);
+
 /// Nodes named in one answer.
 const MOST_NAMED: usize = 100;
 
@@ -63,7 +66,7 @@ impl Pool {
         let evaluation = self.evaluate(pod);
         let around = self.surroundings(class);
         let mut by_code: BTreeMap<Code, Vec<Arc<str>>> = BTreeMap::new();
-        let mut room: Option<(f64, Vec<(Arc<str>, i64)>, Vec<Arc<str>>)> = None;
+        let mut room: Option<Room> = None;
         let mut evict: Option<(usize, Vec<PodId>, NodeId)> = None;
         for (node, verdict) in &evaluation.verdicts {
             let of = self.class(class);
