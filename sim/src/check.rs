@@ -272,25 +272,31 @@ fn orphans(api: &Api, complaints: &mut Vec<String>) {
 
 /// Every ready pod of a service is a ready endpoint, and no other is.
 fn endpoints(api: &Api, pods: &[&Arc<Pod>], complaints: &mut Vec<String>) {
-    let mut told: BTreeMap<(Arc<str>, Arc<str>), BTreeSet<Arc<str>>> = BTreeMap::new();
+    let mut told: BTreeMap<Key, BTreeSet<Arc<str>>> = BTreeMap::new();
     for object in api.list(Kind::EndpointSlice) {
         let Object::EndpointSlice(slice) = object else { continue };
         let Some(service) = slice.meta.labels.get("kubernetes.io/service-name") else { continue };
         let ready =
             slice.endpoints.iter().filter(|endpoint| endpoint.ready).flat_map(|endpoint| endpoint.addresses.clone());
-        told.entry((slice.meta.key.namespace.clone(), service.clone())).or_default().extend(ready);
+        told.entry(Key { namespace: slice.meta.key.namespace.clone(), name: service.clone() })
+            .or_default()
+            .extend(ready);
+    }
+    let mut by_namespace: BTreeMap<&str, Vec<&Arc<Pod>>> = BTreeMap::new();
+    for pod in pods.iter().filter(|pod| pod.is_ready() && counts(pod)) {
+        by_namespace.entry(&pod.meta.key.namespace).or_default().push(pod);
     }
     for object in api.list(Kind::Service) {
         let Object::Service(service) = object else { continue };
-        let wanted: BTreeSet<Arc<str>> = pods
+        let wanted: BTreeSet<Arc<str>> = by_namespace
+            .get(&*service.meta.key.namespace)
+            .map_or(&[][..], Vec::as_slice)
             .iter()
-            .filter(|pod| pod.meta.key.namespace == service.meta.key.namespace && pod.is_ready() && counts(pod))
             .filter(|pod| service.selector.iter().all(|(key, value)| pod.meta.labels.get(key) == Some(value)))
             .filter(|pod| pod.status.phase == Phase::Running)
             .map(|pod| pod.status.pod_ip.clone())
             .collect();
-        let key = (service.meta.key.namespace.clone(), service.meta.key.name.clone());
-        let have = told.remove(&key).unwrap_or_default();
+        let have = told.remove(&service.meta.key).unwrap_or_default();
         if have != wanted {
             complaints.push(format!(
                 "service {}: {} ready endpoints, wanted {}",

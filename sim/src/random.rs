@@ -12,7 +12,7 @@ impl Random {
         Random { state: seed }
     }
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,10 +21,10 @@ impl Random {
     }
     /// From `low` to `high`, both included.
     pub fn between(&mut self, low: i64, high: i64) -> i64 {
-        low + (self.next() % (high - low + 1).max(1) as u64) as i64
+        low + (self.number() % (high - low + 1).max(1) as u64) as i64
     }
     /// True in so many of a thousand cases.
     pub fn milli(&mut self, chance: u64) -> bool {
-        self.next() % 1000 < chance
+        self.number() % 1000 < chance
     }
 }

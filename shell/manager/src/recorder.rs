@@ -15,11 +15,16 @@ const REMEMBERED: usize = 4096;
 const BURST: f64 = 25.0;
 const ONE_EVERY: Duration = Duration::from_secs(300);
 
+/// Uid of the object that is talked about, and who talks.
+type Talker = (Arc<str>, &'static str);
+/// Tokens, and when they were last counted.
+type Bucket = (f64, Instant);
+
 /// Writes records. Shared by all clones of an executor.
 pub struct Recorder {
     api: Arc<dyn ObjectApi>,
     counts: Mutex<HashMap<String, i64>>,
-    buckets: Mutex<HashMap<(Arc<str>, &'static str), (f64, Instant)>>,
+    buckets: Mutex<HashMap<Talker, Bucket>>,
 }
 
 impl Recorder {
