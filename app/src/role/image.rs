@@ -27,7 +27,7 @@ pub fn run(config: &Config, command: ImageCommand) -> Result<(), CommandError> {
             ImageCommand::Pull { image } => {
                 let name = node::image::ImageName::parse(&image).map_err(failed)?.to_string();
                 let puller = node::image::Puller::new(loader().runtime().clone());
-                let pulled = puller.ensure(&name, "Always", &[]).await;
+                let pulled = puller.ensure("", &name, "Always", &[]).await;
                 pulled.map(|_| println!("pulled {name}")).map_err(|problem| failed(problem.message))
             }
             ImageCommand::Build { binary, name, output } => build(&binary, &name, &output),

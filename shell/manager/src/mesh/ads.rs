@@ -112,12 +112,13 @@ impl Ads {
             }
             loop {
                 let response = session.next(&self.core.catalog(), &order, RESPONSE_LIMIT, &visible);
+                // Noted before it is sent: what this stream was told of must not be forgotten while it is slow.
+                self.note(id, &session);
                 let Some(response) = response else { break };
                 if outbound.send(Ok(response)).await.is_err() {
                     return Ok(());
                 }
             }
-            self.note(id, &session);
         }
     }
 

@@ -215,6 +215,11 @@ impl Core {
     /// Removals that every stream was told of are forgotten. (A proxy that comes back names what it has, and needs none of them.)
     fn forget(&self) {
         let mut told: BTreeMap<&'static str, u64> = BTreeMap::new();
+        let begun = now().as_secs().saturating_sub(60);
+        if lock(&self.streams).values().any(|stream| stream.progress.is_empty() && stream.since_s > begun) {
+            // One has just begun, and where it stands is not known yet: the next round will do.
+            return;
+        }
         for progress in lock(&self.streams).values().flat_map(|stream| &stream.progress) {
             let least = told.entry(progress.type_url).or_insert(u64::MAX);
             *least = (*least).min(progress.told);
