@@ -90,26 +90,36 @@ enum Word {
 /// How long a caller whose bytes are not allowed may take to send a request that is.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Waits for the first bytes of either side: a process that speaks first does not speak HTTP. With `only_requests` the
-/// process is not asked, for nothing but a request will reach it.
+/// Waits for the first bytes of either side: a process that speaks first does not speak HTTP, but for HTTP/2, whose server may
+/// send its settings at once. With `only_requests` the process is not asked, for nothing but a request will reach it.
 async fn first_word(stream: &mut Stream, process: &mut Stream, only_requests: bool) -> Word {
     if only_requests {
         let first = timeout(REQUEST_PATIENCE, first_chunk(stream)).await;
-        return first.ok().flatten().map_or(Word::Nothing, |http| if http { Word::Http } else { Word::Other });
+        return first.map_or(Word::Nothing, |first| first.map_or(Word::Nothing, |first| of_caller(&first)));
     }
     tokio::select! {
         biased;
-        first = first_chunk(stream) => match first {
-            Some(true) => Word::Http,
-            // An end or a failure is passed on like any bytes.
-            _ => Word::Other,
+        // An end or a failure is passed on like any bytes.
+        first = first_chunk(stream) => return first.map_or(Word::Other, |first| of_caller(&first)),
+        first = first_chunk(process) => match first {
+            Some(first) if is_http2_settings(&first) => {}
+            _ => return Word::Other,
         },
-        _ = first_chunk(process) => Word::Other,
     }
+    first_chunk(stream).await.map_or(Word::Other, |first| of_caller(&first))
 }
 
-/// Waits for the first bytes and leaves them to be read. True: they look like a request. None: there are none.
-async fn first_chunk(stream: &mut Stream) -> Option<bool> {
+fn of_caller(first: &[u8]) -> Word {
+    if requests::looks_like_http(first) { Word::Http } else { Word::Other }
+}
+
+/// RFC 9113, 3.4: the server's preface is a SETTINGS frame (type 4, no flags, stream 0).
+fn is_http2_settings(first: &[u8]) -> bool {
+    matches!(first, [_, _, _, 4, 0, 0, 0, 0, 0, ..])
+}
+
+/// Waits for the first bytes and leaves them to be read. None: there are none.
+async fn first_chunk(stream: &mut Stream) -> Option<Bytes> {
     let mut first = [0u8; 2048];
     let bytes = poll_fn(|cx| match stream.poll_chunk(cx, &mut first) {
         Poll::Ready(Ok(Chunk::Bytes(bytes))) => Poll::Ready(Some(bytes)),
@@ -118,7 +128,6 @@ async fn first_chunk(stream: &mut Stream) -> Option<bool> {
         Poll::Pending => Poll::Pending,
     })
     .await?;
-    let http = requests::looks_like_http(&bytes);
-    stream.unread(bytes);
-    Some(http)
+    stream.unread(bytes.clone());
+    Some(bytes)
 }

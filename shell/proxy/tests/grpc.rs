@@ -22,6 +22,7 @@ fn serve_echo(netns: &str) {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 tokio::spawn(async move {
+                    // It sends its settings at once: that it speaks first must not hide that it speaks HTTP.
                     let mut connection = h2::server::handshake(stream).await.unwrap();
                     while let Some(Ok((request, mut respond))) = connection.accept().await {
                         tokio::spawn(async move {

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cri::{AuthConfig, Image};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -36,6 +37,8 @@ pub struct Pulled {
 pub struct Puller {
     runtime: Runtime,
     backoff: Arc<Mutex<Backoff>>,
+    /// What went wrong last, by the same key: the reason for waiting names it.
+    causes: Arc<Mutex<BTreeMap<String, String>>>,
     slots: Arc<Semaphore>,
 }
 
@@ -44,7 +47,12 @@ const PULLS_AT_ONCE: usize = 4;
 
 impl Puller {
     pub fn new(runtime: Runtime) -> Self {
-        Puller { runtime, backoff: Arc::default(), slots: Arc::new(Semaphore::new(PULLS_AT_ONCE)) }
+        Puller {
+            runtime,
+            backoff: Arc::default(),
+            causes: Arc::default(),
+            slots: Arc::new(Semaphore::new(PULLS_AT_ONCE)),
+        }
     }
 
     /// Whether `ensure` would ask a registry: worth an event beforehand.
@@ -90,7 +98,10 @@ impl Puller {
         if self.is_waiting(&key(pod, image)) {
             return Err(PullProblem {
                 reason: "ImagePullBackOff",
-                message: format!("Back-off pulling image \"{image}\""),
+                message: match self.causes().get(&key(pod, image)) {
+                    Some(cause) => format!("Back-off pulling image \"{image}\": ErrImagePull: {cause}"),
+                    None => format!("Back-off pulling image \"{image}\""),
+                },
             });
         }
         let begun = tokio::time::Instant::now();
@@ -100,6 +111,7 @@ impl Puller {
             match self.runtime.pull_image(image, auth, None).await {
                 Ok(id) => {
                     self.lock().forget(&key(pod, image));
+                    self.causes().remove(&key(pod, image));
                     let known = self.runtime.image_status(&id).await.ok().flatten();
                     let image = known.unwrap_or(Image { id, ..Image::default() });
                     return Ok(Pulled { image, took: Some(begun.elapsed()) });
@@ -111,9 +123,15 @@ impl Puller {
         let mut backoff = self.lock();
         backoff.collect(now);
         backoff.tried_again(&key(pod, image), now, now);
+        self.causes().retain(|key, _| backoff.failed_at(key).is_some());
         drop(backoff);
         let message = last.map_or_else(String::new, |error| error.message);
+        self.causes().insert(key(pod, image), message.clone());
         Err(PullProblem { reason: "ErrImagePull", message })
+    }
+
+    fn causes(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, String>> {
+        self.causes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Whether a pull failed so lately that the next one has to wait.

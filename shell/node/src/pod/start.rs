@@ -117,7 +117,9 @@ impl Worker {
                     "ErrImagePull" => {
                         recorder.warning(&about, "Failed", format!("Failed to pull image \"{image}\": {message}"));
                     }
-                    "ImagePullBackOff" => recorder.normal(&about, "BackOff", message.clone()),
+                    "ImagePullBackOff" => {
+                        recorder.normal(&about, "BackOff", format!("Back-off pulling image \"{image}\""));
+                    }
                     "ErrImageNeverPull" => recorder.warning(&about, "ErrImageNeverPull", message.clone()),
                     _ => recorder.warning(&about, "InspectFailed", message.clone()),
                 }

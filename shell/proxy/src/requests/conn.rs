@@ -173,7 +173,7 @@ impl Reader {
                 return Ok(Some(()));
             }
             // The body often comes with the head: read both at once.
-            if self.fill(SCRATCH_BYTES).await? == 0 {
+            if self.fill(HEAD_READ_BYTES + SCRATCH_BYTES).await? == 0 {
                 let whole = self.buffer.is_empty();
                 return if whole { Ok(None) } else { Err(BodyError::Truncated.into()) };
             }
@@ -217,6 +217,10 @@ impl Writer {
             let slices: [io::IoSlice<'_>; 4] = slices.map(io::IoSlice::new);
             let written = poll_fn(|cx| {
                 let mut stream = self.stream.lock();
+                // The usual case: one piece, for which the vectored call costs the kernel more.
+                if slices[1].is_empty() {
+                    return Pin::new(&mut *stream).poll_write(cx, &slices[0]);
+                }
                 Pin::new(&mut *stream).poll_write_vectored(cx, &slices)
             })
             .await?;
