@@ -99,6 +99,8 @@ struct Index {
     dependents: HashMap<Arc<str>, BTreeSet<(Kind, Key)>>,
     by_namespace: HashMap<Arc<str>, BTreeSet<(Kind, Key)>>,
     pods_by_node: HashMap<Arc<str>, BTreeSet<Key>>,
+    /// Pods by their controller's uid and by name; the pods themselves, since most looks at a workload read all of them.
+    pods_by_controller: HashMap<Arc<str>, BTreeMap<Arc<str>, Arc<Pod>>>,
     orphan_pods: HashMap<Arc<str>, BTreeSet<Key>>,
     orphan_sets: HashMap<Arc<str>, BTreeSet<Key>>,
     pods_by_claim: HashMap<Key, BTreeSet<Key>>,
@@ -179,8 +181,14 @@ impl Index {
                 if !pod.spec.node_name.is_empty() {
                     self.pods_by_node.entry(pod.spec.node_name.clone()).or_default().insert(meta.key.clone());
                 }
-                if meta.controller().is_none() {
-                    self.orphan_pods.entry(meta.key.namespace.clone()).or_default().insert(meta.key.clone());
+                match meta.controller() {
+                    Some(owner) => {
+                        let pods = self.pods_by_controller.entry(owner.uid.clone()).or_default();
+                        pods.insert(meta.key.name.clone(), pod.clone());
+                    }
+                    None => {
+                        self.orphan_pods.entry(meta.key.namespace.clone()).or_default().insert(meta.key.clone());
+                    }
                 }
                 for claim in claim_keys(pod) {
                     self.pods_by_claim.entry(claim).or_default().insert(meta.key.clone());
@@ -220,6 +228,14 @@ impl Index {
             Object::Pod(pod) => {
                 remove_from(&mut self.pods_by_node, &pod.spec.node_name, &meta.key);
                 remove_from(&mut self.orphan_pods, &meta.key.namespace, &meta.key);
+                if let Some(owner) = meta.controller()
+                    && let Some(pods) = self.pods_by_controller.get_mut(&owner.uid)
+                {
+                    pods.remove(&meta.key.name);
+                    if pods.is_empty() {
+                        self.pods_by_controller.remove(&owner.uid);
+                    }
+                }
                 for claim in claim_keys(pod) {
                     remove_from(&mut self.pods_by_claim, &claim, &meta.key);
                 }
@@ -398,9 +414,7 @@ impl World {
     }
     /// Pods that this object controls.
     pub fn controlled_pods(&self, uid: &str) -> impl Iterator<Item = &Arc<Pod>> {
-        self.dependents_of(uid, Kind::Pod)
-            .filter_map(|key| self.pods.get(key))
-            .filter(move |pod| pod.meta.controller().is_some_and(|owner| &*owner.uid == uid))
+        self.index.pods_by_controller.get(uid).into_iter().flat_map(BTreeMap::values)
     }
     /// Pods that mount a claim.
     pub fn pods_mounting(&self, claim: &Key) -> impl Iterator<Item = &Arc<Pod>> {
