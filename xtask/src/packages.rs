@@ -19,8 +19,15 @@ const NEEDED: &[(&str, &str)] = &[
 ];
 
 /// What only tests and benches need; without it they skip by name.
-const FOR_TESTS: &[(&str, &str)] =
-    &[("chromium", "chromium"), ("nginx", "nginx-light"), ("openssl", "openssl"), ("wrk", "wrk")];
+const FOR_TESTS: &[(&str, &str)] = &[
+    ("chromium", "chromium"),
+    ("nginx", "nginx-light"),
+    ("openssl", "openssl"),
+    ("wrk", "wrk"),
+    ("curl", "curl"),
+    ("script", "bsdutils"),
+    ("/bin/busybox", "busybox-static"),
+];
 
 fn missing(list: &[(&'static str, &'static str)]) -> Vec<&'static str> {
     let there =
