@@ -37,10 +37,10 @@ impl Runner {
         self.only = only;
     }
 
-    /// Runs a check.
-    pub fn check(&mut self, name: &str, check: impl FnOnce() -> Check) {
+    /// Runs a check. True unless it failed.
+    pub fn check(&mut self, name: &str, check: impl FnOnce() -> Check) -> bool {
         if !self.wants(name) {
-            return;
+            return true;
         }
         let begun = Instant::now();
         let outcome = match catch_unwind(AssertUnwindSafe(check)) {
@@ -48,7 +48,9 @@ impl Runner {
             Ok(Err(why)) => Outcome::Failed(why),
             Err(_) => Outcome::Failed("panicked".into()),
         };
+        let failed = matches!(outcome, Outcome::Failed(_));
         self.record(&format!("{name} ({:.1} s)", begun.elapsed().as_secs_f64()), outcome);
+        !failed
     }
 
     /// A check that cannot run here.
@@ -74,11 +76,6 @@ impl Runner {
                 println!("SKIPPED {name}: {why}");
             }
         }
-    }
-
-    /// Whether anything has failed so far.
-    pub fn failed(&self) -> bool {
-        self.counts[1] > 0
     }
 
     /// The closing line.

@@ -26,10 +26,12 @@ fn main() -> ExitCode {
     let name = format!("crash::{} rounds of SIGKILL lose nothing", rounds());
     match platform::binary("DIOLKOS_BIN") {
         None => runner.skip(&name, "DIOLKOS_BIN does not name the binary; run it with `cargo xtask test --only e2e`"),
-        Some(binary) => runner.check(&name, || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-            runtime.map_err(|error| error.to_string())?.block_on(run(&binary))
-        }),
+        Some(binary) => {
+            _ = runner.check(&name, || {
+                let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+                runtime.map_err(|error| error.to_string())?.block_on(run(&binary))
+            })
+        }
     }
     runner.finish()
 }

@@ -10,8 +10,7 @@ pub fn run(runner: &mut Runner, p: &Platform) {
         return;
     }
     let mut guests = Guests::default();
-    runner.check("mesh::the bookstore comes up", || deploy(p, &mut guests));
-    if !runner.failed() {
+    if runner.check("mesh::the bookstore comes up", || deploy(p, &mut guests)) {
         runner.check("mesh::every hop proves its identity", || identities(p));
         runner.check("mesh::names", || names(p));
         runner.check("mesh::routes by weight, header and path", || routes(p));
