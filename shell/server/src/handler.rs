@@ -14,11 +14,11 @@ use crate::identity::Identity;
 use crate::metrics::Gauge;
 use crate::request::{self, Query, RequestInfo};
 use crate::respond;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::{Method, Request, Response};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
 use kube::Status;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -150,10 +150,26 @@ fn busy(core: &Core) -> Status {
     Status::too_many_requests("Too many requests, please try again later.", 1)
 }
 
-async fn read_body(body: Incoming, limit: usize) -> Result<Bytes, Status> {
-    match Limited::new(body, limit).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Status::too_large(limit)),
-        Err(error) => Err(Status::bad_request(format!("the request's body ended early: {error}"))),
+/// A body too large is read on and thrown away, up to this many times the limit, before the refusal: a client that is
+/// still writing when the answer comes takes a closed stream for a broken connection and never reads the 413.
+const DISCARDED_LIMITS: usize = 16;
+
+async fn read_body(mut body: Incoming, limit: usize) -> Result<Bytes, Status> {
+    let (mut kept, mut seen) = (BytesMut::new(), 0_usize);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Status::bad_request(format!("the request's body ended early: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        seen = seen.saturating_add(data.len());
+        if seen <= limit {
+            if kept.is_empty() && body.is_end_stream() {
+                return Ok(data);
+            }
+            kept.extend_from_slice(&data);
+        } else if seen > limit.saturating_mul(DISCARDED_LIMITS) {
+            break;
+        } else {
+            kept = BytesMut::new();
+        }
     }
+    if seen > limit { Err(Status::too_large(limit)) } else { Ok(kept.freeze()) }
 }

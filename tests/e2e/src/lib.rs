@@ -2,8 +2,10 @@
 
 pub mod platform;
 pub mod runner;
+pub mod server;
 pub mod shell;
 
 pub use platform::Platform;
 pub use runner::{Outcome, Runner};
+pub use server::Server;
 pub use shell::{Check, contains, eventually};

@@ -29,10 +29,14 @@ pub fn binary(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from).filter(|path| path.exists())
 }
 
+/// Whether this process may mount, make network namespaces and the like.
+pub fn is_root() -> bool {
+    run(Command::new("id").arg("-u"), None).stdout.trim() == "0"
+}
+
 /// Why the platform cannot run here, if it cannot.
 pub fn obstacle() -> Option<String> {
-    let uid = run(Command::new("id").arg("-u"), None).stdout;
-    if uid.trim() != "0" {
+    if !is_root() {
         return Some("needs root (network namespaces, cgroups, mounts)".into());
     }
     for (variable, what) in [("DIOLKOS_BIN", "the binary"), ("KUBECTL", "kubectl"), ("BOOKSTORE_BIN", "the bookstore")]

@@ -3,13 +3,13 @@
 
 use bytes::Bytes;
 use client::{DeleteOptions, EventKind, HttpsApi, ListOptions, ObjectApi, Resource};
-use e2e::{Check, Runner, platform};
+use e2e::{Check, Runner, Server, platform};
 use futures_util::StreamExt;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::path::Path;
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const MAPS: Resource = Resource { group: "", version: "v1", plural: "configmaps" };
 const NAMESPACE: &str = "default";
@@ -47,65 +47,6 @@ struct Known {
 
 type Ledger = Arc<Mutex<BTreeMap<String, Known>>>;
 
-struct Server {
-    process: Child,
-    dir: PathBuf,
-}
-
-impl Server {
-    fn start(binary: &Path, dir: &Path) -> Check<Server> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("server.log"));
-        let log = log.map_err(|error| error.to_string())?;
-        let process = Command::new(binary)
-            .arg("server")
-            .arg(format!("--data-dir={}", dir.display()))
-            .arg(format!("--run-dir={}", dir.join("run").display()))
-            .args([format!("--api-listen=127.0.0.1:{PORT}"), "--dashboard-listen=127.0.0.1:17071".into()])
-            .args(["--mesh-listen=127.0.0.1:25013", "--node-name=crash", "--node-ip=127.0.0.1"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .map_err(|error| error.to_string())?;
-        Ok(Server { process, dir: dir.to_path_buf() })
-    }
-
-    fn api(&self) -> Check<HttpsApi> {
-        HttpsApi::from_kubeconfig(&self.dir.join("admin.kubeconfig")).map_err(|error| error.to_string())
-    }
-
-    async fn ready(&mut self) -> Check<HttpsApi> {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            if let Ok(api) = self.api()
-                && api.list(MAPS, in_namespace()).await.is_ok()
-            {
-                return Ok(api);
-            }
-            if let Ok(Some(status)) = self.process.try_wait() {
-                let log = std::fs::read_to_string(self.dir.join("server.log")).unwrap_or_default();
-                return Err(format!("the server ended with {status}:\n{}", &log[log.len().saturating_sub(2000)..]));
-            }
-            if Instant::now() > deadline {
-                return Err("the server did not come up within 30 s".into());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// SIGKILL.
-    fn kill(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
 fn in_namespace() -> ListOptions {
     ListOptions { namespace: Some(NAMESPACE.into()), label_selector: Some("crash=yes".into()), field_selector: None }
 }
@@ -118,7 +59,7 @@ async fn run(binary: &Path) -> Check {
     let mut acknowledged = 0;
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     for round in 0..rounds() {
-        let mut server = Server::start(binary, &dir)?;
+        let mut server = Server::start(binary, &dir, PORT)?;
         let api = server.ready().await.map_err(|why| format!("round {round}: {why}"))?;
         verify(&api, &ledger).await.map_err(|why| format!("round {round}: {why}"))?;
         if round == 0 {
@@ -140,7 +81,7 @@ async fn run(binary: &Path) -> Check {
         }
         watcher.await.map_err(|error| error.to_string())?.map_err(|why| format!("round {round}: watch: {why}"))?;
     }
-    let mut server = Server::start(binary, &dir)?;
+    let mut server = Server::start(binary, &dir, PORT)?;
     let api = server.ready().await?;
     verify(&api, &ledger).await?;
     watched_everything(&api, &seen).await?;

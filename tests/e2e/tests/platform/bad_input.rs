@@ -82,13 +82,11 @@ fn raw(p: &Platform) -> Check {
     contains(&curl(&["-H", &admin, "-X", "BREW", &maps], None), &["405"])?;
     contains(&curl(&["-H", &admin, &format!("{base}/apis/no.such/v1/things")], None), &["404"])?;
     contains(&curl(&["-H", &admin, &format!("{maps}?labelSelector=%3D%3D")], None), &["400"])?;
-    contains(&curl(&["-H", &admin, &format!("{maps}?watch=1&resourceVersion=1&timeoutSeconds=1")], None), &["410"])
-        .or_else(|_| {
-            contains(
-                &curl(&["-H", &admin, &format!("{maps}?watch=1&resourceVersion=1&timeoutSeconds=1")], None),
-                &["200"],
-            )
-        })
+    let huge = format!(
+        r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"huge"}},"data":{{"k":"{}"}}}}"#,
+        "x".repeat(4 << 20)
+    );
+    contains(&post("Content-Type: application/json", &huge), &["RequestEntityTooLarge", "413"])
 }
 
 fn configuration(p: &Platform) -> Check {
