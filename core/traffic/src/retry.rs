@@ -29,8 +29,9 @@ pub struct Attempt {
     pub remaining_ms: Option<u64>,
 }
 
-/// Tries beyond the first without any policy: what failed without effect is tried on other endpoints.
-pub const IMPLICIT_RETRIES: u32 = 2;
+/// Tries beyond the first without any policy: what failed without effect, and an idempotent request whose connection broke before an
+/// answer, is tried on other endpoints. As many as a rollout may end at once before anybody has heard of it.
+pub const IMPLICIT_RETRIES: u32 = 5;
 /// Least pause when a policy names none (Envoy's own default).
 pub const DEFAULT_BACKOFF_MS: u64 = 25;
 /// Pauses grow up to this many times the least.
@@ -38,8 +39,8 @@ const BACKOFF_GROWTH_LIMIT: u32 = 10;
 
 /// Decides about another try: after how many milliseconds, or not at all. `draw` is uniform in all of `u32`.
 ///
-/// Without a policy only what surely had no effect is tried again. With one, answers with its codes are, and resets and
-/// time-outs of tries for idempotent methods.
+/// Without a policy what surely had no effect is tried again, and what is idempotent (RFC 9110, 9.2.2) and got no answer because its
+/// connection broke. With one, answers with its codes are, too, and time-outs of tries for idempotent methods.
 pub fn decide(
     policy: Option<&Retry>,
     failure: Failure,
@@ -47,22 +48,27 @@ pub fn decide(
     budget: &mut Budget,
     draw: u32,
 ) -> Option<u64> {
-    let limit = policy.map_or(IMPLICIT_RETRIES, |policy| policy.attempts);
+    let limit = match (failure, policy) {
+        // Whoever says how often to ask a service again does not speak of endpoints that were never asked.
+        (Failure::NotSent, Some(policy)) => policy.attempts.max(IMPLICIT_RETRIES),
+        (_, Some(policy)) => policy.attempts,
+        (_, None) => IMPLICIT_RETRIES,
+    };
     if attempt.tries > limit || !attempt.replayable {
         return None;
     }
     let wanted = match (failure, policy) {
         (Failure::NotSent, _) => true,
         (Failure::Status(code), Some(policy)) => policy.codes.contains(&code),
-        (Failure::Reset | Failure::TryTimeout, Some(_)) => attempt.idempotent,
+        (Failure::Reset, _) | (Failure::TryTimeout, Some(_)) => attempt.idempotent,
         (_, None) => false,
     };
     if !wanted {
         return None;
     }
-    // The first try elsewhere after a request that was not sent is free and at once: a dead endpoint is no overload.
-    let pause =
-        if failure == Failure::NotSent && attempt.tries == 1 { 0 } else { backoff(policy, attempt.tries, draw) };
+    // The first try elsewhere after a connection was lost is at once: a dead endpoint is no overload.
+    let lost = failure == Failure::NotSent || (failure == Failure::Reset && policy.is_none());
+    let pause = if lost && attempt.tries == 1 { 0 } else { backoff(policy, attempt.tries, draw) };
     if attempt.remaining_ms.is_some_and(|remaining| remaining <= pause) {
         return None;
     }
@@ -132,13 +138,16 @@ mod tests {
     const FIRST: Attempt = Attempt { tries: 1, idempotent: true, replayable: true, remaining_ms: None };
 
     #[test]
-    fn without_policy_only_what_had_no_effect() {
+    fn without_policy_what_had_no_effect_or_may_have_it_twice() {
         check(None, Failure::NotSent, FIRST, Some(0));
         check(None, Failure::NotSent, Attempt { idempotent: false, ..FIRST }, Some(0));
         check(None, Failure::NotSent, Attempt { tries: 2, ..FIRST }, Some(25));
-        check(None, Failure::NotSent, Attempt { tries: 3, ..FIRST }, None);
+        check(None, Failure::NotSent, Attempt { tries: IMPLICIT_RETRIES + 1, ..FIRST }, None);
         check(None, Failure::NotSent, Attempt { replayable: false, ..FIRST }, None);
-        check(None, Failure::Reset, FIRST, None);
+        check(None, Failure::Reset, FIRST, Some(0));
+        check(None, Failure::Reset, Attempt { tries: 2, ..FIRST }, Some(25));
+        check(None, Failure::Reset, Attempt { idempotent: false, ..FIRST }, None);
+        check(None, Failure::TryTimeout, FIRST, None);
         check(None, Failure::Status(503), FIRST, None);
     }
 
@@ -151,6 +160,7 @@ mod tests {
         check(Some(&policy), Failure::Reset, FIRST, Some(100));
         check(Some(&policy), Failure::Reset, Attempt { idempotent: false, ..FIRST }, None);
         check(Some(&policy), Failure::TryTimeout, Attempt { tries: 3, ..FIRST }, None);
+        check(Some(&policy), Failure::NotSent, Attempt { tries: 3, ..FIRST }, Some(100));
         check(Some(&policy), Failure::Reset, Attempt { remaining_ms: Some(100), ..FIRST }, None);
     }
 

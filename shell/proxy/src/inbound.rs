@@ -28,7 +28,7 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: 
     if pod.ports.contains(to.port()) {
         return tracing::debug!(pod = %pod.attachment.name, %to, "a connection to the proxy's own port is refused");
     }
-    let caller = Caller { identity: None, address: from };
+    let caller = Caller { identity: None, address: from, elsewhere: false };
     let stream = Stream::from(stream);
     let admission = policy::admit(&worker, &pod, &caller, to);
     if matches!(admission, Admission::Refused) {

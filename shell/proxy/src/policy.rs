@@ -14,6 +14,8 @@ pub struct Caller {
     pub identity: Option<Identity>,
     /// Where the connection comes from.
     pub address: SocketAddr,
+    /// Told that the pod drains, it sends a request elsewhere.
+    pub elsewhere: bool,
 }
 
 /// What a connection may do.

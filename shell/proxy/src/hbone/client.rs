@@ -1,7 +1,7 @@
 //! Tunnels that start here.
 use super::pool::{Held, Pool, Tunnel};
 use super::stream::HboneStream;
-use super::{DRAINING, FRAME_BYTES, STREAM_WINDOW_BYTES, TUNNEL_WINDOW_BYTES};
+use super::{DRAINING, ELSEWHERE, FRAME_BYTES, LAST_RESORT, STREAM_WINDOW_BYTES, TUNNEL_WINDOW_BYTES};
 use crate::identity::{IdentityError, spiffe};
 use crate::netns;
 use crate::origin::Origin;
@@ -100,9 +100,8 @@ async fn connect_on(
     if let Some(value) = target.traceparent.and_then(|value| HeaderValue::from_bytes(value).ok()) {
         headers.insert("traceparent", value);
     }
-    if target.last_resort {
-        headers.insert(DRAINING, HeaderValue::from_static("last-resort"));
-    }
+    let wish = if target.last_resort { LAST_RESORT } else { ELSEWHERE };
+    headers.insert(DRAINING, HeaderValue::from_static(wish));
     let asked = async {
         let mut sender = held.sender().ready().await?;
         let (response, send) = sender.send_request(request, false)?;

@@ -13,6 +13,10 @@ pub const FRAME_BYTES: u32 = 256 << 10;
 /// Streams that a tunnel carries before the pool opens another; also what we take from a peer, doubled for its races.
 pub const STREAMS_PER_TUNNEL: u32 = 100;
 
-/// A draining proxy's answer to a CONNECT carries this: another endpoint should be asked. Asked with it as a request field,
-/// it is a caller that has no other, and it is served while the process still listens.
+/// A draining proxy's answer to a CONNECT carries this: another endpoint should be asked. As a field of the CONNECT it tells what
+/// the caller can do: [`ELSEWHERE`] or [`LAST_RESORT`].
 pub const DRAINING: &str = "x-diolkos-draining";
+/// The caller sends a request elsewhere when it is told that the pod drains, also one on a connection that it has already.
+pub const ELSEWHERE: &str = "elsewhere";
+/// The caller has no other endpoint, and is served while the process still listens.
+pub const LAST_RESORT: &str = "last-resort";

@@ -1,6 +1,8 @@
 //! Tunnels that end here: TLS with the pod's certificate, one process behind each CONNECT.
 use super::stream::HboneStream;
-use super::{DRAINING, FRAME_BYTES, STREAM_WINDOW_BYTES, STREAMS_PER_TUNNEL, TUNNEL_WINDOW_BYTES};
+use super::{
+    DRAINING, ELSEWHERE, FRAME_BYTES, LAST_RESORT, STREAM_WINDOW_BYTES, STREAMS_PER_TUNNEL, TUNNEL_WINDOW_BYTES,
+};
 use crate::dial;
 use crate::identity::spiffe;
 use crate::inbound;
@@ -40,7 +42,7 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: 
     let Some(identity) = identity.filter(|identity| identity.trust_domain() == trust_domain) else {
         return tracing::warn!(%from, pod = %pod.attachment.name, "a tunnel without an identity of the trust domain is refused");
     };
-    let caller = Caller { identity: Some(identity), address: from };
+    let caller = Caller { identity: Some(identity), address: from, elsewhere: false };
     if let Err(error) = serve_streams(&worker, &pod, stream, caller).await {
         tracing::debug!(%error, %from, pod = %pod.attachment.name, "tunnel ended");
     }
@@ -94,7 +96,9 @@ async fn serve_stream(
         Ok(to) => to,
         Err(status) => return answer(&mut respond, status, None),
     };
-    if pod.phase() >= Phase::Draining && !request.headers().contains_key(DRAINING) {
+    let wish = request.headers().get(DRAINING).map(HeaderValue::as_bytes);
+    let elsewhere = wish == Some(ELSEWHERE.as_bytes());
+    if pod.phase() >= Phase::Draining && wish != Some(LAST_RESORT.as_bytes()) {
         return answer(&mut respond, StatusCode::SERVICE_UNAVAILABLE, Some((DRAINING, "1")));
     }
     let admission = policy::admit(&worker, &pod, &caller, to);
@@ -111,6 +115,7 @@ async fn serve_stream(
     };
     let Ok(send) = respond.send_response(Response::new(()), false) else { return };
     let stream: Stream = Io::Hbone(Box::new(HboneStream::new(send, request.into_body(), None))).into();
+    let caller = Caller { elsewhere, ..caller };
     inbound::deliver(&worker, &pod, stream, process.into(), &caller, to, admission).await;
 }
 

@@ -5,7 +5,7 @@ use super::convert;
 use super::exchange::{Body, Exchange, Outcome, in_flight};
 use super::plan::Target;
 use super::pool::{H1Connection, H2Connection};
-use super::reply::{Responder, UNSENT};
+use super::reply::{Responder, UNANSWERED, unanswered};
 use super::upstream::Connected;
 use crate::telemetry::EdgeCells;
 use crate::upstream::Upstream;
@@ -13,6 +13,7 @@ use http1::{BodyDecoder, Fields, Framing, RequestHead, RequestKind, ResponseHead
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use traffic::retry::Failure;
@@ -63,6 +64,8 @@ struct Passed {
 enum Broken {
     /// No answer came.
     NoAnswer(Failure, String),
+    /// The proxy before the process says that none came: the connection to that proxy is sound.
+    Unanswered(Failure),
     /// It came and broke off, or the client is gone.
     Midway(String),
 }
@@ -81,20 +84,13 @@ pub async fn once<'r>(
     let per_try = exchange.plan.timeouts().backend_request_ms.filter(|ms| *ms > 0);
     let per_try = per_try.map(|ms| Instant::now() + Duration::from_millis(ms));
     let until = [exchange.deadline, per_try].into_iter().flatten().min();
-    let tried = match connected {
+    match connected {
         Connected::H1(connection) => {
             once_h1(exchange, head, body, responder, *connection, upstream, &mut answer, until).await
         }
         Connected::H2(connection) => {
             once_h2(exchange, head, body, responder, connection, upstream, &mut answer, until).await
         }
-    };
-    match tried {
-        // Of a body that is streamed some may be gone by now: it cannot be sent again, whoever did not take it.
-        Tried::Failed { failure: Failure::NotSent, why, .. } if !exchange.replayable => {
-            failed(Failure::Reset, why, false)
-        }
-        tried => tried,
     }
 }
 
@@ -109,7 +105,7 @@ async fn once_h1<'r>(
     answer: &mut ResponseHead,
     until: Option<Instant>,
 ) -> Tried {
-    if let (Body::Replay(bytes), Framing::Chunked) = (&*body, head.framing) {
+    if let (Body::Whole(bytes), Framing::Chunked) = (&*body, head.framing) {
         head.framing = if bytes.is_empty() { Framing::Empty } else { Framing::Length(bytes.len() as u64) };
     }
     http1::encode_request(head, &mut connection.writer.out);
@@ -118,14 +114,11 @@ async fn once_h1<'r>(
     let framing = head.framing;
     let send = async {
         match body {
-            Body::Replay(bytes) => {
+            Body::Whole(bytes) => {
                 writer.flush_with(&[bytes]).await.map_err(PumpError::Sink)?;
                 Ok(Pumped { bytes: bytes.len() as u64, trailers: None })
             }
-            Body::Once(source) => {
-                let mut sink = Sink::H1(writer, framing);
-                pump(source, &mut sink).await
-            }
+            Body::Stream(kept) => kept.pump(&mut Sink::H1(writer, framing), &exchange.replayable).await,
         }
     };
     let receive = async {
@@ -143,7 +136,7 @@ async fn once_h1<'r>(
         if answer.status == 101 {
             return Ok(Received::Switched);
         }
-        refused(exchange, answer)?;
+        unanswered(exchange, upstream, answer)?;
         let source = Source::H1(reader, BodyDecoder::new(answer.framing));
         pass(exchange, answer, source, responder).await
     };
@@ -180,8 +173,8 @@ async fn once_h2<'r>(
         return failed(Failure::Status(400), "the request cannot be said in HTTP/2".into(), false);
     };
     let ended = match &*body {
-        Body::Replay(bytes) => bytes.is_empty(),
-        Body::Once(source) => source.is_empty(),
+        Body::Whole(bytes) => bytes.is_empty(),
+        Body::Stream(kept) => kept.is_empty(),
     };
     let opened = async {
         let mut sender = connection.sender.clone().ready().await?;
@@ -198,20 +191,19 @@ async fn once_h2<'r>(
     let send = async {
         let mut sink = if ended { Sink::Ended } else { Sink::H2(stream) };
         match body {
-            Body::Replay(bytes) => pump(&mut Source::Bytes(bytes.clone()), &mut sink).await,
-            Body::Once(source) => pump(source, &mut sink).await,
+            Body::Whole(bytes) => pump(&mut Source::Bytes(bytes.clone()), &mut sink).await,
+            Body::Stream(kept) => kept.pump(&mut sink, &exchange.replayable).await,
         }
     };
     let head_request = head.method() == "HEAD";
     let receive = async {
         let response = response.await.map_err(|error| {
-            let unprocessed = error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            let failure = if unprocessed { Failure::NotSent } else { Failure::Reset };
+            let failure = if is_unprocessed(&error) { Failure::NotSent } else { Failure::Reset };
             Broken::NoAnswer(failure, error.to_string())
         })?;
         let ended = response.body().is_end_stream();
         *answer = convert::response(&response, ended, head_request);
-        refused(exchange, answer)?;
+        unanswered(exchange, upstream, answer)?;
         pass(exchange, answer, Source::H2(response.into_body()), responder).await
     };
     let (sent, received) = both(send, receive, until).await;
@@ -265,16 +257,31 @@ where
     (sent, received)
 }
 
-/// The proxy before the process says that the process got nothing of the request: as good as no connection, if the request
-/// can be sent again from its beginning.
-fn refused(exchange: &Exchange<'_>, answer: &mut ResponseHead) -> Result<(), Broken> {
-    let unsent = answer.fields.get(UNSENT).is_some();
-    answer.fields.remove(UNSENT);
+/// Whether the peer says that it has not looked at the request (RFC 9113, 8.7): a stream above the last one of its GOAWAY, or one that
+/// it refused. A GOAWAY with an error ends streams that were begun, too.
+fn is_unprocessed(error: &h2::Error) -> bool {
+    let orderly = error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
+    orderly || (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+/// The proxy before the process says that the process gave no answer: as good as no connection, or a broken one.
+fn unanswered(exchange: &Exchange<'_>, upstream: &Upstream, answer: &mut ResponseHead) -> Result<(), Broken> {
     // A process that says so itself says it to its own proxy, which takes it off.
-    if unsent && exchange.replayable && matches!(exchange.plan.target, Target::Port(_)) {
-        return Err(Broken::NoAnswer(Failure::NotSent, "the process does not answer its proxy".into()));
+    if !matches!(exchange.plan.target, Target::Port(_)) {
+        answer.fields.remove(UNANSWERED);
+        return Ok(());
     }
-    Ok(())
+    let failure = match answer.fields.get(UNANSWERED) {
+        None => return Ok(()),
+        Some(word) if word == unanswered::RESET.as_bytes() => Failure::Reset,
+        Some(word) => {
+            if word == unanswered::DRAINING.as_bytes() {
+                upstream.load.mark_draining(exchange.worker.now_ms());
+            }
+            Failure::NotSent
+        }
+    };
+    Err(Broken::Unanswered(failure))
 }
 
 /// Passes an answer on, unless its status is one to try again.
@@ -288,6 +295,7 @@ async fn pass(
         return Ok(Received::TryAgain(pause));
     }
     exchange.plan.finish(answer);
+    exchange.replayable.store(false, Ordering::Relaxed);
     let Some(responder) = responder.take() else { return Err(Broken::Midway("answered twice".into())) };
     let started = responder.start(answer);
     let (mut sink, keep_client) = started.map_err(|error| Broken::Midway(format!("the client: {error}")))?;
@@ -339,6 +347,7 @@ fn broke(
     reused: bool,
 ) -> Tried {
     match broken {
+        Broken::Unanswered(failure) => failed(failure, "the process gave its proxy no answer".into(), false),
         Broken::NoAnswer(failure, why) if responder.is_some() => {
             failed(failure, why, reused && matches!(failure, Failure::Reset | Failure::NotSent))
         }

@@ -6,6 +6,10 @@ use h2::{RecvStream, SendStream};
 use http1::{BodyDecoder, Fields, Framing, encode_chunk_head, encode_last_chunk};
 use std::future::poll_fn;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Of a request body this much is kept, so that the request can be sent again.
+pub const REPLAY_BYTES: usize = 64 * 1024;
 
 /// Where a body comes from.
 #[derive(Debug)]
@@ -18,6 +22,81 @@ pub enum Source<'a> {
     H1(&'a mut Reader, BodyDecoder),
     /// An HTTP/2 stream.
     H2(RecvStream),
+}
+
+/// A body that is streamed, with what was taken of it so far while that is little: it can be sent again from its beginning.
+#[derive(Debug)]
+pub struct Kept<'a> {
+    source: Source<'a>,
+    pieces: Vec<Bytes>,
+    size: usize,
+    /// Pieces that this try has sent again.
+    at: usize,
+    end: Option<Option<Fields>>,
+    whole: bool,
+}
+
+impl<'a> Kept<'a> {
+    /// Nothing was taken yet.
+    pub fn new(source: Source<'a>) -> Self {
+        Self { source, pieces: Vec::new(), size: 0, at: 0, end: None, whole: true }
+    }
+
+    /// Sends it, from its beginning. When more was taken than is kept, `replayable` becomes false; made false by
+    /// another (an answer has begun), nothing more is kept.
+    pub async fn pump(&mut self, sink: &mut Sink<'_>, replayable: &AtomicBool) -> Result<Pumped, PumpError> {
+        self.at = 0;
+        let mut pumped = Pumped::default();
+        loop {
+            match self.piece(replayable).await? {
+                Piece::Data(bytes) => {
+                    pumped.bytes += bytes.len() as u64;
+                    sink.data(bytes).await.map_err(PumpError::Sink)?;
+                }
+                Piece::End(trailers) => {
+                    sink.end(trailers.as_ref()).await.map_err(PumpError::Sink)?;
+                    pumped.trailers = trailers;
+                    return Ok(pumped);
+                }
+            }
+        }
+    }
+
+    async fn piece(&mut self, replayable: &AtomicBool) -> Result<Piece, ReadError> {
+        if let Some(bytes) = self.pieces.get(self.at) {
+            self.at += 1;
+            return Ok(Piece::Data(bytes.clone()));
+        }
+        if let Some(trailers) = &self.end {
+            return Ok(Piece::End(trailers.clone()));
+        }
+        let piece = self.source.piece().await?;
+        match &piece {
+            Piece::Data(bytes) => {
+                self.size += bytes.len();
+                self.whole &= self.size <= REPLAY_BYTES && replayable.load(Ordering::Relaxed);
+                if self.whole {
+                    self.pieces.push(bytes.clone());
+                    self.at += 1;
+                } else {
+                    replayable.store(false, Ordering::Relaxed);
+                    (self.pieces, self.at) = (Vec::new(), 0);
+                }
+            }
+            Piece::End(trailers) => self.end = Some(trailers.clone()),
+        }
+        Ok(piece)
+    }
+
+    /// What was not taken, to be read to its end.
+    pub fn rest(self) -> Source<'a> {
+        if self.end.is_some() { Source::Empty } else { self.source }
+    }
+
+    /// Whether it has no byte.
+    pub fn is_empty(&self) -> bool {
+        self.size == 0 && self.source.is_empty()
+    }
 }
 
 /// Where a body goes.

@@ -1,12 +1,13 @@
 //! One request and its answer: decided, tried, tried again, counted.
 use super::attempt::{self, Finished, Tried};
-use super::body::Source;
+use super::body::{Kept, REPLAY_BYTES, Source};
 use super::conn::Piece;
 use super::plan::{self, Plan, Target};
 use super::pool::PoolKey;
-use super::reply::{Reply, Responder, UNSENT, is_grpc};
+use super::reply::{Reply, Responder, UNANSWERED, is_grpc, unanswered};
 use super::upstream::{self, Connected};
-use super::{Site, access};
+use super::{Place, Site, access};
+use crate::pods::Phase;
 use crate::random;
 use crate::stream::Stream;
 use crate::telemetry::{Edge, Peers, Protocol};
@@ -17,12 +18,10 @@ use http1::trace::TraceContext;
 use http1::{Framing, RequestHead};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
-use traffic::retry::{Attempt, Failure, decide};
-
-/// A request body up to this is kept, so that the request can be sent again.
-const REPLAY_BYTES: u64 = 64 * 1024;
+use traffic::retry::{Attempt, Budget, Failure, decide};
 
 /// Pooled connections that may turn out closed before a request fails: as many as a restarted endpoint leaves behind.
 const STALE_RETRIES: u32 = 8;
@@ -41,10 +40,10 @@ pub enum Outcome {
 /// A request body as it can be sent.
 #[derive(Debug)]
 pub enum Body<'a> {
-    /// Again and again.
-    Replay(Bytes),
-    /// Once.
-    Once(Source<'a>),
+    /// All of it is here.
+    Whole(Bytes),
+    /// It comes piece by piece.
+    Stream(Kept<'a>),
 }
 
 /// What a request's tries share.
@@ -57,8 +56,8 @@ pub struct Exchange<'a> {
     pub started: Instant,
     pub deadline: Option<Instant>,
     pub idempotent: bool,
-    /// The whole body is kept.
-    pub replayable: bool,
+    /// What was taken of the body is kept, and no answer has begun.
+    pub replayable: AtomicBool,
     /// Tries begun.
     pub tries: u32,
 }
@@ -75,6 +74,10 @@ pub async fn run(
     let started = Instant::now();
     let mut grpc = is_grpc(&head.fields);
     let log = worker.shared.config.access_log.then(|| access::Entry::new(site, head));
+    if belongs_elsewhere(site, head, grpc) {
+        let reply = Reply::new(503, "the pod drains").with(UNANSWERED, unanswered::DRAINING.to_owned());
+        return answer(responder, &reply, grpc, source, log, started).await;
+    }
     continue_trace(head);
     let mut exchange = match plan::plan(worker, site, head) {
         Ok(plan) => {
@@ -83,7 +86,8 @@ pub async fn run(
             let limit = plan.timeouts().request_ms.filter(|ms| *ms > 0);
             let deadline = limit.map(|ms| started + Duration::from_millis(ms));
             let idempotent = head.is_idempotent();
-            Exchange { worker, site, plan, http2, grpc, started, deadline, idempotent, replayable: false, tries: 0 }
+            let replayable = AtomicBool::new(true);
+            Exchange { worker, site, plan, http2, grpc, started, deadline, idempotent, replayable, tries: 0 }
         }
         Err(reply) => {
             count_unsent(worker, site, None, grpc, reply.status, started);
@@ -91,11 +95,10 @@ pub async fn run(
         }
     };
     let body = match keep_small(head, &mut source).await {
-        Ok(Some(bytes)) => Body::Replay(bytes),
-        Ok(None) => Body::Once(source),
+        Ok(Some(bytes)) => Body::Whole(bytes),
+        Ok(None) => Body::Stream(Kept::new(source)),
         Err(()) => return Outcome::Close,
     };
-    exchange.replayable = matches!(body, Body::Replay(_));
     super::mirror::send_copies(&exchange, head, &body);
     exchange.run_tries(head, body, responder, log).await
 }
@@ -111,7 +114,7 @@ fn continue_trace(head: &mut RequestHead) {
 async fn keep_small(head: &mut RequestHead, source: &mut Source<'_>) -> Result<Option<Bytes>, ()> {
     let length = match head.framing {
         Framing::Empty => return Ok(Some(Bytes::new())),
-        Framing::Length(length) if length <= REPLAY_BYTES => length,
+        Framing::Length(length) if length <= REPLAY_BYTES as u64 => length,
         // How long it will be nobody knows: it is streamed.
         _ => return Ok(None),
     };
@@ -143,8 +146,14 @@ impl Exchange<'_> {
         let mut responder = Some(responder);
         let mut tried: Vec<SocketAddr> = Vec::new();
         let mut stale_left = STALE_RETRIES;
+        if let Target::Port(port) = &self.plan.target {
+            port.with_budget(Budget::earn);
+        }
         loop {
             self.tries += 1;
+            if self.tries > 1 {
+                self.look_again();
+            }
             let connected = self.connect(&tried).await;
             let (failure, why) = match connected {
                 Ok((connected, upstream)) => {
@@ -171,19 +180,13 @@ impl Exchange<'_> {
                 Err((address, why, last)) => {
                     tried.extend(address);
                     if last {
-                        return self.give_up(&mut responder, body, why, 503, log).await;
+                        return self.give_up(&mut responder, body, why, Failure::NotSent, log).await;
                     }
                     (Failure::NotSent, why)
                 }
             };
             let Some(pause) = self.again(failure) else {
-                let status = match failure {
-                    Failure::TryTimeout => 504,
-                    Failure::Reset => 502,
-                    Failure::Status(status) => status,
-                    Failure::NotSent => 503,
-                };
-                return self.give_up(&mut responder, body, why, status, log).await;
+                return self.give_up(&mut responder, body, why, failure, log).await;
             };
             if pause > 0 {
                 tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -191,11 +194,20 @@ impl Exchange<'_> {
         }
     }
 
+    /// The endpoints may be others by now: what failed is sent to those that are there.
+    fn look_again(&mut self) {
+        if let Target::Port(port) = &mut self.plan.target
+            && let Some(now) =
+                self.worker.ports.get(&self.worker.shared.mesh, &port.service().service.key, port.entry().port.port)
+        {
+            *port = now;
+        }
+    }
+
     /// Whether to try again, and after which pause.
     pub fn again(&self, failure: Failure) -> Option<u64> {
         let remaining_ms = self.deadline.map(|at| at.saturating_duration_since(Instant::now()).as_millis() as u64);
-        // What was not sent has consumed nothing of a body that is streamed.
-        let replayable = self.replayable || failure == Failure::NotSent;
+        let replayable = self.replayable.load(Ordering::Relaxed);
         let attempt = Attempt { tries: self.tries, idempotent: self.idempotent, replayable, remaining_ms };
         let Target::Port(port) = &self.plan.target else { return None };
         port.with_budget(|budget| decide(self.plan.retry(), failure, attempt, budget, random::u32()))
@@ -203,7 +215,7 @@ impl Exchange<'_> {
 
     /// Whether a request that failed on a stale connection may be sent again as if nothing had been.
     fn may_repeat(&self, failure: Failure) -> bool {
-        self.replayable && (failure == Failure::NotSent || self.idempotent)
+        self.replayable.load(Ordering::Relaxed) && (failure == Failure::NotSent || self.idempotent)
     }
 
     async fn connect(&self, tried: &[SocketAddr]) -> Result<(Connected, Upstream), (Option<SocketAddr>, String, bool)> {
@@ -236,6 +248,7 @@ impl Exchange<'_> {
             address: upstream.address,
             workload: upstream.workload.clone(),
             service: self.plan.service().cloned(),
+            last_resort: upstream.last_resort,
         }
     }
 
@@ -263,35 +276,55 @@ impl Exchange<'_> {
         responder: &mut Option<Responder<'_>>,
         body: Body<'_>,
         why: String,
-        status: u16,
+        failure: Failure,
         log: Option<access::Entry>,
     ) -> Outcome {
         tracing::debug!(from = %self.plan.origin.name, service = ?self.plan.service(), why, "a request failed");
-        count_unsent(self.worker, self.site, Some(&self.plan), self.grpc, status, self.started);
+        let reply = self.apology(failure);
+        count_unsent(self.worker, self.site, Some(&self.plan), self.grpc, reply.status, self.started);
         // The answer has begun: all that is left is to break it off.
         let Some(responder) = responder.take() else { return Outcome::Close };
-        let reply = match status {
-            504 => Reply::new(504, "upstream request timeout"),
-            502 => Reply::new(502, "upstream connection broken before an answer"),
-            400 => Reply::new(400, "bad request"),
-            status if matches!(self.plan.target, Target::Process(_)) => {
-                Reply::new(status, "the process does not answer").with(UNSENT, "1".to_owned())
-            }
-            status => Reply::new(status, "no healthy upstream"),
-        };
         let source = match body {
-            Body::Replay(_) => Source::Empty,
-            Body::Once(source) => source,
+            Body::Whole(_) => Source::Empty,
+            Body::Stream(kept) => kept.rest(),
         };
         answer(responder, &reply, self.grpc, source, log, self.started).await
     }
+
+    fn apology(&self, failure: Failure) -> Reply {
+        let before_process = matches!(self.plan.target, Target::Process(_));
+        let (reply, word) = match failure {
+            Failure::TryTimeout => return Reply::new(504, "upstream request timeout"),
+            Failure::Status(400) => return Reply::new(400, "bad request"),
+            Failure::Status(502) => return Reply::new(502, "upstream answered what is no HTTP"),
+            Failure::Status(status) => return Reply::new(status, "no healthy upstream"),
+            Failure::Reset => (Reply::new(502, "upstream connection broken before an answer"), unanswered::RESET),
+            Failure::NotSent if before_process => {
+                (Reply::new(503, "the process does not answer"), unanswered::NOT_SENT)
+            }
+            Failure::NotSent => (Reply::new(503, "no healthy upstream"), unanswered::NOT_SENT),
+        };
+        if before_process { reply.with(UNANSWERED, word.to_owned()) } else { reply }
+    }
+}
+
+/// Whether a request that came to a pod that drains is better sent elsewhere, by a caller who can: one that could still be under way
+/// when the process is told to end.
+fn belongs_elsewhere(site: &Site, head: &RequestHead, grpc: bool) -> bool {
+    let Place::Process { pod, caller, .. } = &site.place else { return false };
+    let can_be_sent_again = match head.framing {
+        Framing::Empty => true,
+        Framing::Length(length) => length <= REPLAY_BYTES as u64,
+        _ => grpc,
+    };
+    caller.elsewhere && pod.phase() >= Phase::Draining && can_be_sent_again
 }
 
 /// Counts a request that reached no endpoint.
 fn count_unsent(worker: &Worker, site: &Site, plan: Option<&Plan>, grpc: bool, status: u16, started: Instant) {
     let protocol = if grpc { Protocol::Grpc } else { Protocol::Http };
     let edge: Edge = match &site.place {
-        super::Place::Process { pod, caller, .. } => Peers::inbound(worker, pod, caller, protocol),
+        Place::Process { pod, caller, .. } => Peers::inbound(worker, pod, caller, protocol),
         _ => {
             let service = plan.and_then(Plan::service).or(site.service_key());
             let origin = plan.map_or(&site.origin, |plan| &plan.origin);
@@ -336,7 +369,7 @@ async fn answer(
 }
 
 async fn drain(source: &mut Source<'_>) -> bool {
-    let mut left = REPLAY_BYTES as usize;
+    let mut left = REPLAY_BYTES;
     loop {
         match source.piece().await {
             Ok(Piece::Data(bytes)) if bytes.len() <= left => left -= bytes.len(),

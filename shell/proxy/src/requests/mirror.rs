@@ -10,6 +10,7 @@ use http1::RequestHead;
 use model::mesh::BackendTarget;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 /// A mirror that does not answer must not pile up copies.
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Sends the copies that the rule asks for. A request whose body is streamed is not copied: to keep up with the slower of two
 /// readers would make the mirror part of the service.
 pub fn send_copies(exchange: &Exchange<'_>, head: &RequestHead, body: &Body<'_>) {
-    let Body::Replay(bytes) = body else { return };
+    let Body::Whole(bytes) = body else { return };
     for mirror in exchange.plan.mirrors() {
         let BackendTarget::Service { service, port } = &mirror.backend else { continue };
         let worker = exchange.worker;
@@ -49,12 +50,12 @@ async fn send(worker: Arc<Worker>, plan: Plan, mut head: RequestHead, bytes: Byt
         started,
         deadline: None,
         idempotent: false,
-        replayable: false,
+        replayable: AtomicBool::new(false),
         tries: 1,
     };
     let Ok(connected) = upstream::connect(&exchange, &upstream).await else { return };
     let mut responder = Some(Responder::Nobody);
-    let mut body = Body::Replay(bytes);
+    let mut body = Body::Whole(bytes);
     head.set_upgrade(None);
     let tried = attempt::once(&exchange, &mut head, &mut body, &mut responder, connected, &upstream).await;
     if let attempt::Tried::Finished(finished) = tried {

@@ -25,6 +25,8 @@ pub struct PoolKey {
     pub workload: Arc<str>,
     /// The service that it was reached by, for telemetry.
     pub service: Option<model::Key>,
+    /// It was opened to an endpoint that drains or failed, for want of another: the endpoint serves requests on such a one alone.
+    pub last_resort: bool,
 }
 
 /// An HTTP/1.1 connection to an endpoint.
@@ -40,9 +42,9 @@ pub struct H1Connection {
 }
 
 impl H1Connection {
-    /// A fresh one.
-    pub fn new(reader: Reader, writer: Writer, cells: Arc<EdgeCells>) -> Self {
-        Self { reader, writer, cells, reused: false, idle_since: Instant::now() }
+    /// One that nothing was sent on; `waited`: it is not fresh all the same.
+    pub fn new(reader: Reader, writer: Writer, cells: Arc<EdgeCells>, waited: bool) -> Self {
+        Self { reader, writer, cells, reused: waited, idle_since: Instant::now() }
     }
 }
 

@@ -7,9 +7,19 @@ use h2::server::SendResponse;
 use http1::{Fields, Framing, RequestHead, ResponseHead, Version};
 use std::io;
 
-/// Set on a `503` by the proxy before a process that it could not reach: nothing of the request got there. The caller's proxy
-/// takes it off and asks another endpoint.
-pub const UNSENT: &str = "x-diolkos-unsent";
+/// Set on an answer that the proxy before a process gives in its place: what became of the request there. The caller's proxy takes
+/// it off and asks another endpoint, if the request may be sent again.
+pub const UNANSWERED: &str = "x-diolkos-unanswered";
+
+/// Values of [`UNANSWERED`].
+pub mod unanswered {
+    /// Nothing of the request got to the process.
+    pub const NOT_SENT: &str = "not-sent";
+    /// The process got it, or some of it, and its connection broke before a byte of an answer.
+    pub const RESET: &str = "reset";
+    /// The pod drains: nothing of the request got to the process, and no further one should be sent.
+    pub const DRAINING: &str = "draining";
+}
 
 /// An answer, in words of HTTP; it is told in gRPC's own way to who speaks that.
 #[derive(Clone, Debug)]

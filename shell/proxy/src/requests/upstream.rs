@@ -31,10 +31,13 @@ pub async fn connect(exchange: &Exchange<'_>, upstream: &Upstream) -> Result<Con
     } else if let Some(connection) = worker.http.take_h1(&key) {
         return Ok(Connected::H1(Box::new(connection)));
     }
+    // One that waited may be closed by now as well as one that was used.
+    let mut waited = false;
     let dialled = match &exchange.plan.target {
         Target::Port(_) => dial::dial(worker, &exchange.plan.origin, upstream, None).await?,
         Target::Process(address) => {
             let waiting = exchange.site.take_process();
+            waited = waiting.is_some();
             let stream = match waiting {
                 Some(stream) => stream,
                 None => dial::plain(&exchange.plan.origin, *address).await?.into(),
@@ -53,7 +56,7 @@ pub async fn connect(exchange: &Exchange<'_>, upstream: &Upstream) -> Result<Con
     let cells = worker.cells.edge(&edge);
     if !exchange.http2 {
         let (reader, writer) = conn::halves(dialled.stream);
-        return Ok(Connected::H1(Box::new(H1Connection::new(reader, writer, cells))));
+        return Ok(Connected::H1(Box::new(H1Connection::new(reader, writer, cells, waited))));
     }
     let handshake = h2::client::Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
@@ -71,7 +74,7 @@ pub async fn connect(exchange: &Exchange<'_>, upstream: &Upstream) -> Result<Con
         }
         ended.store(true, Ordering::Relaxed);
     });
-    let connection = H2Connection { sender, cells, closed, reused: false };
+    let connection = H2Connection { sender, cells, closed, reused: waited };
     worker.http.put_h2(key, connection.clone());
     Ok(Connected::H2(connection))
 }
