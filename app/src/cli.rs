@@ -63,6 +63,8 @@ enum Command {
     /// The mesh as it runs.
     #[command(subcommand)]
     Mesh(MeshCommand),
+    /// Play a pool and its pods through under several placement policies: a capacity planner.
+    Simulate(role::simulate::SimulateArgs),
     /// Stop what still runs and remove the data and run directories: everything is gone afterwards.
     Reset,
     /// Print the version.
@@ -160,6 +162,7 @@ pub fn run() -> Result<(), CommandError> {
         Command::Image(command) => role::image::run(&config, command),
         Command::Token(command) => role::token::run(&config, command),
         Command::Mesh(MeshCommand::Status) => role::mesh::status(&config),
+        Command::Simulate(args) => role::simulate::run(&args),
         Command::Reset => role::reset::run(&config),
         Command::Version => {
             println!("diolkos {}", env!("CARGO_PKG_VERSION"));

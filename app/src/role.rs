@@ -9,6 +9,7 @@ pub mod node;
 pub mod proxy;
 pub mod reset;
 pub mod server;
+pub mod simulate;
 pub mod token;
 
 use crate::cli::CommandError;

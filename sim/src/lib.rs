@@ -8,6 +8,7 @@
 mod agents;
 pub mod check;
 mod cluster;
+pub mod planner;
 mod random;
 mod timeline;
 pub mod workloads;

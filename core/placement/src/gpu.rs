@@ -68,6 +68,18 @@ impl Devices {
             || ((task.models == 0 || task.models & self.model != 0)
                 && self.free().iter().filter(|free| u32::from(**free) >= task.milli).count() >= task.gpus as usize)
     }
+    /// The node after the task on the GPUs that the bits name has ended.
+    pub fn without(&self, task: &Task, on: u32) -> Devices {
+        let mut after = *self;
+        after.cpu += task.cpu;
+        after.memory += task.memory;
+        for (gpu, free) in after.free.iter_mut().enumerate() {
+            if on & (1 << gpu) != 0 {
+                *free += task.milli as u16;
+            }
+        }
+        after
+    }
     /// The node with the task on the GPUs that the bits name.
     pub fn with(&self, task: &Task, on: u32) -> Devices {
         let mut after = *self;
@@ -239,6 +251,13 @@ impl Fleet {
     /// Free resources of a node.
     pub fn node(&self, node: usize) -> &Devices {
         &self.nodes[node]
+    }
+
+    /// A node is now as given: tasks have ended on it, or it is gone (nothing free) or back.
+    pub fn set_node(&mut self, node: usize, devices: Devices) {
+        self.nodes[node] = devices;
+        self.worth[node] = self.cost(&devices);
+        self.changes.push(node as u32);
     }
 
     /// Free GPU that the free CPU and memory can still serve, in thousandths, at the usual mix.

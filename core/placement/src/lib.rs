@@ -36,4 +36,5 @@ pub use pool::{NodeId, PodId, Pool, PoolSize};
 pub use preempt::{Preemption, Victim};
 pub use queue::{Hint, Queue};
 pub use reschedule::{Cause, Move, MoveLimits};
+pub use score::FitStrategy;
 pub use storage::{ClaimPlan, StorageChange};

@@ -97,6 +97,7 @@ pub struct Pool {
     /// By node: what is known of its load.
     pub(crate) loads: Vec<Load>,
     pub(crate) load_policy: Option<LoadPolicy>,
+    pub(crate) fit: crate::score::FitStrategy,
     /// Placed pods by priority.
     pub(crate) placed_priorities: BTreeMap<i32, usize>,
     pub(crate) answered: crate::decide::Answered,

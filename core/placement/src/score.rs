@@ -26,25 +26,43 @@ const IMAGE_MIN: i64 = 23 * 1024 * 1024;
 /// An image larger than this, for each container, is no better.
 const IMAGE_MAX: i64 = 1000 * 1024 * 1024;
 
-/// `NodeResourcesFit` (least allocated) and `NodeResourcesBalancedAllocation` together, 0 to 200.
+/// Which nodes `NodeResourcesFit` prefers: its scoring strategies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FitStrategy {
+    /// The emptier nodes: kube-scheduler's default.
+    #[default]
+    LeastAllocated,
+    /// The fuller nodes: fewer are in use in the end.
+    MostAllocated,
+}
+
+/// `NodeResourcesFit` and `NodeResourcesBalancedAllocation` together, 0 to 200.
 #[inline]
-pub(crate) fn resource_score(requests: &Requests, hot: &Hot) -> i64 {
-    least_allocated(requests, hot) + balanced(requests, hot)
+fn resource_score(fit: FitStrategy, requests: &Requests, hot: &Hot) -> i64 {
+    allocated(fit, requests, hot) + balanced(requests, hot)
 }
 
 impl Pool {
+    /// Which nodes are preferred by how full they are.
+    pub fn set_fit_strategy(&mut self, fit: FitStrategy) {
+        if self.fit != fit {
+            self.fit = fit;
+            self.indexes.layout_changed();
+        }
+    }
+
     /// A node's resource score, and with a load policy its load score: 0 to 300.
     #[inline]
     pub(crate) fn room_score(&self, requests: &Requests, node: NodeId) -> i64 {
         let hot = &self.hot[node as usize];
         let load =
             self.load_policy.as_ref().map_or(0, |policy| policy.score(requests, hot, &self.loads[node as usize]));
-        resource_score(requests, hot) + load
+        resource_score(self.fit, requests, hot) + load
     }
 }
 
 #[inline]
-fn least_allocated(requests: &Requests, hot: &Hot) -> i64 {
+fn allocated(fit: FitStrategy, requests: &Requests, hot: &Hot) -> i64 {
     let (mut sum, mut weights) = (0, 0);
     for resource in [CPU, MEMORY] {
         let allocatable = hot.allocatable[resource];
@@ -54,7 +72,8 @@ fn least_allocated(requests: &Requests, hot: &Hot) -> i64 {
         let used = hot.nominal[resource] + requests.nominal[resource];
         weights += 1;
         if used <= allocatable {
-            sum += (allocatable - used) * MAX / allocatable;
+            let counted = if fit == FitStrategy::LeastAllocated { allocatable - used } else { used };
+            sum += counted * MAX / allocatable;
         }
     }
     if weights == 0 { 0 } else { sum / weights }

@@ -1,6 +1,6 @@
 //! The indexes and the whole evaluation give the same answer, on random pools with every feature on, after every change.
 
-use diolkos_placement::{Decision, LoadPolicy, Pool};
+use diolkos_placement::{Decision, FitStrategy, LoadPolicy, Pool};
 use model::scheduling::{
     BudgetFacts, Disk, DiskKind, HostPort, NodeFacts, NodeScheduling, NodeTerm, PodFacts, PodTerm, SchedulingSpec,
     SpreadConstraint, SpreadOwner,
@@ -213,6 +213,9 @@ fn run(seed: u64) -> (u64, u64, u64) {
     let nodes = 2 + dice.roll(24);
     if dice.one_in(3) {
         pool.set_load_policy(Some(LoadPolicy::default()));
+    }
+    if dice.one_in(4) {
+        pool.set_fit_strategy(FitStrategy::MostAllocated);
     }
     for n in 0..nodes {
         let facts = node(&mut dice, &format!("n{n}"));
