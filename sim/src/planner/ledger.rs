@@ -100,9 +100,9 @@ impl Ledger {
             }
         }
         room.pods_free -= 1;
-        for resource in 0..2 {
-            room.free[resource] -= asks[resource];
-            self.used[resource] += asks[resource];
+        for (resource, asked) in asks.iter().enumerate() {
+            room.free[resource] -= asked;
+            self.used[resource] += asked;
         }
         for (_, free) in room.gpus.iter_mut().enumerate().filter(|(gpu, _)| on & (1 << gpu) != 0) {
             *free = free.saturating_sub(pod.gpu.milli);
