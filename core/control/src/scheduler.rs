@@ -214,9 +214,16 @@ impl Scheduler {
             self.told.remove(&key);
             let was_here = before.is_some_and(|(uid, node)| uid == facts.uid && node == self.pool.pod_node(id));
             if let Some(node) = self.pool.pod_node(id) {
-                let hint = if was_here { Hint::PodLeft(node) } else { Hint::PodCame };
-                if !was_here || facts.terminating {
-                    self.queue.wake(&self.pool, &hint);
+                if !was_here {
+                    self.queue.wake(&self.pool, &Hint::PodCame);
+                } else if facts.terminating {
+                    // Spreading no longer counts it.
+                    self.queue.wake(&self.pool, &Hint::PodLeft(node));
+                }
+                if was_here && renewed {
+                    // Other labels, or smaller requests.
+                    self.queue.wake(&self.pool, &Hint::Labels);
+                    self.queue.wake(&self.pool, &Hint::PodLeft(node));
                 }
             }
             return;
@@ -338,6 +345,10 @@ impl Scheduler {
             Decision::Refuse(diagnosis) => {
                 self.queue.refuse(id, &diagnosis);
                 let message = diagnosis.message();
+                if diagnosis.nodes == 0 {
+                    self.tell(id, "Unschedulable", message, None, now, orders);
+                    return;
+                }
                 match self.pool.preempt(id, &diagnosis) {
                     Ok(preemption) => {
                         let node = self.pool.node_name(preemption.node).clone();

@@ -117,6 +117,17 @@ pub struct SpreadConstraint {
     pub honor_taints: bool,
 }
 
+impl SpreadConstraint {
+    /// Whether a pod of the same namespace with these labels counts among those to be spread. An empty selector counts nobody.
+    pub fn counts(&self, labels: &Labels) -> bool {
+        self.selector.as_ref().is_some_and(|selector| !selector.is_empty() && selector.matches(labels))
+    }
+    /// Whether a pod with these labels counts itself when it is placed; here an empty selector means every pod.
+    pub fn counts_itself(&self, labels: &Labels) -> bool {
+        self.selector.as_ref().is_some_and(|selector| selector.matches(labels))
+    }
+}
+
 /// A port taken on the host.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort {

@@ -2,7 +2,7 @@
 //! refused them, so that an event wakes only pods that it may help.
 
 use crate::explain::Diagnosis;
-use crate::filter::{Code, Verdict, lacks, standing};
+use crate::filter::{Code, Verdict, affinity_allows, lacks, standing, tolerates};
 use crate::pool::{NodeId, PodId, Pool};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -44,9 +44,6 @@ struct Waiting {
 fn bit(code: Code) -> u32 {
     1 << code as u32
 }
-
-/// Filters whose verdict a change of one node can turn.
-const BY_NODE: u32 = !0;
 
 impl Queue {
     /// An empty queue.
@@ -129,7 +126,8 @@ impl Queue {
     /// Makes those ready again that an event may help. Returns how many.
     pub fn wake(&mut self, pool: &Pool, hint: &Hint) -> usize {
         let interested: u32 = match hint {
-            Hint::Node(_) => BY_NODE,
+            // A change of one node can turn every verdict.
+            Hint::Node(_) => !0,
             Hint::PodLeft(_) => [
                 Code::Ports,
                 Code::Resources,
@@ -155,19 +153,19 @@ impl Queue {
                     .sum()
             }
         };
-        let filed: Vec<PodId> = self
+        let filed: Vec<(u32, PodId)> = self
             .refused
             .iter()
             .filter(|(bits, _)| *bits & interested != 0)
-            .flat_map(|(_, pods)| pods.iter().copied())
+            .flat_map(|(bits, pods)| pods.iter().map(|pod| (*bits, *pod)))
             .collect();
-        let mut helped: BTreeMap<u32, bool> = BTreeMap::new();
+        let mut helped: BTreeMap<(u32, u32), bool> = BTreeMap::new();
         let mut woken = 0;
-        for pod in filed {
+        for (bits, pod) in filed {
             let class = pool.entry(pod).class;
-            let may_help = *helped.entry(class).or_insert_with(|| match hint {
-                Hint::Node(node) => pool.may_have(class, *node, false),
-                Hint::PodLeft(node) => pool.may_have(class, *node, true),
+            let may_help = *helped.entry((bits, class)).or_insert_with(|| match hint {
+                Hint::Node(node) => pool.may_turn(class, *node, bits),
+                Hint::PodLeft(node) => pool.may_have(class, *node),
                 _ => true,
             });
             if may_help || (matches!(hint, Hint::PodLeft(_)) && pool.pod_nominated(pod).is_some()) {
@@ -185,18 +183,35 @@ impl Queue {
 }
 
 impl Pool {
-    /// Whether a node that changed might have pods of a class: its standing allows them and its resources suffice, if need be
-    /// after preemption. What other pods mean is left to the decision itself. `elsewhere`: the change can matter to other nodes
-    /// too (a pod that left counts in its whole domain).
-    fn may_have(&self, class: u32, node: NodeId, elsewhere: bool) -> bool {
+    /// Whether one of the filters that refused a class everywhere would not refuse it on a node that changed. As in kube-scheduler
+    /// each filter is asked for itself: what a pod is told stays true of all nodes.
+    fn may_turn(&self, class: u32, node: NodeId, refused_by: u32) -> bool {
         let of = self.class(class);
-        if elsewhere && self.heeds_others(class) {
+        let (Some(hot), Some(entry)) = (self.hot.get(node as usize), self.nodes.get(node as usize)) else {
+            return false;
+        };
+        if !hot.live {
+            return false;
+        }
+        let refused = |code: Code| refused_by & bit(code) != 0;
+        let own = bit(Code::Cordoned) | bit(Code::Taint) | bit(Code::NodeAffinity) | bit(Code::Resources);
+        refused_by & !own != 0
+            || (refused(Code::Cordoned) && !entry.facts.unschedulable)
+            || (refused(Code::Taint) && tolerates(of.spec(), &entry.facts.taints))
+            || (refused(Code::NodeAffinity) && affinity_allows(of.spec(), &entry.facts))
+            || (refused(Code::Resources) && lacks(&of.requests, hot, &entry.extended) & Verdict::NEVER_FITS == 0)
+    }
+
+    /// Whether a node that a pod left might have pods of a class now: its standing allows them and its resources suffice. A pod
+    /// that left counts in its whole domain, so for classes that heed others every departure may help.
+    fn may_have(&self, class: u32, node: NodeId) -> bool {
+        let of = self.class(class);
+        if self.heeds_others(class) {
             return true;
         }
         let Some(hot) = self.hot.get(node as usize).filter(|hot| hot.live) else { return false };
         let named = crate::filter::named_nodes(of.spec());
-        let lacking = lacks(&of.requests, hot, &self.nodes[node as usize].extended);
-        let preempts = !of.spec().never_preempts && lacking & Verdict::NEVER_FITS == 0 && !elsewhere;
-        standing(of.spec(), named.as_deref(), &self.nodes[node as usize].facts).is_ok() && (lacking == 0 || preempts)
+        let room = lacks(&of.requests, hot, &self.nodes[node as usize].extended) == 0;
+        room && standing(of.spec(), named.as_deref(), &self.nodes[node as usize].facts).is_ok()
     }
 }

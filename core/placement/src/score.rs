@@ -79,20 +79,29 @@ fn allocated(fit: FitStrategy, requests: &Requests, hot: &Hot) -> i64 {
     if weights == 0 { 0 } else { sum / weights }
 }
 
+/// Better when the pod brings CPU and memory nearer to each other: 50 to 100, 75 when it changes nothing. A pod that asks for
+/// neither is scored 0 everywhere.
 #[inline]
 fn balanced(requests: &Requests, hot: &Hot) -> i64 {
     if requests.base[CPU] == 0 && requests.base[MEMORY] == 0 {
         return 0;
     }
+    let with = balance(hot, requests.base[CPU], requests.base[MEMORY]);
+    MAX / 2 + (MAX / 2 + with - balance(hot, 0, 0)) / 2
+}
+
+/// How near to each other a node's shares of used CPU and memory are with so much more: 50 to 100.
+#[inline]
+fn balance(hot: &Hot, cpu: i64, memory: i64) -> i64 {
     if hot.allocatable[CPU] == 0 || hot.allocatable[MEMORY] == 0 {
         // One fraction deviates from nothing.
         return MAX;
     }
-    let fraction = |resource: usize| {
-        let fraction = (hot.used[resource] + requests.base[resource]) as f64 / hot.allocatable[resource] as f64;
+    let fraction = |resource: usize, more: i64| {
+        let fraction = (hot.used[resource] + more) as f64 / hot.allocatable[resource] as f64;
         if fraction > 1.0 { 1.0 } else { fraction }
     };
-    let deviation = ((fraction(CPU) - fraction(MEMORY)) / 2.0).abs();
+    let deviation = ((fraction(CPU, cpu) - fraction(MEMORY, memory)) / 2.0).abs();
     ((1.0 - deviation) * MAX as f64) as i64
 }
 

@@ -208,7 +208,7 @@ impl Pool {
                 let domains = eligible.iter().filter(|eligible| **eligible).count();
                 let least = by.counts.iter().zip(&eligible).filter(|(_, e)| **e).map(|(count, _)| *count).min();
                 let too_few = (domains as i64) < i64::from(constraint.min_domains);
-                let own = constraint.selector.as_ref().is_some_and(|selector| selector.matches(&class.key.labels));
+                let own = constraint.counts_itself(&class.key.labels);
                 HardSpread {
                     by,
                     max_skew: i64::from(constraint.max_skew),
@@ -227,9 +227,8 @@ impl Pool {
         by: &mut ByDomain,
         takes_part: impl Fn(NodeId) -> bool,
     ) {
-        let Some(selector) = &constraint.selector else { return };
         for (_, other) in self.placed_classes() {
-            if other.key.namespace == class.key.namespace && selector.matches(&other.key.labels) {
+            if other.key.namespace == class.key.namespace && constraint.counts(&other.key.labels) {
                 for (node, Count { all, terminating }) in &other.nodes {
                     if takes_part(*node) {
                         by.add(&self.columns, *node, i64::from(all - terminating));

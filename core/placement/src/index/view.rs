@@ -265,7 +265,9 @@ impl Pool {
 
     fn spread(&mut self, id: ClassId, constraint: &SpreadConstraint, column: ColumnId, split: &mut Split) -> Spread {
         let namespace = self.class(id).key.namespace.clone();
-        let matcher = self.matcher(Pattern::Spread(namespace, constraint.selector.clone()), 0);
+        // An empty selector counts nobody.
+        let selector = constraint.selector.clone().filter(|selector| !selector.is_empty());
+        let matcher = self.matcher(Pattern::Spread(namespace, selector), 0);
         let scope = self.scope(column, split, Part::Staying(matcher));
         let class = self.class(id);
         let groups = &self.indexes.layout.groups;
@@ -280,7 +282,7 @@ impl Pool {
             hostname: &*constraint.topology_key == HOSTNAME,
             max_skew: constraint.max_skew,
             min_domains: constraint.min_domains,
-            own: i64::from(constraint.selector.as_ref().is_some_and(|s| s.matches(&class.key.labels))),
+            own: i64::from(constraint.counts_itself(&class.key.labels)),
             takes_part: groups.iter().map(|group| part(group.sample)).collect(),
         }
     }
