@@ -1,9 +1,10 @@
-//! The proxy beside nginx and Envoy: CPU for each request, requests a second, latency, in one run and interleaved. Proxy and
-//! backend share core 0, the client has core 1.
+//! The proxy beside nginx, HAProxy and Envoy: CPU for each request or connection, requests a second, latency, memory, in one run and
+//! interleaved. Proxy and backend share core 0, the client has core 1.
 //!
 //! Every proxy is a reverse proxy with one worker and an access log that is off. Diolkos counts by workload and decides
-//! routes and policy all the same; that is not turned off for a bench.
+//! routes and policy (a hundred rules) all the same; that is not turned off for a bench.
 
+mod certs;
 pub mod load;
 mod net;
 pub mod ours;
@@ -11,7 +12,8 @@ mod peers;
 
 use crate::report::Report;
 use clap::Args;
-use peers::Peer;
+use load::{Load, Mode};
+use peers::{Peer, Ports};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -23,23 +25,33 @@ pub struct Options {
     /// Measurements of each proxy in each scenario.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// Only this scenario.
+    /// Only these scenarios.
     #[arg(long)]
-    scenario: Option<String>,
+    scenario: Vec<String>,
+    /// Connections that are held to see what one costs while it waits.
+    #[arg(long, default_value_t = 4_000)]
+    idle_connections: usize,
 }
 
-/// What the client does.
+/// What the client does, and on which of a proxy's ports.
 #[derive(Clone, Copy)]
-pub struct Scenario {
+struct Scenario {
     name: &'static str,
+    mode: Mode,
     bytes: usize,
-    http2: bool,
+    port: fn(&Ports) -> Option<u16>,
 }
 
-const SCENARIOS: [Scenario; 3] = [
-    Scenario { name: "h1_plain", bytes: 100, http2: false },
-    Scenario { name: "h1_64k", bytes: 64 * 1024, http2: false },
-    Scenario { name: "h2", bytes: 100, http2: true },
+const SCENARIOS: [Scenario; 9] = [
+    Scenario { name: "h1_plain", mode: Mode::H1, bytes: 100, port: |it| Some(it.http) },
+    Scenario { name: "h1_64k", mode: Mode::H1, bytes: 64 * 1024, port: |it| Some(it.http) },
+    Scenario { name: "mtls", mode: Mode::Mtls, bytes: 100, port: |it| it.mtls },
+    Scenario { name: "mtls_64k", mode: Mode::Mtls, bytes: 64 * 1024, port: |it| it.mtls },
+    Scenario { name: "h2", mode: Mode::H2, bytes: 100, port: |it| it.http2 },
+    Scenario { name: "new_mtls_full", mode: Mode::NewFull, bytes: 100, port: |it| it.mtls },
+    Scenario { name: "new_mtls_resumed", mode: Mode::NewResumed, bytes: 100, port: |it| it.mtls },
+    Scenario { name: "tcp_100", mode: Mode::H1, bytes: 100, port: |it| it.tcp },
+    Scenario { name: "tcp_64k", mode: Mode::H1, bytes: 64 * 1024, port: |it| it.tcp },
 ];
 
 /// Sums over rounds.
@@ -50,67 +62,165 @@ struct Sum {
     cpu_us: f64,
     p50_us: f64,
     p99_us: f64,
-    errors: f64,
     rounds: f64,
 }
 
 pub fn run(options: &Options) -> Result<(), String> {
     let mut report = Report::new("proxy");
-    let wanted = |name: &str| options.scenario.as_deref().is_none_or(|only| only == name);
+    let wanted = |name: &str| options.scenario.is_empty() || options.scenario.iter().any(|only| only == name);
+    let work = net::Scratch::new()?;
+    certs::write(&work)?;
+    let bench = Bench { options, backend: peers::backend(&work, None)?, proxies: proxies(&work)?, work };
+    if wanted("idle") {
+        bench.idle(&mut report)?;
+    }
     for scenario in SCENARIOS.iter().filter(|scenario| wanted(scenario.name)) {
-        compare(options, scenario, &mut report)?;
+        bench.compare(scenario, &mut report)?;
+    }
+    if wanted("latency") {
+        bench.latency(&mut report)?;
     }
     if wanted("pod_to_pod") {
         match net::missing() {
             Some(why) => println!("SKIPPED pod_to_pod: {why}"),
-            None => pod_to_pod(options, &mut report)?,
+            None => bench.pod_to_pod(&mut report)?,
         }
     }
     report.write()
 }
 
-fn compare(options: &Options, scenario: &Scenario, report: &mut Report) -> Result<(), String> {
-    let work = net::Scratch::new()?;
-    let backend = peers::backend(&work, None)?;
-    let mut proxies = vec![ours::start(&work)?];
-    proxies.push(peers::nginx(&work, scenario.http2)?);
-    match peers::envoy(&work) {
-        Ok(envoy) => proxies.push(envoy),
-        Err(why) => println!("SKIPPED envoy in {}: {why}", scenario.name),
-    }
-    let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
-    for round in 0..=options.rounds {
-        for proxy in &proxies {
-            // The first round warms up.
-            let seconds = if round == 0 { 1 } else { options.seconds };
-            let taken = measure(None, &[proxy], proxy.port, scenario, seconds)?;
-            if round > 0 {
-                sums.entry(proxy.name).or_default().add(&taken);
-            }
+fn proxies(work: &net::Scratch) -> Result<Vec<Peer>, String> {
+    let mut proxies = vec![ours::start(work)?];
+    for (name, started) in
+        [("nginx", peers::nginx(work)), ("haproxy", peers::haproxy(work)), ("envoy", peers::envoy(work))]
+    {
+        match started {
+            Ok(peer) => proxies.push(peer),
+            Err(why) => println!("SKIPPED {name}: {why}"),
         }
     }
-    drop(backend);
-    tell(report, scenario.name, &sums);
-    Ok(())
+    Ok(proxies)
 }
 
-/// From pod to pod through the capture and the tunnel of one node's proxy, which does both ends' work.
-fn pod_to_pod(options: &Options, report: &mut Report) -> Result<(), String> {
-    let work = net::Scratch::new()?;
-    let pods = net::Pods::new()?;
-    let _backend = peers::backend(&work, Some(&pods.server))?;
-    let proxy = ours::start_for_pods(&work, &pods)?;
-    let scenario = Scenario { name: "pod_to_pod", bytes: 100, http2: false };
-    let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
-    for round in 0..=options.rounds {
-        let seconds = if round == 0 { 1 } else { options.seconds };
-        let taken = measure(Some(&pods.client), &[&proxy], proxy.port, &scenario, seconds)?;
-        if round > 0 {
-            sums.entry(proxy.name).or_default().add(&taken);
+/// One run: everything listens until it ends.
+struct Bench<'a> {
+    options: &'a Options,
+    backend: Peer,
+    proxies: Vec<Peer>,
+    work: net::Scratch,
+}
+
+impl Bench<'_> {
+    fn load(&self, port: u16, mode: Mode, bytes: usize) -> Load<'_> {
+        Load {
+            netns: None,
+            address: format!("127.0.0.1:{port}"),
+            path: format!("/{bytes}"),
+            mode,
+            certs: self.work.path(),
         }
     }
-    tell(report, scenario.name, &sums);
-    Ok(())
+
+    fn compare(&self, scenario: &Scenario, report: &mut Report) -> Result<(), String> {
+        let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
+        for round in 0..=self.options.rounds {
+            for proxy in &self.proxies {
+                let Some(port) = (scenario.port)(&proxy.ports) else { continue };
+                let load = self.load(port, scenario.mode, scenario.bytes);
+                // The first round warms up.
+                let seconds = if round == 0 { 1 } else { self.options.seconds };
+                let taken = measure(&load, &[proxy], scenario.name, seconds)?;
+                if round > 0 {
+                    sums.entry(proxy.name).or_default().add(&taken);
+                }
+            }
+        }
+        tell(report, scenario.name, &sums);
+        Ok(())
+    }
+
+    /// The same rate for all: half of what the slowest answers. What a proxy adds is seen against the backend alone.
+    fn latency(&self, report: &mut Report) -> Result<(), String> {
+        let load = |peer: &Peer| self.load(peer.ports.http, Mode::H1, 100);
+        let mut rate = f64::MAX;
+        for proxy in &self.proxies {
+            let found = load(proxy).run(2, None)?;
+            rate = rate.min(found.requests as f64 / found.seconds / 2.0);
+        }
+        report.add("latency", "rate", rate, "1/s");
+        let mut sums: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+        for _ in 0..self.options.rounds {
+            for peer in std::iter::once(&self.backend).chain(&self.proxies) {
+                let found = load(peer).run(self.options.seconds, Some(rate))?;
+                let sum = sums.entry(peer.name).or_default();
+                *sum = (sum.0 + found.p50_us as f64, sum.1 + found.p99_us as f64);
+            }
+        }
+        let rounds = f64::from(self.options.rounds);
+        let (p50, p99) = sums.remove(self.backend.name).unwrap_or_default();
+        report.add("latency", "p50_us_direct", p50 / rounds, "us");
+        report.add("latency", "p99_us_direct", p99 / rounds, "us");
+        for (name, sum) in &sums {
+            report.add("latency", &format!("added_p50_us_{name}"), (sum.0 - p50) / rounds, "us");
+            report.add("latency", &format!("added_p99_us_{name}"), (sum.1 - p99) / rounds, "us");
+        }
+        Ok(())
+    }
+
+    /// Memory of a process that nobody has asked anything yet, and what a connection adds that waits.
+    fn idle(&self, report: &mut Report) -> Result<(), String> {
+        let count = self.options.idle_connections;
+        for proxy in &self.proxies {
+            let begun = net::resident_bytes(proxy.pid());
+            report.add("idle", &format!("process_mb_{}", proxy.name), begun / 1e6, "MB");
+            let kinds = [
+                ("connection", Mode::Idle, Some(proxy.ports.http)),
+                ("mtls_connection", Mode::IdleMtls, proxy.ports.mtls),
+            ];
+            for (kind, mode, port) in kinds {
+                let Some(port) = port else { continue };
+                let load = self.load(port, mode, 100);
+                // The first few fill pools and caches that do not grow with the rest.
+                drop(load.hold(100)?);
+                std::thread::sleep(Duration::from_millis(300));
+                let before = net::resident_bytes(proxy.pid());
+                let held = load.hold(count)?;
+                std::thread::sleep(Duration::from_millis(500));
+                let cost = (net::resident_bytes(proxy.pid()) - before) / count as f64;
+                report.add("idle", &format!("{kind}_bytes_{}", proxy.name), cost, "bytes");
+                drop(held);
+            }
+        }
+        Ok(())
+    }
+
+    /// From pod to pod through the capture and the tunnel of one node's proxy, which does both ends' work; beside it one plain
+    /// Envoy, which does one.
+    fn pod_to_pod(&self, report: &mut Report) -> Result<(), String> {
+        let pods = net::Pods::new()?;
+        let _backend = peers::backend(&self.work, Some(&pods.server))?;
+        let own = ours::start_for_pods(&self.work, &pods)?;
+        let through = Load {
+            netns: Some(&pods.client),
+            address: format!("{}:{}", ours::VIP, own.ports.http),
+            ..self.load(own.ports.http, Mode::H1, 100)
+        };
+        let envoy = self.proxies.iter().find(|proxy| proxy.name == "envoy");
+        let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
+        for round in 0..=self.options.rounds {
+            let seconds = if round == 0 { 1 } else { self.options.seconds };
+            let mut taken = vec![("self", measure(&through, &[&own], "pod_to_pod", seconds)?)];
+            if let Some(envoy) = envoy {
+                let load = self.load(envoy.ports.http, Mode::H1, 100);
+                taken.push(("envoy", measure(&load, &[envoy], "pod_to_pod", seconds)?));
+            }
+            for (name, taken) in taken.iter().filter(|_| round > 0) {
+                sums.entry(name).or_default().add(taken);
+            }
+        }
+        tell(report, "pod_to_pod", &sums);
+        Ok(())
+    }
 }
 
 struct Taken {
@@ -118,24 +228,21 @@ struct Taken {
     cpu_us: f64,
 }
 
-fn measure(
-    netns: Option<&str>,
-    proxies: &[&Peer],
-    port: u16,
-    scenario: &Scenario,
-    seconds: u64,
-) -> Result<Taken, String> {
+fn measure(load: &Load<'_>, proxies: &[&Peer], scenario: &str, seconds: u64) -> Result<Taken, String> {
     let cpu = || proxies.iter().map(|proxy| net::cpu_us(proxy.pid())).sum::<f64>();
     let before = cpu();
-    let host = if netns.is_some() { ours::VIP } else { "127.0.0.1" };
-    let path = format!("/{}", scenario.bytes);
-    let load = load::start(netns, &format!("{host}:{port}"), &path, scenario.http2, seconds)?;
+    let found = load.run(seconds, None)?;
     let cpu_us = cpu() - before;
     std::thread::sleep(Duration::from_millis(100));
-    if load.errors > 0 {
-        return Err(format!("{}: {} of {} requests failed", scenario.name, load.errors, load.requests));
+    let names: Vec<&str> = proxies.iter().map(|proxy| proxy.name).collect();
+    if found.errors > 0 || found.requests == 0 {
+        return Err(format!("{scenario}, {names:?}: {} of {} requests failed", found.errors, found.requests));
     }
-    Ok(Taken { load, cpu_us })
+    // Each maker's first handshake cannot be resumed.
+    if load.mode == Mode::NewResumed && found.resumed * 10 < found.requests * 9 {
+        return Err(format!("{scenario}, {names:?}: {} of {} handshakes were resumed", found.resumed, found.requests));
+    }
+    Ok(Taken { load: found, cpu_us })
 }
 
 impl Sum {
@@ -145,7 +252,6 @@ impl Sum {
         self.cpu_us += taken.cpu_us;
         self.p50_us += taken.load.p50_us as f64;
         self.p99_us += taken.load.p99_us as f64;
-        self.errors += taken.load.errors as f64;
         self.rounds += 1.0;
     }
 }

@@ -24,19 +24,23 @@ impl Drop for Scratch {
     }
 }
 
-/// Begins a command on one core, in a namespace if one is named.
+/// Begins a command on one core, in a namespace if one is named, with as many open files as are allowed.
 pub fn on_core(core: usize, netns: Option<&str>) -> Command {
-    let mut command = match netns {
-        Some(name) => {
-            let mut command = Command::new("ip");
-            command.args(["netns", "exec", name, "taskset"]);
-            command
-        }
-        None => Command::new("taskset"),
-    };
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n $(ulimit -H -n); exec \"$@\"", "sh"]);
+    if let Some(name) = netns {
+        command.args(["ip", "netns", "exec", name]);
+    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    command.args(["-c", &(core % cores).to_string()]).stdin(Stdio::null());
+    command.args(["taskset", "-c", &(core % cores).to_string()]).stdin(Stdio::null());
     command
+}
+
+/// Memory that a process has resident.
+pub fn resident_bytes(pid: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or(0.0) * 1024.0
 }
 
 /// CPU time that a process and its threads have used. The kernel's own count is in nanoseconds; ticks would be too coarse.

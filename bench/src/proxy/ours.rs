@@ -1,13 +1,13 @@
 //! Diolkos's proxy, in a process of its own, with a configuration that the bench makes.
 
 use super::net::{Pods, Scratch, on_core};
-use super::peers::{BACKEND, Peer};
+use super::peers::{BACKEND, Peer, Ports};
 use clap::Args;
 use model::Key;
 use model::mesh::{
-    AppProtocol, Backend, BackendTarget, Endpoint, EndpointGroup, Gateway, Health, Listener, ListenerProtocol, Match,
-    Parent, ParentTarget, Resource, Route, RouteKind, Rule, Service, ServicePort, TlsMode, Tunnel, Workload,
-    WorkloadStatus,
+    Action, AppProtocol, AuthorizationPolicy, Backend, BackendTarget, Endpoint, EndpointGroup, Gateway, Health,
+    Listener, ListenerProtocol, Match, Operation, Parent, ParentTarget, PolicyRule, Resource, Route, RouteKind, Rule,
+    Scope, Service, ServicePort, TlsMode, Tunnel, Workload, WorkloadStatus,
 };
 use proxy::identity::LocalIssuer;
 use proxy::mesh::Change;
@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use xds::attach::PodAttachment;
 
-const PORT: u16 = 25_901;
+const PORTS: Ports = Ports { http: 25_901, http2: Some(25_901), mtls: None, tcp: None };
 /// Address of the service in `pod_to_pod`.
 pub const VIP: &str = "10.96.0.50";
 const VIP_PORT: u16 = 80;
@@ -33,7 +33,7 @@ pub struct Options {
 pub fn start(_work: &Scratch) -> Result<Peer, String> {
     let mut command = on_core(0, None);
     command.arg(std::env::current_exe().map_err(|error| error.to_string())?).arg("proxy-under-test");
-    Peer::start("self", PORT, command, true)
+    Peer::start("self", PORTS, command, true)
 }
 
 /// The proxy of a node with two pods.
@@ -41,7 +41,7 @@ pub fn start_for_pods(_work: &Scratch, pods: &Pods) -> Result<Peer, String> {
     let mut command = on_core(0, Some(&pods.node));
     command.arg(std::env::current_exe().map_err(|error| error.to_string())?).arg("proxy-under-test");
     command.args(["--pods", &pods.client, &pods.server]);
-    let peer = Peer::start("self", VIP_PORT, command, false)?;
+    let peer = Peer::start("self", Ports { http: VIP_PORT, ..Ports::default() }, command, false)?;
     // Attaching takes nft's time.
     std::thread::sleep(std::time::Duration::from_secs(2));
     Ok(peer)
@@ -53,6 +53,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     let config = Config { workers: 1, gateways: options.pods.is_empty(), ..Config::default() };
     let proxy = Proxy::start(config, issuer.clone()).map_err(|error| error.to_string())?;
     proxy.shared.identities.set_roots([issuer.root_pem()].into_iter());
+    proxy.apply([Change::Set(Resource::AuthorizationPolicy(Arc::new(policy())))]);
     match options.pods.as_slice() {
         [client, server] => {
             proxy.apply(service(VIP, [10, 251, 0, 6].into(), 8080, "pod/default/web-6"));
@@ -96,11 +97,33 @@ fn service(vip: &str, address: IpAddr, port: u16, workload: &str) -> Vec<Change>
     ]
 }
 
+/// A hundred rules, of which the last takes the request.
+fn policy() -> AuthorizationPolicy {
+    let rule = |index: usize| {
+        let (path, method) = if index == 99 { ("/*".into(), "GET") } else { (format!("/private/{index}/*"), "POST") };
+        PolicyRule {
+            to: vec![Operation { paths: vec![path.into()], methods: vec![method.into()], ..Operation::default() }],
+            ..PolicyRule::default()
+        }
+    };
+    AuthorizationPolicy {
+        key: policy_name(),
+        scope: Scope::Workload,
+        action: Action::Allow,
+        dry_run: false,
+        rules: (0..100).map(rule).collect(),
+    }
+}
+
+fn policy_name() -> Key {
+    Key::new("default", "hundred")
+}
+
 fn gateway() -> Vec<Change> {
     let key = Key::new("default", "edge");
     let listener = Listener {
         name: "http".into(),
-        port: PORT,
+        port: PORTS.http,
         protocol: ListenerProtocol::Http,
         hostname: None,
         certificates: vec![],
@@ -121,8 +144,12 @@ fn gateway() -> Vec<Change> {
         parents: vec![Parent { target, hostnames: vec![] }],
         rules: vec![rule],
     };
-    let gateway =
-        Gateway { key, listeners: vec![listener], service_account: "edge".into(), authorization_policies: vec![] };
+    let gateway = Gateway {
+        key,
+        listeners: vec![listener],
+        service_account: "edge".into(),
+        authorization_policies: vec![policy_name()],
+    };
     vec![Change::Set(Resource::Gateway(Arc::new(gateway))), Change::Set(Resource::Route(Arc::new(route)))]
 }
 
@@ -143,7 +170,7 @@ fn workload(last: u8, account: &str) -> Workload {
         canonical_kind: "Deployment".into(),
         app: account.into(),
         revision: "v1".into(),
-        authorization_policies: vec![],
+        authorization_policies: vec![policy_name()],
         peer_authentications: vec![],
     }
 }

@@ -1,29 +1,38 @@
-//! nginx and Envoy as reverse proxies, and nginx as the backend of all.
+//! nginx, HAProxy and Envoy as reverse proxies with one worker each, and nginx as the backend of all.
 
 use super::net::{Scratch, on_core};
+use serde_json::{Value, json};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Port of the backend.
 pub const BACKEND: u16 = 25_900;
-const NGINX: u16 = 25_902;
-const ENVOY: u16 = 25_903;
+
+/// Where a proxy listens; none: it cannot do that here.
+#[derive(Clone, Copy, Default)]
+pub struct Ports {
+    pub http: u16,
+    pub http2: Option<u16>,
+    pub mtls: Option<u16>,
+    pub tcp: Option<u16>,
+}
 
 /// A proxy (or the backend) that runs until dropped.
 pub struct Peer {
     pub name: &'static str,
-    pub port: u16,
+    pub ports: Ports,
     child: Child,
 }
 
 impl Peer {
     /// Starts it and waits until it listens. In a namespace nobody looks.
-    pub fn start(name: &'static str, port: u16, mut command: Command, look: bool) -> Result<Self, String> {
+    pub fn start(name: &'static str, ports: Ports, mut command: Command, look: bool) -> Result<Self, String> {
         let child = command.stdout(Stdio::null()).spawn().map_err(|error| format!("{name}: {error}"))?;
-        let mut peer = Self { name, port, child };
+        let mut peer = Self { name, ports, child };
         let deadline = Instant::now() + Duration::from_secs(15);
+        let port = ports.http;
         loop {
             std::thread::sleep(Duration::from_millis(100));
             if !look || TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).is_ok() {
@@ -50,15 +59,16 @@ impl Drop for Peer {
     }
 }
 
-fn nginx_command(work: &Scratch, name: &str, servers: &str, netns: Option<&str>) -> Result<Command, String> {
+fn nginx_command(work: &Scratch, name: &str, http: &str, rest: &str, netns: Option<&str>) -> Result<Command, String> {
     let dir = work.path().join(name);
     std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
     let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {}/{kind};\n", dir.display()))
         .concat();
     let text = format!(
-        "daemon off; master_process off; worker_processes 1; pid {0}/pid; error_log {0}/error.log;\n\
-         events {{ worker_connections 4096; }}\nhttp {{ access_log off; keepalive_requests 100000000; {paths} {servers} }}\n",
+        "{rest}\ndaemon off; master_process off; worker_processes 1; pid {0}/pid; error_log {0}/error.log;\n\
+         events {{ worker_connections 18000; }}\n\
+         http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 600s; {paths} {http} }}\n",
         dir.display()
     );
     std::fs::write(dir.join("nginx.conf"), text).map_err(|error| error.to_string())?;
@@ -79,59 +89,121 @@ pub fn backend(work: &Scratch, netns: Option<&str>) -> Result<Peer, String> {
     }
     let port = if netns.is_some() { 8080 } else { BACKEND };
     let servers = format!(
-        "open_file_cache max=10; tcp_nodelay on; server {{ listen {port}; root {}; default_type text/plain; }}",
+        "open_file_cache max=10; tcp_nodelay on; server {{ listen {port} backlog=4096; root {}; default_type text/plain; }}",
         files.display()
     );
-    Peer::start("backend", port, nginx_command(work, "backend", &servers, netns)?, netns.is_none())
+    let name = if netns.is_some() { "backend-pod" } else { "backend" };
+    let ports = Ports { http: port, ..Ports::default() };
+    Peer::start("backend", ports, nginx_command(work, name, &servers, "", netns)?, netns.is_none())
 }
+
+const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 /// nginx with a pool of connections to the backend.
-pub fn nginx(work: &Scratch, http2: bool) -> Result<Peer, String> {
-    let version = Command::new("nginx").arg("-v").output().map_err(|error| error.to_string())?;
-    // `http2 on` came with 1.25.1; before, HTTP/2 without TLS takes a listener of its own kind.
-    let text = String::from_utf8_lossy(&version.stderr).into_owned();
-    let number = text.rsplit('/').next().unwrap_or_default();
-    let mut parts = number.split(['.', ' ']).map(|part| part.trim().parse::<u32>().unwrap_or(0));
-    let new = (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (1, 26);
-    let (on_listen, on) = match (http2, new) {
-        (true, false) => (" http2", ""),
-        (true, true) => ("", "http2 on;"),
-        (false, _) => ("", ""),
-    };
+pub fn nginx(work: &Scratch) -> Result<Peer, String> {
+    let (http, tls, tcp, http2) = (25_902, 25_912, 25_922, 25_932);
+    let certs = work.path().display();
+    let pass = "location / { proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection \"\"; \
+                proxy_buffers 16 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 128k; }";
+    // HTTP/2 without TLS takes a listener of its own before 1.25.1, and since then the old word still does.
     let servers = format!(
         "upstream b {{ server 127.0.0.1:{BACKEND}; keepalive 512; keepalive_requests 100000000; }}\n\
-         server {{ listen 127.0.0.1:{NGINX}{on_listen}; {on} location / {{ proxy_pass http://b; proxy_http_version 1.1; \
-         proxy_set_header Connection \"\"; proxy_buffers 16 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 128k; }} }}"
+         server {{ listen 127.0.0.1:{http}; {pass} }}\n\
+         server {{ listen 127.0.0.1:{http2} http2; {pass} }}\n\
+         server {{ listen 127.0.0.1:{tls} ssl; ssl_protocols TLSv1.3; ssl_certificate {certs}/server.pem; \
+         ssl_certificate_key {certs}/server.key; ssl_client_certificate {certs}/ca.pem; ssl_verify_client on; {pass} }}"
     );
-    Peer::start("nginx", NGINX, nginx_command(work, "nginx", &servers, None)?, true)
+    let has_stream = Path::new(NGINX_STREAM).exists();
+    let stream = format!(
+        "load_module {NGINX_STREAM}; stream {{ server {{ listen 127.0.0.1:{tcp}; proxy_pass 127.0.0.1:{BACKEND}; \
+         proxy_buffer_size 64k; tcp_nodelay on; }} }}"
+    );
+    let rest = if has_stream { stream.as_str() } else { "" };
+    let ports = Ports { http, http2: Some(http2), mtls: Some(tls), tcp: has_stream.then_some(tcp) };
+    Peer::start("nginx", ports, nginx_command(work, "nginx", &servers, rest, None)?, true)
 }
 
-/// Envoy with one worker.
-pub fn envoy(work: &Scratch) -> Result<Peer, String> {
-    let binary = std::env::var_os("ENVOY").map(PathBuf::from).ok_or("ENVOY names no binary")?;
-    let cluster = serde_json::json!({
+/// HAProxy with one thread.
+pub fn haproxy(work: &Scratch) -> Result<Peer, String> {
+    let (http, tls, tcp) = (25_904, 25_914, 25_924);
+    let certs = work.path().display();
+    let text = format!(
+        "global\n  nbthread 1\n  maxconn 9000\n  tune.ssl.default-dh-param 2048\n\
+         defaults\n  mode http\n  timeout connect 5s\n  timeout client 600s\n  timeout server 600s\n\
+         frontend plain\n  bind 127.0.0.1:{http}\n  default_backend b\n\
+         frontend secure\n  bind 127.0.0.1:{tls} ssl crt {certs}/server-both.pem ca-file {certs}/ca.pem verify required ssl-min-ver TLSv1.3\n  default_backend b\n\
+         frontend opaque\n  mode tcp\n  bind 127.0.0.1:{tcp}\n  default_backend t\n\
+         backend b\n  http-reuse always\n  server s 127.0.0.1:{BACKEND} pool-max-conn -1\n\
+         backend t\n  mode tcp\n  server s 127.0.0.1:{BACKEND}\n"
+    );
+    let path = work.path().join("haproxy.cfg");
+    std::fs::write(&path, text).map_err(|error| error.to_string())?;
+    if Command::new("haproxy").arg("-v").output().is_err() {
+        return Err("haproxy is not installed".into());
+    }
+    let mut command = on_core(0, None);
+    command.args(["haproxy", "-q", "-db", "-f"]).arg(path).stderr(Stdio::null());
+    let ports = Ports { http, http2: Some(http), mtls: Some(tls), tcp: Some(tcp) };
+    Peer::start("haproxy", ports, command, true)
+}
+
+fn envoy_listener(name: &str, port: u16, filter: &Value, tls: Option<&Value>) -> Value {
+    let mut chain = json!({ "filters": [filter] });
+    if let Some(tls) = tls {
+        chain["transport_socket"] = json!({ "name": "envoy.transport_sockets.tls", "typed_config": tls });
+    }
+    json!({
+        "name": name,
+        "address": { "socket_address": { "address": "127.0.0.1", "port_value": port } },
+        "filter_chains": [chain],
+    })
+}
+
+fn envoy_config(work: &Scratch, (http, tls, tcp): (u16, u16, u16)) -> Value {
+    let cluster = json!({
         "name": "b", "type": "STATIC", "connect_timeout": "1s",
         "load_assignment": { "cluster_name": "b", "endpoints": [{ "lb_endpoints": [{ "endpoint": {
             "address": { "socket_address": { "address": "127.0.0.1", "port_value": BACKEND } } } }] }] },
-        "circuit_breakers": { "thresholds": [{ "max_connections": 10000, "max_pending_requests": 10000, "max_requests": 10000 }] },
+        "circuit_breakers": { "thresholds": [{ "max_connections": 20000, "max_pending_requests": 20000, "max_requests": 20000 }] },
     });
-    let manager = serde_json::json!({
+    let manager = json!({ "name": "envoy.filters.network.http_connection_manager", "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "bench", "codec_type": "AUTO",
         "http_filters": [{ "name": "envoy.filters.http.router", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" } }],
         "route_config": { "virtual_hosts": [{ "name": "all", "domains": ["*"],
             "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "b" } }] }] },
+    } });
+    let opaque = json!({ "name": "envoy.filters.network.tcp_proxy", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "bench", "cluster": "b" } });
+    let file = |name: &str| json!({ "filename": work.path().join(name) });
+    let secure = json!({
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "require_client_certificate": true,
+        "common_tls_context": {
+            "tls_certificates": [{ "certificate_chain": file("server.pem"), "private_key": file("server.key") }],
+            "validation_context": { "trusted_ca": file("ca.pem") },
+        },
     });
-    let config = serde_json::json!({ "static_resources": {
-        "listeners": [{ "name": "l",
-            "address": { "socket_address": { "address": "127.0.0.1", "port_value": ENVOY } },
-            "filter_chains": [{ "filters": [{ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager }] }] }],
-        "clusters": [cluster] } });
+    json!({ "static_resources": {
+        "listeners": [
+            envoy_listener("http", http, &manager, None),
+            envoy_listener("mtls", tls, &manager, Some(&secure)),
+            envoy_listener("tcp", tcp, &opaque, None),
+        ],
+        "clusters": [cluster] } })
+}
+
+/// Envoy with one worker.
+pub fn envoy(work: &Scratch) -> Result<Peer, String> {
+    let binary = std::env::var_os("ENVOY").map(PathBuf::from).ok_or("ENVOY names no binary")?;
+    let (http, tls, tcp) = (25_903, 25_913, 25_923);
     let path = work.path().join("envoy.json");
-    std::fs::write(&path, config.to_string()).map_err(|error| error.to_string())?;
+    std::fs::write(&path, envoy_config(work, (http, tls, tcp)).to_string()).map_err(|error| error.to_string())?;
     let mut command = on_core(0, None);
     command.arg(binary).arg("-c").arg(path);
     command.args(["--concurrency", "1", "--use-dynamic-base-id", "-l", "error"]).stderr(Stdio::null());
-    Peer::start("envoy", ENVOY, command, true)
+    let ports = Ports { http, http2: Some(http), mtls: Some(tls), tcp: Some(tcp) };
+    Peer::start("envoy", ports, command, true)
 }

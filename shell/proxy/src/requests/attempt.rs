@@ -86,7 +86,7 @@ pub async fn once<'r>(
     let until = [exchange.deadline, per_try].into_iter().flatten().min();
     match connected {
         Connected::H1(connection) => {
-            once_h1(exchange, head, body, responder, *connection, upstream, &mut answer, until).await
+            once_h1(exchange, head, body, responder, connection, upstream, &mut answer, until).await
         }
         Connected::H2(connection) => {
             once_h2(exchange, head, body, responder, connection, upstream, &mut answer, until).await
@@ -150,7 +150,7 @@ async fn once_h1<'r>(
         Ok(Received::TryAgain(pause)) => Tried::Again { pause },
         Ok(Received::Passed(passed)) => {
             if again {
-                exchange.worker.http.put_h1(exchange.pool_key(upstream), connection);
+                exchange.worker.http.put_h1(connection);
             }
             finished(passed, sent, answer, cells)
         }

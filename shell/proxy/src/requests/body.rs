@@ -1,9 +1,9 @@
 //! Bodies from anywhere to anywhere.
-use super::conn::{Piece, ReadError, Reader, Writer};
+use super::conn::{PassError, Piece, ReadError, Reader, Writer};
 use super::convert;
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
-use http1::{BodyDecoder, Fields, Framing, encode_chunk_head, encode_last_chunk};
+use http1::{BodyDecoder, Fields, Framing};
 use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -173,11 +173,11 @@ async fn h2_piece(stream: &mut RecvStream) -> Result<Piece, ReadError> {
 impl Sink<'_> {
     async fn data(&mut self, bytes: Bytes) -> io::Result<()> {
         match self {
-            Self::H1(writer, Framing::Chunked) => {
-                encode_chunk_head(bytes.len(), &mut writer.out);
-                writer.flush_with(&[&bytes, b"\r\n"]).await
+            Self::H1(writer, framing) => {
+                writer.payload(&bytes, *framing).await?;
+                // The next piece may take long.
+                if writer.out.is_empty() { Ok(()) } else { writer.flush().await }
             }
-            Self::H1(writer, _) => writer.flush_with(&[&bytes]).await,
             Self::H2(stream) => h2_data(stream, bytes).await,
             // The answer to HEAD cannot have a body; a peer that sends one was refused by the codec.
             Self::Ended => Ok(()),
@@ -186,11 +186,7 @@ impl Sink<'_> {
 
     async fn end(&mut self, trailers: Option<&Fields>) -> io::Result<()> {
         match self {
-            Self::H1(writer, Framing::Chunked) => {
-                encode_last_chunk(trailers, &mut writer.out);
-                writer.flush().await
-            }
-            Self::H1(writer, _) => writer.flush().await,
+            Self::H1(writer, framing) => writer.end(*framing, trailers).await,
             Self::H2(stream) => match trailers {
                 Some(trailers) => stream.send_trailers(convert::header_map(trailers)),
                 None => stream.send_data(Bytes::new(), true),
@@ -220,6 +216,23 @@ async fn h2_data(stream: &mut SendStream<Bytes>, mut bytes: Bytes) -> io::Result
 
 /// Passes a body on, piece by piece: a slow sink stops the reading.
 pub async fn pump(source: &mut Source<'_>, sink: &mut Sink<'_>) -> Result<Pumped, PumpError> {
+    match (&mut *source, &mut *sink) {
+        (Source::H1(reader, decoder), Sink::H1(writer, framing)) => {
+            let passed = reader.pass_on(decoder, writer, *framing).await;
+            let (bytes, trailers) = passed.map_err(|error| match error {
+                PassError::Read(error) => PumpError::Source(error),
+                PassError::Write(error) => PumpError::Sink(error),
+            })?;
+            return Ok(Pumped { bytes, trailers });
+        }
+        // A whole body goes with its head.
+        (Source::Bytes(bytes), Sink::H1(writer, framing)) if !bytes.is_empty() => {
+            writer.payload(bytes, *framing).await.map_err(PumpError::Sink)?;
+            writer.end(*framing, None).await.map_err(PumpError::Sink)?;
+            return Ok(Pumped { bytes: std::mem::take(bytes).len() as u64, trailers: None });
+        }
+        _ => {}
+    }
     let mut pumped = Pumped::default();
     loop {
         match source.piece().await? {

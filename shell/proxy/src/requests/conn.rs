@@ -1,19 +1,22 @@
 //! A connection that speaks HTTP/1.1, as two halves that two futures can hold.
-use crate::copy::SCRATCH_BYTES;
+use super::inbox::Inbox;
 use crate::stream::{Chunk, Stream};
-use bytes::{Buf, Bytes, BytesMut};
-use http1::{BodyDecoder, BodyError, Fields, HeadError, Limits, RequestHead, RequestKind, ResponseHead, Step};
+use bytes::Bytes;
+use http1::{
+    BodyDecoder, BodyError, Fields, Framing, HeadError, Limits, RequestHead, RequestKind, ResponseHead, Step,
+    encode_chunk_head, encode_last_chunk,
+};
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use std::task::{Context, Poll};
+use tokio::io::AsyncWrite;
 
-/// What an idle connection is read with: it waits without a buffer of its own.
-const IDLE_READ_BYTES: usize = 4096;
-/// Heads are read in pieces of this.
-const HEAD_READ_BYTES: usize = 8 * 1024;
+/// A writer keeps its memory up to this.
+const KEPT_OUT_BYTES: usize = 8 * 1024;
+/// Up to this a piece of a body is copied behind what waits to be sent: one plain write costs the kernel less than a vectored one.
+const COPIED_BYTES: usize = 4 * 1024;
 
 /// Both halves hold the stream; each locks it for one system call. They are never polled at the same time, the lock only
 /// lets two futures borrow what one task owns.
@@ -30,7 +33,7 @@ impl Shared {
 #[derive(Debug)]
 pub struct Reader {
     stream: Shared,
-    buffer: BytesMut,
+    inbox: Inbox,
 }
 
 /// What is written.
@@ -62,102 +65,87 @@ pub enum Piece {
 /// Splits a connection.
 pub fn halves(stream: Stream) -> (Reader, Writer) {
     let stream = Shared(Arc::new(Mutex::new(stream)));
-    (Reader { stream: stream.clone(), buffer: BytesMut::new() }, Writer { stream, out: Vec::new() })
+    (Reader { stream: stream.clone(), inbox: Inbox::default() }, Writer { stream, out: Vec::new() })
 }
 
 /// Joins the halves again; bytes that were read and not taken come first. None: they are not halves of one.
 pub fn join(reader: Reader, writer: Writer) -> Option<Stream> {
-    let Reader { stream, buffer } = reader;
+    let Reader { stream, inbox } = reader;
     drop(writer);
     let mut stream = Arc::try_unwrap(stream.0).ok()?.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if !buffer.is_empty() {
-        stream.unread(buffer.freeze());
+    if !inbox.is_empty() {
+        stream.unread(Bytes::copy_from_slice(inbox.bytes()));
     }
     Some(stream)
 }
 
 impl Reader {
-    /// Puts bytes that were read before in front.
-    pub fn unread(&mut self, bytes: &[u8]) {
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    /// Lets go of an empty buffer: the connection waits for long.
-    pub fn release(&mut self) {
-        if self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
-        }
-    }
-
     /// Bytes that were read and not taken.
     pub fn buffered(&self) -> &[u8] {
-        &self.buffer
-    }
-
-    /// Reads once. 0: the end.
-    async fn fill(&mut self, at_least: usize) -> io::Result<usize> {
-        self.buffer.reserve(at_least);
-        poll_fn(|cx| {
-            let mut stream = self.stream.lock();
-            // The future has no state of its own: it may be made for each poll.
-            pin!(stream.read_buf(&mut self.buffer)).poll(cx)
-        })
-        .await
+        self.inbox.bytes()
     }
 
     /// Reads what comes next, in addition. 0: the end.
-    pub async fn fill_more(&mut self) -> io::Result<usize> {
-        if self.buffer.is_empty() { self.fill_idle().await } else { self.fill(HEAD_READ_BYTES).await }
+    pub async fn fill(&mut self) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill(cx)).await
     }
 
-    /// Waits for bytes without holding a buffer. 0: the end.
-    async fn fill_idle(&mut self) -> io::Result<usize> {
-        if self.buffer.is_empty() {
-            self.buffer = BytesMut::new();
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut pending = false;
+        let mut whole = None;
+        let stream = &self.stream;
+        let read = self.inbox.fill(|space| match stream.lock().poll_chunk(cx, space) {
+            Poll::Ready(Ok(Chunk::End)) => Ok(0),
+            Poll::Ready(Ok(Chunk::Scratch(length))) => Ok(length),
+            Poll::Ready(Ok(Chunk::Bytes(bytes))) => {
+                let Some(room) = space.get_mut(..bytes.len()) else {
+                    whole = Some(bytes);
+                    return Ok(0);
+                };
+                room.copy_from_slice(&bytes);
+                Ok(bytes.len())
+            }
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Pending => {
+                pending = true;
+                Ok(0)
+            }
+        });
+        if let Some(mut bytes) = whole {
+            // A tunnel's frame may be larger than the space that is left: the rest is read again.
+            let read = self.inbox.fill(|space| {
+                let part = bytes.split_to(space.len().min(bytes.len()));
+                space[..part.len()].copy_from_slice(&part);
+                Ok::<_, io::Error>(part.len())
+            });
+            self.stream.lock().unread(bytes);
+            return Poll::Ready(read);
         }
-        poll_fn(|cx| {
-            let mut scratch = [0u8; IDLE_READ_BYTES];
-            let chunk = match self.stream.lock().poll_chunk(cx, &mut scratch) {
-                Poll::Ready(chunk) => chunk?,
-                Poll::Pending => return Poll::Pending,
-            };
-            Poll::Ready(Ok(match chunk {
-                Chunk::End => 0,
-                Chunk::Scratch(length) => {
-                    self.buffer.extend_from_slice(&scratch[..length]);
-                    length
-                }
-                Chunk::Bytes(bytes) => {
-                    self.buffer.extend_from_slice(&bytes);
-                    bytes.len()
-                }
-            }))
-        })
-        .await
+        if pending { Poll::Pending } else { Poll::Ready(read) }
     }
 
     /// Whether the peer of an idle connection has said nothing, as it should. A connection that ended or that has bytes
     /// nobody asked for is of no use.
     pub fn is_quiet(&mut self) -> bool {
-        if !self.buffer.is_empty() {
+        if !self.inbox.is_empty() {
             return false;
         }
         let mut probe = [0u8; 1];
-        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
         self.stream.lock().poll_chunk(&mut cx, &mut probe).is_pending()
     }
 
     /// The next request head. `None`: the connection ended between requests.
     pub async fn request(&mut self, limits: Limits, head: &mut RequestHead) -> Result<Option<()>, ReadError> {
         loop {
-            if !self.buffer.is_empty()
-                && let Some(length) = http1::parse_request(&self.buffer, limits, head)?
+            if !self.inbox.is_empty()
+                && let Some(length) = http1::parse_request(self.inbox.bytes(), limits, head)?
             {
-                self.buffer.advance(length);
+                self.inbox.take(length);
                 return Ok(Some(()));
             }
-            if self.fill_more().await? == 0 {
-                let whole = self.buffer.is_empty();
+            if self.fill().await? == 0 {
+                let whole = self.inbox.is_empty();
                 return if whole { Ok(None) } else { Err(BodyError::Truncated.into()) };
             }
         }
@@ -166,15 +154,14 @@ impl Reader {
     /// The next response head. `None`: the connection ended before a byte of it.
     pub async fn response(&mut self, kind: RequestKind, head: &mut ResponseHead) -> Result<Option<()>, ReadError> {
         loop {
-            if !self.buffer.is_empty()
-                && let Some(length) = http1::parse_response(&self.buffer, Limits::default(), kind, head)?
+            if !self.inbox.is_empty()
+                && let Some(length) = http1::parse_response(self.inbox.bytes(), Limits::default(), kind, head)?
             {
-                self.buffer.advance(length);
+                self.inbox.take(length);
                 return Ok(Some(()));
             }
-            // The body often comes with the head: read both at once.
-            if self.fill(HEAD_READ_BYTES + SCRATCH_BYTES).await? == 0 {
-                let whole = self.buffer.is_empty();
+            if self.fill().await? == 0 {
+                let whole = self.inbox.is_empty();
                 return if whole { Ok(None) } else { Err(BodyError::Truncated.into()) };
             }
         }
@@ -183,23 +170,72 @@ impl Reader {
     /// The next piece of a body.
     pub async fn piece(&mut self, decoder: &mut BodyDecoder) -> Result<Piece, ReadError> {
         loop {
-            match decoder.step(&self.buffer)? {
+            match decoder.step(self.inbox.bytes())? {
                 Step::Payload { skip, take } => {
-                    self.buffer.advance(skip);
-                    return Ok(Piece::Data(self.buffer.split_to(take).freeze()));
+                    let bytes = Bytes::copy_from_slice(&self.inbox.bytes()[skip..skip + take]);
+                    self.inbox.take(skip + take);
+                    return Ok(Piece::Data(bytes));
                 }
                 Step::End { skip } => {
-                    self.buffer.advance(skip);
+                    self.inbox.take(skip);
                     return Ok(Piece::End(decoder.take_trailers()));
                 }
-                Step::More { skip } => self.buffer.advance(skip),
+                Step::More { skip } => self.inbox.take(skip),
             }
-            if self.fill(SCRATCH_BYTES).await? == 0 {
+            if self.fill().await? == 0 {
                 decoder.end_of_input()?;
                 return Ok(Piece::End(None));
             }
         }
     }
+
+    /// Sends a body on without a copy of its own. Bytes of it that went, and its trailers.
+    pub async fn pass_on(
+        &mut self,
+        decoder: &mut BodyDecoder,
+        writer: &mut Writer,
+        framing: Framing,
+    ) -> Result<(u64, Option<Fields>), PassError> {
+        let mut passed = 0;
+        loop {
+            match decoder.step(self.inbox.bytes()).map_err(|error| PassError::Read(error.into()))? {
+                Step::Payload { skip, take } => {
+                    let payload = &self.inbox.bytes()[skip..skip + take];
+                    writer.payload(payload, framing).await.map_err(PassError::Write)?;
+                    passed += take as u64;
+                    self.inbox.take(skip + take);
+                    continue;
+                }
+                Step::End { skip } => {
+                    self.inbox.take(skip);
+                    let trailers = decoder.take_trailers();
+                    writer.end(framing, trailers.as_ref()).await.map_err(PassError::Write)?;
+                    return Ok((passed, trailers));
+                }
+                Step::More { skip } => self.inbox.take(skip),
+            }
+            // The rest may take long: what is there goes.
+            let read = match poll_fn(|cx| Poll::Ready(self.poll_fill(cx))).await {
+                Poll::Ready(read) => read,
+                Poll::Pending => {
+                    writer.flush().await.map_err(PassError::Write)?;
+                    self.fill().await
+                }
+            };
+            if read.map_err(|error| PassError::Read(error.into()))? == 0 {
+                decoder.end_of_input().map_err(|error| PassError::Read(error.into()))?;
+                writer.end(framing, None).await.map_err(PassError::Write)?;
+                return Ok((passed, None));
+            }
+        }
+    }
+}
+
+/// Which side of [`Reader::pass_on`] failed.
+#[derive(Debug)]
+pub enum PassError {
+    Read(ReadError),
+    Write(io::Error),
 }
 
 impl Writer {
@@ -230,10 +266,34 @@ impl Writer {
             sent += written;
         }
         self.out.clear();
-        if self.out.capacity() > HEAD_READ_BYTES {
+        if self.out.capacity() > KEPT_OUT_BYTES {
             self.out = Vec::new();
         }
         poll_fn(|cx| Pin::new(&mut *self.stream.lock()).poll_flush(cx)).await
+    }
+
+    /// A piece of a body: a small one waits in `out` for the next, a large one is sent with what waits.
+    pub async fn payload(&mut self, bytes: &[u8], framing: Framing) -> io::Result<()> {
+        let chunked = framing == Framing::Chunked;
+        if chunked {
+            encode_chunk_head(bytes.len(), &mut self.out);
+        }
+        if self.out.len() + bytes.len() <= COPIED_BYTES {
+            self.out.extend_from_slice(bytes);
+            if chunked {
+                self.out.extend_from_slice(b"\r\n");
+            }
+            return Ok(());
+        }
+        if chunked { self.flush_with(&[bytes, b"\r\n"]).await } else { self.flush_with(&[bytes]).await }
+    }
+
+    /// Ends a body and sends what waits.
+    pub async fn end(&mut self, framing: Framing, trailers: Option<&Fields>) -> io::Result<()> {
+        if framing == Framing::Chunked {
+            encode_last_chunk(trailers, &mut self.out);
+        }
+        if self.out.is_empty() { Ok(()) } else { self.flush().await }
     }
 
     /// Ends what is sent.

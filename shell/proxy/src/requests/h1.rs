@@ -10,9 +10,10 @@ use crate::pods::Phase;
 use crate::stream::Stream;
 use crate::worker::Worker;
 use http1::{BodyDecoder, Framing, Limits, RequestHead, Version};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::timeout;
+use std::time::{Duration, Instant};
+use tokio::time::Sleep;
 
 /// How long a gateway's client may be idle, or take for a head.
 const PUBLIC_PATIENCE: Duration = Duration::from_secs(60);
@@ -20,13 +21,15 @@ const PUBLIC_PATIENCE: Duration = Duration::from_secs(60);
 /// Serves requests one after the other.
 pub async fn serve(worker: &Arc<Worker>, site: Site, mut reader: Reader, mut writer: Writer) {
     let mut head = RequestHead::default();
+    let mut patience = site.is_public().then(Patience::begin);
     let stopped = worker.shared.stopped();
     tokio::pin!(stopped);
     loop {
         let read = tokio::select! {
             biased;
-            read = next(&site, &mut reader, &mut head) => read,
+            read = reader.request(Limits::default(), &mut head) => read,
             () = &mut stopped => return close(&mut writer).await,
+            () = Patience::ends(&mut patience) => return close(&mut writer).await,
         };
         match read {
             Ok(Some(())) => {}
@@ -37,19 +40,41 @@ pub async fn serve(worker: &Arc<Worker>, site: Site, mut reader: Reader, mut wri
             }
             Err(_) => return,
         }
-        match one(worker, &site, &mut reader, &mut writer, &mut head).await {
+        // Apart, so that a connection that waits holds no room for what a request needs; the allocator gives the next one the same.
+        match Box::pin(one(worker, &site, &mut reader, &mut writer, &mut head)).await {
             Outcome::Keep => {}
             Outcome::Close => return close(&mut writer).await,
             Outcome::Switched(upstream) => return switched(reader, writer, upstream).await,
         }
+        if let Some(patience) = &mut patience {
+            patience.since = Instant::now();
+        }
     }
 }
 
-async fn next(site: &Site, reader: &mut Reader, head: &mut RequestHead) -> Result<Option<()>, ReadError> {
-    if !site.is_public() {
-        return reader.request(Limits::default(), head).await;
+/// How long is waited for the next request: one timer for a connection, set again only when it fires.
+struct Patience {
+    since: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Patience {
+    fn begin() -> Self {
+        let since = Instant::now();
+        Self { since, timer: Box::pin(tokio::time::sleep(PUBLIC_PATIENCE)) }
     }
-    timeout(PUBLIC_PATIENCE, reader.request(Limits::default(), head)).await.unwrap_or(Ok(None))
+
+    async fn ends(of: &mut Option<Self>) {
+        let Some(patience) = of else { return std::future::pending().await };
+        loop {
+            patience.timer.as_mut().await;
+            let end = patience.since + PUBLIC_PATIENCE;
+            if Instant::now() >= end {
+                return;
+            }
+            patience.timer.as_mut().reset(end.into());
+        }
+    }
 }
 
 async fn one(

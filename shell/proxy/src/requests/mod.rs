@@ -7,6 +7,7 @@ mod convert;
 mod exchange;
 mod h1;
 mod h2_server;
+mod inbox;
 mod mirror;
 mod plan;
 pub mod pool;
@@ -98,13 +99,13 @@ pub async fn serve(worker: &Arc<Worker>, site: Site, stream: Stream) {
             break;
         }
         tokio::select! {
-            read = reader.fill_more() => if read.map_or(true, |read| read == 0) { return },
+            read = reader.fill() => if read.map_or(true, |read| read == 0) { return },
             () = &mut stopped => return,
         }
     }
     if reader.buffered().starts_with(PREFACE) {
         let Some(stream) = conn::join(reader, writer) else { return };
-        h2_server::serve(worker, Arc::new(site), stream).await;
+        Box::pin(h2_server::serve(worker, Arc::new(site), stream)).await;
     } else {
         h1::serve(worker, site, reader, writer).await;
     }

@@ -32,6 +32,7 @@ pub struct PoolKey {
 /// An HTTP/1.1 connection to an endpoint.
 #[derive(Debug)]
 pub struct H1Connection {
+    key: PoolKey,
     pub reader: Reader,
     pub writer: Writer,
     /// Where its requests are counted.
@@ -43,8 +44,8 @@ pub struct H1Connection {
 
 impl H1Connection {
     /// One that nothing was sent on; `waited`: it is not fresh all the same.
-    pub fn new(reader: Reader, writer: Writer, cells: Arc<EdgeCells>, waited: bool) -> Self {
-        Self { reader, writer, cells, reused: waited, idle_since: Instant::now() }
+    pub fn new(key: PoolKey, (reader, writer): (Reader, Writer), cells: Arc<EdgeCells>, waited: bool) -> Self {
+        Self { key, reader, writer, cells, reused: waited, idle_since: Instant::now() }
     }
 }
 
@@ -79,13 +80,13 @@ impl HttpPool {
     }
 
     /// Keeps a connection for the next request.
-    pub fn put_h1(&self, key: PoolKey, mut connection: H1Connection) {
-        connection.reader.release();
+    pub fn put_h1(&self, mut connection: H1Connection) {
         connection.idle_since = Instant::now();
         let mut pool = lock(&self.h1);
-        let idle = pool.entry(key).or_default();
-        if idle.len() < MAX_IDLE {
-            idle.push(connection);
+        match pool.get_mut(&connection.key) {
+            Some(idle) if idle.len() < MAX_IDLE => idle.push(connection),
+            Some(_) => {}
+            None => drop(pool.insert(connection.key.clone(), vec![connection])),
         }
     }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A connection to an endpoint, fresh or from the pool.
 #[derive(Debug)]
 pub enum Connected {
-    H1(Box<H1Connection>),
+    H1(H1Connection),
     H2(H2Connection),
 }
 
@@ -29,7 +29,7 @@ pub async fn connect(exchange: &Exchange<'_>, upstream: &Upstream) -> Result<Con
             return Ok(Connected::H2(connection));
         }
     } else if let Some(connection) = worker.http.take_h1(&key) {
-        return Ok(Connected::H1(Box::new(connection)));
+        return Ok(Connected::H1(connection));
     }
     // One that waited may be closed by now as well as one that was used.
     let mut waited = false;
@@ -55,8 +55,8 @@ pub async fn connect(exchange: &Exchange<'_>, upstream: &Upstream) -> Result<Con
     };
     let cells = worker.cells.edge(&edge);
     if !exchange.http2 {
-        let (reader, writer) = conn::halves(dialled.stream);
-        return Ok(Connected::H1(Box::new(H1Connection::new(reader, writer, cells, waited))));
+        let halves = conn::halves(dialled.stream);
+        return Ok(Connected::H1(H1Connection::new(key, halves, cells, waited)));
     }
     let handshake = h2::client::Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
