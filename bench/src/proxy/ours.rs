@@ -81,6 +81,7 @@ fn service(vip: &str, address: IpAddr, port: u16, workload: &str) -> Vec<Change>
         workload: workload.into(),
         health: Health::Ready,
         weight: 1,
+        region: "".into(),
         zone: "".into(),
         node: "".into(),
         hostname: "".into(),

@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod headers;
 pub mod policy;
 pub mod route;
+pub mod traffic;
 pub mod workload;
 
 pub use gateway::{Gateway, Listener, ListenerProtocol, TlsMode};
@@ -20,9 +21,11 @@ pub use policy::{
     Action, AuthorizationPolicy, Condition, MtlsMode, Operation, PeerAuthentication, PolicyRule, Scope, Source,
 };
 pub use route::{
-    Backend, BackendTarget, Cors, Filter, Fraction, HeaderModifier, Hostname, Match, Mirror, Parent, ParentTarget,
-    PathMatch, PathModifier, Redirect, Retry, Rewrite, Route, RouteKind, Rule, TextMatch, Timeouts, ValueMatch,
+    Abort, Backend, BackendTarget, Cors, Fault, Filter, Fraction, HeaderModifier, Hostname, Match, MatchMore, Mirror,
+    Parent, ParentTarget, PathMatch, PathModifier, Redirect, Response, Retry, Rewrite, Route, RouteKind, Rule,
+    TextMatch, Timeouts, ValueMatch,
 };
+pub use traffic::TrafficPolicy;
 pub use workload::{
     AppProtocol, Endpoint, EndpointGroup, Health, Service, ServicePort, Transport, Tunnel, Workload, WorkloadStatus,
 };

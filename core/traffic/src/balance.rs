@@ -177,6 +177,7 @@ mod tests {
             workload: "".into(),
             health,
             weight,
+            region: "".into(),
             zone: "".into(),
             node: "".into(),
             hostname: "".into(),

@@ -8,22 +8,27 @@
 //! policy, the workloads that its selector takes or took; a gateway, a class, a certificate, a node's address, all gateways (there are
 //! few, and they share host ports) and the routes on those that changed; a grant, the routes and gateways that refer across namespaces.
 
+mod destination;
+mod entry;
 mod gateway;
+mod hosts;
 mod index;
 mod policy;
 mod route;
 pub mod status;
+mod virtual_service;
 mod workload;
 
 #[cfg(test)]
 mod tests;
 
+use hosts::Hosts;
 use index::Index;
 use model::map::HashMap;
 use model::mesh::api::{self, Object, ObjectKind};
 use model::mesh::{Resource, ResourceKind, RouteKind};
 use model::{Key, Labels};
-use status::{ClassStatus, GatewayStatus, RouteStatus};
+use status::{ClassStatus, GatewayStatus, IstioStatus, RouteStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -63,6 +68,8 @@ pub struct Output {
     pub gateways: BTreeMap<Key, GatewayStatus>,
     /// Statuses of routes; one without parents means that no parent of it is ours (any more).
     pub routes: BTreeMap<(RouteKind, Key), RouteStatus>,
+    /// Statuses of Istio's kinds.
+    pub istio: BTreeMap<(ObjectKind, Key), IstioStatus>,
 }
 
 /// See the [module](self).
@@ -79,6 +86,14 @@ pub struct Compiler {
     listeners: BTreeMap<Key, Vec<gateway::ListenerState>>,
     /// How many routes hang on each listener.
     attached: BTreeMap<Place, BTreeSet<RouteId>>,
+    hosts: Hosts,
+    istio_statuses: BTreeMap<(ObjectKind, Key), IstioStatus>,
+    /// Subsets that were told, by their service.
+    subsets: BTreeMap<Key, BTreeSet<Key>>,
+    /// Endpoint groups that were told, by what they came of.
+    groups: BTreeMap<String, BTreeSet<String>>,
+    /// Routes that were told, by their VirtualService.
+    virtual_routes: BTreeMap<Key, BTreeSet<String>>,
 }
 
 /// Kind and key of a route.
@@ -102,6 +117,10 @@ struct Objects {
     grants: BTreeMap<Key, api::ReferenceGrant>,
     policies: BTreeMap<Key, api::AuthorizationPolicy>,
     peers: BTreeMap<Key, api::PeerAuthentication>,
+    virtuals: BTreeMap<Key, api::VirtualService>,
+    rules: BTreeMap<Key, api::DestinationRule>,
+    service_entries: BTreeMap<Key, api::ServiceEntry>,
+    names: BTreeMap<Key, api::ResolvedName>,
 }
 
 /// Something that is compiled by itself. The order is that of compiling: routes look at listeners, gateways' statuses at routes.
@@ -113,9 +132,14 @@ enum Unit {
     Entry(Key),
     Service(Key),
     Slice(Key),
+    /// WorkloadEntries that a Service selects.
+    Members(Key),
+    ServiceEntry(Key),
+    Rule(Key),
     Class(Key),
     Listeners,
     Route(RouteKind, Key),
+    Virtual(Key),
     GatewayStatus(Key),
 }
 
@@ -145,8 +169,9 @@ impl Compiler {
                 self.touch_pod(&key);
             }
             Object::WorkloadEntry(it) => {
-                self.dirty.insert(Unit::Entry(it.key.clone()));
-                objects.entries.insert(it.key.clone(), it);
+                let key = it.key.clone();
+                objects.entries.insert(key.clone(), it);
+                self.touch_entry(&key);
             }
             Object::Service(it) => {
                 let key = it.key.clone();
@@ -176,8 +201,9 @@ impl Compiler {
             Object::Route(it) => {
                 let id = (it.kind, it.meta.key.clone());
                 self.index.route(&id, objects.routes.get(&id), Some(&it));
-                objects.routes.insert(id.clone(), it);
+                let old = objects.routes.insert(id.clone(), it.clone());
                 self.dirty.insert(Unit::Route(id.0, id.1));
+                old.iter().chain([&it]).for_each(|route| self.touch_rivals(route));
             }
             Object::ReferenceGrant(it) => {
                 objects.grants.insert(it.key.clone(), it);
@@ -192,6 +218,26 @@ impl Compiler {
                 let key = it.meta.key.clone();
                 let old = objects.peers.insert(key.clone(), it);
                 self.touch_peer(&key, old.as_ref());
+            }
+            Object::VirtualService(it) => {
+                let key = it.meta.key.clone();
+                let old = objects.virtuals.insert(key.clone(), *it);
+                self.touch_virtual(&key, old.as_ref());
+            }
+            Object::DestinationRule(it) => {
+                let key = it.meta.key.clone();
+                let old = objects.rules.insert(key.clone(), *it);
+                self.touch_rule(&key, old.as_ref());
+            }
+            Object::ServiceEntry(it) => {
+                let key = it.meta.key.clone();
+                let old = objects.service_entries.insert(key.clone(), *it);
+                self.touch_service_entry(&key, old.as_ref());
+            }
+            Object::ResolvedName(it) => {
+                let key = it.key.clone();
+                objects.names.insert(key.clone(), it);
+                self.touch_name(&key.name);
             }
         }
     }
@@ -216,7 +262,7 @@ impl Compiler {
             }
             ObjectKind::WorkloadEntry => {
                 objects.entries.remove(key);
-                self.dirty.insert(Unit::Entry(key.clone()));
+                self.touch_entry(key);
             }
             ObjectKind::Service => {
                 let old = objects.services.remove(key);
@@ -244,6 +290,7 @@ impl Compiler {
                 let old = objects.routes.remove(&id);
                 self.index.route(&id, old.as_ref(), None);
                 self.dirty.insert(Unit::Route(id.0, id.1));
+                old.iter().for_each(|route| self.touch_rivals(route));
             }
             ObjectKind::ReferenceGrant => {
                 objects.grants.remove(key);
@@ -256,6 +303,22 @@ impl Compiler {
             ObjectKind::PeerAuthentication => {
                 let old = objects.peers.remove(key);
                 self.touch_peer(key, old.as_ref());
+            }
+            ObjectKind::VirtualService => {
+                let old = objects.virtuals.remove(key);
+                self.touch_virtual(key, old.as_ref());
+            }
+            ObjectKind::DestinationRule => {
+                let old = objects.rules.remove(key);
+                self.touch_rule(key, old.as_ref());
+            }
+            ObjectKind::ServiceEntry => {
+                let old = objects.service_entries.remove(key);
+                self.touch_service_entry(key, old.as_ref());
+            }
+            ObjectKind::ResolvedName => {
+                objects.names.remove(key);
+                self.touch_name(&key.name);
             }
         }
     }
@@ -277,6 +340,10 @@ impl Compiler {
                 Unit::Entry(key) => self.compile_entry(&key, &mut output),
                 Unit::Service(key) => self.compile_service(&key, &mut output),
                 Unit::Slice(key) => self.compile_slice(&key, &mut output),
+                Unit::Members(key) => self.compile_members(&key, &mut output),
+                Unit::ServiceEntry(key) => self.compile_service_entry(&key, &mut output),
+                Unit::Rule(key) => self.compile_rule(&key, &mut output),
+                Unit::Virtual(key) => self.compile_virtual(&key, &mut output),
                 Unit::Class(key) => self.compile_class(&key, &mut output),
                 Unit::Listeners => self.compile_listeners(&mut output),
                 Unit::Route(kind, key) => self.compile_route(kind, &key, &mut output),
@@ -344,18 +411,37 @@ impl Compiler {
     }
 
     fn touch_node(&mut self, name: &str) {
-        let pods = self.index.pods_by_node.get(name).into_iter().flatten();
-        self.dirty.extend(pods.cloned().map(Unit::Pod));
+        let pods: Vec<Key> = self.index.pods_by_node.get(name).into_iter().flatten().cloned().collect();
+        pods.iter().for_each(|pod| self.touch_pod(pod));
     }
 
     fn touch_pod(&mut self, key: &Key) {
         self.dirty.insert(Unit::Pod(key.clone()));
         let slices = self.index.slices_by_pod.get(key).into_iter().flatten();
         self.dirty.extend(slices.cloned().map(Unit::Slice));
+        self.touch_selecting(&key.namespace);
+    }
+
+    fn touch_entry(&mut self, key: &Key) {
+        self.dirty.insert(Unit::Entry(key.clone()));
+        let slices = self.index.slices_by_entry.get(key).into_iter().flatten();
+        self.dirty.extend(slices.cloned().map(Unit::Slice));
+        self.touch_selecting(&key.namespace);
+        let services = self.objects.services.keys().filter(|service| service.namespace == key.namespace);
+        self.dirty.extend(services.cloned().map(Unit::Members));
+    }
+
+    fn touch_name(&mut self, name: &str) {
+        let entries = self.hosts.names.get(name).into_iter().flatten();
+        self.dirty.extend(entries.cloned().map(Unit::ServiceEntry));
     }
 
     fn touch_service(&mut self, key: &Key, old: Option<&api::Service>) {
-        self.dirty.insert(Unit::Service(key.clone()));
+        self.dirty.extend([Unit::Service(key.clone()), Unit::Members(key.clone())]);
+        if old.is_some() != self.objects.services.contains_key(key) {
+            self.touch_endpoints(key);
+        }
+        self.touch_host(&self.service_host(key));
         let routes = self.index.routes_by_service.get(key).into_iter().flatten();
         self.dirty.extend(routes.cloned().map(|(kind, key)| Unit::Route(kind, key)));
         let selector = |service: Option<&api::Service>| service.map(|service| service.selector.clone());
@@ -378,12 +464,16 @@ impl Compiler {
     fn touch_routes_of(&mut self, gateway: &Key) {
         let routes = self.index.routes_by_gateway.get(gateway).into_iter().flatten();
         self.dirty.extend(routes.cloned().map(|(kind, key)| Unit::Route(kind, key)));
+        let virtuals = self.hosts.by_gateway.get(gateway).into_iter().flatten();
+        self.dirty.extend(virtuals.cloned().map(Unit::Virtual));
     }
 
     /// The labels of a namespace decide which listeners its routes may use.
     fn touch_namespace(&mut self, name: &str) {
         let routes = self.objects.routes.keys().filter(|(_, key)| &*key.namespace == name);
         self.dirty.extend(routes.cloned().map(|(kind, key)| Unit::Route(kind, key)));
+        let virtuals = self.objects.virtuals.keys().filter(|key| &*key.namespace == name);
+        self.dirty.extend(virtuals.cloned().map(Unit::Virtual));
     }
 
     fn touch_references(&mut self) {

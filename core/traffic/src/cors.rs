@@ -1,5 +1,6 @@
 //! Cross-origin requests (the Fetch standard's CORS, configured as Gateway API's HTTPCORSFilter).
 
+use crate::pattern::Text;
 use model::mesh::Cors;
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ pub fn decide(
     preflight_headers: Option<&str>,
 ) -> CorsVerdict {
     let preflight = method == "OPTIONS" && preflight_method.is_some();
-    if !cors.allow_origins.iter().any(|allowed| origin_matches(allowed, origin)) {
+    let by_pattern = || cors.allow_origin_patterns.iter().any(|pattern| Text::new(pattern).matches(origin));
+    if !cors.allow_origins.iter().any(|allowed| origin_matches(allowed, origin)) && !by_pattern() {
         // The browser sees no permission and refuses; a backend never sees a preflight.
         return if preflight { CorsVerdict::Answer(Vec::new()) } else { CorsVerdict::Pass(Vec::new()) };
     }
@@ -97,6 +99,7 @@ mod tests {
             allow_headers: vec!["x-a".into(), "x-b".into()],
             expose_headers: vec!["x-c".into()],
             max_age_s: 5,
+            allow_origin_patterns: vec![],
         };
         let CorsVerdict::Answer(headers) = decide(&cors, "https://a.example", "OPTIONS", Some("PUT"), Some("x-a"))
         else {

@@ -31,11 +31,23 @@ impl std::error::Error for BadPattern {}
 /// # Errors
 /// It is no RE2-like expression, or too large.
 pub fn whole(pattern: &Arc<str>) -> Result<Regex, BadPattern> {
+    build(pattern, &format!("^(?:{pattern})$"))
+}
+
+/// Compiles an expression that may match anywhere in a text.
+///
+/// # Errors
+/// As [`whole`].
+pub fn part(pattern: &Arc<str>) -> Result<Regex, BadPattern> {
+    build(pattern, pattern)
+}
+
+fn build(pattern: &Arc<str>, expression: &str) -> Result<Regex, BadPattern> {
     let bad = |why: String| BadPattern { pattern: pattern.clone(), why };
     if pattern.len() > REGEX_LENGTH_LIMIT {
         return Err(bad(format!("longer than {REGEX_LENGTH_LIMIT} bytes")));
     }
-    RegexBuilder::new(&format!("^(?:{pattern})$"))
+    RegexBuilder::new(expression)
         .size_limit(REGEX_LIMIT)
         .build()
         .map_err(|error| bad(error.to_string().lines().last().unwrap_or_default().trim().to_owned()))

@@ -17,6 +17,21 @@ pub struct RequestView<'a> {
     pub method: &'a str,
     /// The headers.
     pub headers: &'a dyn Headers,
+    /// By which way it came.
+    pub came: Came<'a>,
+}
+
+/// How a request came here: what only routes in order ask for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Came<'a> {
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// Host header or `:authority`, as sent.
+    pub authority: &'a str,
+    /// The service's or listener's port.
+    pub port: u16,
+    /// The caller's namespace, or empty.
+    pub namespace: &'a str,
 }
 
 impl<'a> RequestView<'a> {
@@ -26,7 +41,12 @@ impl<'a> RequestView<'a> {
             Some((path, query)) => (path, Some(query)),
             None => (target, None),
         };
-        RequestView { host, path, query, method, headers }
+        RequestView { host, path, query, method, headers, came: Came::default() }
+    }
+
+    /// With the way by which it came.
+    pub fn by(self, came: Came<'a>) -> Self {
+        RequestView { came, ..self }
     }
 
     /// First value of a query parameter, percent-decoded, `+` as space.

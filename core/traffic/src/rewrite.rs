@@ -20,7 +20,32 @@ pub fn path<'a>(modifier: &'a PathModifier, path: &'a str, prefix: Option<&str>)
                 (new, rest) => Cow::Owned(format!("{new}{rest}")),
             }
         }
+        PathModifier::ReplaceMatched(new) => match prefix.and_then(|prefix| path.strip_prefix(prefix)) {
+            Some("") | None => Cow::Borrowed(new),
+            Some(rest) => Cow::Owned(format!("{new}{rest}")),
+        },
+        PathModifier::ReplaceRegex { pattern, substitution } => {
+            let Ok(regex) = crate::pattern::part(pattern) else { return Cow::Borrowed(path) };
+            regex.replace_all(path, |found: &regex::Captures<'_>| substituted(substitution, found))
+        }
     }
+}
+
+/// `\1` to `\9` stand for groups, `\0` for all that was found, and two backslashes for one.
+fn substituted(text: &str, found: &regex::Captures<'_>) -> String {
+    let mut out = String::new();
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        match (c, if c == '\\' { rest.next() } else { None }) {
+            (_, Some(digit)) if digit.is_ascii_digit() => {
+                let group = digit.to_digit(10).and_then(|at| found.get(at as usize));
+                out.push_str(group.map_or("", |group| group.as_str()));
+            }
+            (_, Some(other)) => out.push(other),
+            (c, None) => out.push(c),
+        }
+    }
+    out
 }
 
 /// Where a redirect points (the Location header). `scheme` and `port` are those that the request came by.

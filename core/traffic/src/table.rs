@@ -9,6 +9,10 @@
 //! 6. the older route; 7. the first by `namespace/name`; 8. the first rule, the first match in it.
 //!
 //! A request that no rule of the most specific hostname takes is offered to those of less specific ones.
+//!
+//! Rules of a route that is [`ordered`](Route::ordered) come after those, in the order in which they are written.
+
+mod ordered;
 
 use crate::pattern::{Text, whole};
 use crate::request::RequestView;
@@ -37,6 +41,8 @@ struct Paths {
     longest_prefix: usize,
     regex: Vec<(Regex, Candidate)>,
     rest: Vec<Candidate>,
+    /// Of routes whose rules are tried in turn.
+    ordered: Vec<ordered::Step>,
 }
 
 /// What remains to be checked once host and path match.
@@ -70,7 +76,7 @@ impl<'a> Hit<'a> {
     /// The prefix that matched, for rewriting it; none when the path matched otherwise.
     pub fn prefix(&self) -> Option<&'a str> {
         match &self.rule().matches[self.match_index].path {
-            PathMatch::Prefix(prefix) => Some(prefix),
+            PathMatch::Prefix(prefix) | PathMatch::Text(prefix) => Some(prefix),
             _ => None,
         }
     }
@@ -134,6 +140,9 @@ impl RouteTable {
 
 impl Paths {
     fn add(&mut self, route: &Route, route_index: u32) {
+        if route.ordered {
+            return self.ordered.extend(ordered::steps(route, route_index));
+        }
         for (rule_index, rule) in route.rules.iter().enumerate() {
             for (match_index, matched) in rule.matches.iter().enumerate() {
                 let candidate = Candidate::new(matched, (route_index, rule_index as u32, match_index as u32));
@@ -148,6 +157,8 @@ impl Paths {
                     },
                     // An expression that cannot be used matches nothing.
                     PathMatch::Regex(pattern) => self.regex.extend(whole(pattern).ok().map(|regex| (regex, candidate))),
+                    // Only routes in order have it.
+                    PathMatch::Text(_) => {}
                 }
             }
         }
@@ -185,6 +196,7 @@ impl Paths {
             .find(|(regex, candidate)| regex.is_match(request.path) && candidate.matches(request))
             .map(|(_, candidate)| candidate.rank)
             .or_else(|| first(&self.rest))
+            .or_else(|| self.ordered.iter().find_map(|step| step.takes(request)))
     }
 }
 

@@ -18,6 +18,7 @@ mod identity;
 mod informer;
 mod join;
 mod listen;
+mod names;
 mod report;
 mod statuses;
 
@@ -148,8 +149,9 @@ impl Mesh {
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = tokio::task::JoinSet::new();
-        let facts = informer::spawn_all(&self.core.api, &mut tasks);
+        let (sender, facts) = informer::spawn_all(&self.core.api, &mut tasks);
         tasks.spawn(core::run(self.core.clone(), facts));
+        tasks.spawn(names::run(self.core.clone(), sender));
         tasks.spawn(statuses::run(self.core.clone()));
         tasks.spawn(hosts::run(self.core.clone()));
         tasks.spawn(listen::run(self.core.clone(), self.listener, self.tls, stopped));

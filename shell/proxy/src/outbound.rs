@@ -77,7 +77,7 @@ async fn balance(worker: &Arc<Worker>, pod: &Pod, stream: Stream, from: SocketAd
             Err(error) => break Err(Some(error)),
         }
     };
-    let service = &port.service().service.key;
+    let service = port.service().service.known_as();
     match dialled {
         Ok((dialled, upstream)) => pass(worker, pod, stream, dialled, upstream, Some(service)).await,
         Err(error) => refuse(pod, stream, &format!("service {service}"), error.as_ref()),

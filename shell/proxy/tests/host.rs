@@ -53,6 +53,7 @@ fn a_joined_process_is_called_and_calls() {
             workload: "host/default/legacy-9".into(),
             health: Health::Ready,
             weight: 1,
+            region: "".into(),
             zone: "".into(),
             node: "".into(),
             hostname: "".into(),

@@ -3,11 +3,14 @@
 //! A field of the wrong form counts as absent, except where that would widen what a policy allows: there the object is refused, and
 //! whoever asked keeps the last good one.
 
+mod destination_rule;
+mod duration;
 mod gateway_api;
 mod istio;
 mod status;
+mod virtual_service;
 
-pub use status::{ConditionParts, ListenerParts, Stamp, class_status, gateway_status, route_status};
+pub use status::{ConditionParts, ListenerParts, Stamp, class_status, gateway_status, istio_status, route_status};
 
 use crate::read::{at, flag, int, items, labels, opt_int, opt_text, path, str_at, text};
 use base64::Engine;
@@ -29,6 +32,9 @@ pub const RESOURCES: &[(&str, &str, &str, ObjectKind)] = &[
     ("", "v1", "secrets", ObjectKind::TlsSecret),
     ("discovery.k8s.io", "v1", "endpointslices", ObjectKind::EndpointSlice),
     ("networking.istio.io", "v1", "workloadentries", ObjectKind::WorkloadEntry),
+    ("networking.istio.io", "v1", "virtualservices", ObjectKind::VirtualService),
+    ("networking.istio.io", "v1", "destinationrules", ObjectKind::DestinationRule),
+    ("networking.istio.io", "v1", "serviceentries", ObjectKind::ServiceEntry),
     ("gateway.networking.k8s.io", "v1", "gatewayclasses", ObjectKind::GatewayClass),
     ("gateway.networking.k8s.io", "v1", "gateways", ObjectKind::Gateway),
     ("gateway.networking.k8s.io", "v1", "httproutes", ObjectKind::Route(RouteKind::Http)),
@@ -79,6 +85,11 @@ pub fn read(kind: ObjectKind, bytes: &[u8]) -> Result<Option<Object>, MeshError>
         ObjectKind::ReferenceGrant => Object::ReferenceGrant(gateway_api::grant(&value)),
         ObjectKind::AuthorizationPolicy => Object::AuthorizationPolicy(istio::authorization(&value)?),
         ObjectKind::PeerAuthentication => Object::PeerAuthentication(istio::peer(&value)?),
+        ObjectKind::VirtualService => Object::VirtualService(Box::new(virtual_service::virtual_service(&value))),
+        ObjectKind::DestinationRule => Object::DestinationRule(Box::new(destination_rule::destination_rule(&value))),
+        ObjectKind::ServiceEntry => Object::ServiceEntry(Box::new(destination_rule::service_entry(&value))),
+        // Found by asking DNS, never read.
+        ObjectKind::ResolvedName => return Ok(None),
     }))
 }
 
@@ -146,8 +157,7 @@ fn pod(value: &Value) -> Pod {
 
 fn entry(value: &Value) -> WorkloadEntry {
     let spec = at(value, "spec");
-    let locality = str_at(spec, "locality");
-    let (region, rest) = locality.split_once('/').unwrap_or((locality, ""));
+    let (region, zone) = destination_rule::locality_of(spec);
     let mut all = own_labels(value);
     all.extend(labels(at(spec, "labels")));
     let account = text(spec, "serviceAccount");
@@ -157,8 +167,10 @@ fn entry(value: &Value) -> WorkloadEntry {
         labels: all,
         service_account: if account.is_empty() { "default".into() } else { account },
         address: str_at(spec, "address").parse().ok(),
-        region: region.into(),
-        zone: rest.split('/').next().unwrap_or_default().into(),
+        ports: destination_rule::named_ports(spec),
+        weight: opt_int(spec, "weight").and_then(|it| u32::try_from(it).ok()).unwrap_or(0),
+        region,
+        zone,
         deleting: deleting(value),
         joined: annotation(value, "diolkos.io/joined") == "true",
     }
@@ -194,6 +206,7 @@ fn service_port(value: &Value) -> ServicePort {
         app_protocol: app_protocol(str_at(value, "appProtocol"), &name),
         node_port: port(value, "nodePort"),
         name,
+        traffic: None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod policy;
 mod route;
+mod traffic;
 mod workload;
 
 use crate::resources as wire;

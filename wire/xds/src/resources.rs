@@ -3,6 +3,8 @@
 //! The Rust shapes that programs use are in `model::mesh`; [`crate::convert`] goes between. Field numbers here are a public contract
 //! between versions of control plane and proxy: add, never reuse.
 
+pub mod traffic;
+
 use bytes::Bytes;
 use model::mesh::ResourceKind;
 
@@ -117,6 +119,9 @@ pub struct Service {
     /// External name.
     #[prost(string, optional, tag = "8")]
     pub external_name: Option<String>,
+    /// The service that it is a subset of.
+    #[prost(message, optional, tag = "20")]
+    pub subset_of: Option<Key>,
 }
 
 /// See `model::mesh::ServicePort`.
@@ -137,6 +142,9 @@ pub struct ServicePort {
     /// Node port.
     #[prost(uint32, tag = "5")]
     pub node_port: u32,
+    /// How its endpoints are called.
+    #[prost(message, optional, tag = "20")]
+    pub traffic: Option<traffic::TrafficPolicy>,
 }
 
 /// See `model::mesh::EndpointGroup`.
@@ -191,6 +199,9 @@ pub struct Endpoint {
     /// Hostname.
     #[prost(string, tag = "7")]
     pub hostname: String,
+    /// Region.
+    #[prost(string, tag = "8")]
+    pub region: String,
 }
 
 /// See `model::mesh::Gateway`.
@@ -254,6 +265,9 @@ pub struct Route {
     /// Rules.
     #[prost(message, repeated, tag = "6")]
     pub rules: Vec<Rule>,
+    /// The first rule that matches counts, not the most specific one.
+    #[prost(bool, tag = "20")]
+    pub ordered: bool,
 }
 
 /// See `model::mesh::Parent`.
@@ -305,7 +319,7 @@ pub struct Rule {
 /// See `model::mesh::Match`.
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct Match {
-    /// 0 prefix, 1 exact, 2 regex.
+    /// 0 prefix, 1 exact, 2 regex, 3 text that it begins with.
     #[prost(uint32, tag = "1")]
     pub path_kind: u32,
     /// Path.
@@ -320,6 +334,9 @@ pub struct Match {
     /// Query parameters.
     #[prost(message, repeated, tag = "5")]
     pub query: Vec<ValueMatch>,
+    /// What a VirtualService adds.
+    #[prost(message, optional, tag = "20")]
+    pub more: Option<traffic::MatchMore>,
 }
 
 /// See `model::mesh::ValueMatch`.
@@ -340,7 +357,7 @@ pub struct ValueMatch {
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct Filter {
     /// Which.
-    #[prost(oneof = "FilterKind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "FilterKind", tags = "1, 2, 3, 4, 5, 6, 20, 21")]
     pub kind: Option<FilterKind>,
 }
 
@@ -365,6 +382,12 @@ pub enum FilterKind {
     /// CORS.
     #[prost(message, tag = "6")]
     Cors(Cors),
+    /// Failures that are made.
+    #[prost(message, tag = "20")]
+    Fault(traffic::Fault),
+    /// An answer of the proxy's.
+    #[prost(message, tag = "21")]
+    Respond(traffic::Response),
 }
 
 /// A header.
@@ -401,6 +424,12 @@ pub struct PathModifier {
     /// By what.
     #[prost(string, tag = "2")]
     pub value: String,
+    /// 0 as `prefix` says, 1 the text that matched, 2 what `pattern` matches.
+    #[prost(uint32, tag = "20")]
+    pub how: u32,
+    /// Expression.
+    #[prost(string, tag = "21")]
+    pub pattern: String,
 }
 
 /// See `model::mesh::Redirect`.
@@ -469,6 +498,9 @@ pub struct Cors {
     /// Preflight lifetime.
     #[prost(uint32, tag = "6")]
     pub max_age_s: u32,
+    /// Origins by pattern; their names are empty.
+    #[prost(message, repeated, tag = "20")]
+    pub allow_origin_patterns: Vec<ValueMatch>,
 }
 
 /// See `model::mesh::BackendTarget`.

@@ -15,6 +15,42 @@ fn texts(list: &[&str]) -> Vec<Arc<str>> {
     list.iter().map(|text| Arc::from(*text)).collect()
 }
 
+fn policy() -> TrafficPolicy {
+    use model::mesh::traffic::*;
+    TrafficPolicy {
+        balancer: Balancer::Hash {
+            key: HashKey::Cookie { name: "c".into(), path: "/".into(), ttl_s: Some(0) },
+            table: HashTable::Maglev { entries: 65_537 },
+        },
+        warmup: Some(Warmup { duration_ms: 1, minimum_percent: 2, aggression_percent: 3 }),
+        locality: Locality {
+            enabled: Some(true),
+            distribute: vec![("a/b/*".into(), vec![("c".into(), 100)])],
+            failover: vec![("a".into(), "b".into())],
+            priority: texts(&["topology.kubernetes.io/zone"]),
+        },
+        pool: ConnectionPool {
+            max_connections: 1,
+            max_pending: 2,
+            max_requests: 3,
+            max_requests_per_connection: 4,
+            max_retries: 5,
+            connect_timeout_ms: 6,
+            idle_timeout_ms: 7,
+            upgrade_to_http2: true,
+        },
+        outlier: Some(Outlier { consecutive_gateway: 3, consecutive_local: 4, ..Outlier::default() }),
+        tls: Some(ClientTls {
+            enabled: true,
+            sni: "s".into(),
+            subject_alt_names: texts(&["a"]),
+            insecure: true,
+            roots: "pem".into(),
+        }),
+        retry_budget: Some(RetryBudget { percent: 20, min_concurrency: 3 }),
+    }
+}
+
 fn samples() -> Vec<Resource> {
     let headers = HeaderModifier {
         set: vec![("a".into(), "1".into())],
@@ -41,7 +77,19 @@ fn samples() -> Vec<Resource> {
             allow_headers: texts(&["x"]),
             expose_headers: texts(&["y"]),
             max_age_s: 9,
+            allow_origin_patterns: vec![TextMatch::Regex("x.*".into())],
         }),
+        Filter::Rewrite(Rewrite { hostname: None, path: Some(PathModifier::ReplaceMatched("/z".into())) }),
+        Filter::Rewrite(Rewrite {
+            hostname: None,
+            path: Some(PathModifier::ReplaceRegex { pattern: "a(.)".into(), substitution: "\\1".into() }),
+        }),
+        Filter::Fault(Fault {
+            delay: Some((5, Fraction { numerator: 1, denominator: 2 })),
+            abort: Some((Abort::Grpc(14), Fraction::ALL)),
+        }),
+        Filter::Fault(Fault { delay: None, abort: Some((Abort::Http(503), Fraction::ALL)) }),
+        Filter::Respond(Response { status: 418, body: b"tea".as_slice().into() }),
     ];
     let matched = Match {
         path: PathMatch::Regex("/v.*".into()),
@@ -52,6 +100,15 @@ fn samples() -> Vec<Resource> {
             ValueMatch { name: "r".into(), value: TextMatch::Present },
             ValueMatch { name: "s".into(), value: TextMatch::Prefix("x".into()) },
         ],
+        more: Some(Box::new(MatchMore {
+            ignore_case: true,
+            scheme: Some(TextMatch::Exact("https".into())),
+            method: Some(TextMatch::Prefix("P".into())),
+            authority: Some(TextMatch::Regex("a.*".into())),
+            without_headers: vec![ValueMatch { name: "w".into(), value: TextMatch::Present }],
+            port: Some(80),
+            source_namespace: Some("n".into()),
+        })),
     };
     let route = Route {
         name: "HTTPRoute/default/r".into(),
@@ -74,7 +131,7 @@ fn samples() -> Vec<Resource> {
         ],
         rules: vec![Rule {
             name: "n".into(),
-            matches: vec![matched, Match::default()],
+            matches: vec![matched, Match::default(), Match { path: PathMatch::Text("/t".into()), ..Match::default() }],
             filters: filters.clone(),
             backends: vec![
                 Backend { target, weight: 0, filters },
@@ -87,12 +144,14 @@ fn samples() -> Vec<Resource> {
             timeouts: Timeouts { request_ms: Some(1), backend_request_ms: None },
             retry: Some(Retry { attempts: 2, backoff_ms: Some(3), codes: vec![503] }),
         }],
+        ordered: true,
     };
     let endpoint = |health| Endpoint {
         address: "10.0.0.1".parse().unwrap(),
         workload: "pod/default/web-1".into(),
         health,
         weight: 1,
+        region: "r".into(),
         zone: "z".into(),
         node: "n".into(),
         hostname: "h".into(),
@@ -125,11 +184,13 @@ fn samples() -> Vec<Resource> {
             transport: Transport::Udp,
             app_protocol: AppProtocol::Grpc,
             node_port: 30_000,
+            traffic: Some(Arc::new(policy())),
         }],
         headless: true,
         affinity_s: Some(0),
         publish_not_ready: true,
         external_name: Some("x.test".into()),
+        subset_of: Some(key("whole")),
     };
     let source = Source {
         principals: texts(&["a"]),

@@ -2,6 +2,10 @@
 //!
 //! References are as written (kind and group as text): whether they hold is for compiling to say, on the object's status.
 
+pub mod istio;
+
+pub use istio::{DestinationRule, ResolvedName, ServiceEntry, VirtualService};
+
 use super::policy::{Action, MtlsMode, PolicyRule};
 use super::route::{Filter, Fraction, Match, Retry, RouteKind, Timeouts};
 use super::workload::ServicePort;
@@ -38,6 +42,14 @@ pub enum Object {
     AuthorizationPolicy(AuthorizationPolicy),
     /// security.istio.io PeerAuthentication.
     PeerAuthentication(PeerAuthentication),
+    /// networking.istio.io VirtualService.
+    VirtualService(Box<VirtualService>),
+    /// networking.istio.io DestinationRule.
+    DestinationRule(Box<DestinationRule>),
+    /// networking.istio.io ServiceEntry.
+    ServiceEntry(Box<ServiceEntry>),
+    /// What a DNS name stands for. Not an object of the API.
+    ResolvedName(ResolvedName),
 }
 
 /// Kind of an [`Object`].
@@ -69,6 +81,14 @@ pub enum ObjectKind {
     AuthorizationPolicy,
     /// [`PeerAuthentication`].
     PeerAuthentication,
+    /// [`VirtualService`].
+    VirtualService,
+    /// [`DestinationRule`].
+    DestinationRule,
+    /// [`ServiceEntry`].
+    ServiceEntry,
+    /// [`ResolvedName`].
+    ResolvedName,
 }
 
 impl Object {
@@ -88,6 +108,10 @@ impl Object {
             Object::ReferenceGrant(_) => ObjectKind::ReferenceGrant,
             Object::AuthorizationPolicy(_) => ObjectKind::AuthorizationPolicy,
             Object::PeerAuthentication(_) => ObjectKind::PeerAuthentication,
+            Object::VirtualService(_) => ObjectKind::VirtualService,
+            Object::DestinationRule(_) => ObjectKind::DestinationRule,
+            Object::ServiceEntry(_) => ObjectKind::ServiceEntry,
+            Object::ResolvedName(_) => ObjectKind::ResolvedName,
         }
     }
     /// Its key.
@@ -106,6 +130,10 @@ impl Object {
             Object::ReferenceGrant(it) => &it.key,
             Object::AuthorizationPolicy(it) => &it.meta.key,
             Object::PeerAuthentication(it) => &it.meta.key,
+            Object::VirtualService(it) => &it.meta.key,
+            Object::DestinationRule(it) => &it.meta.key,
+            Object::ServiceEntry(it) => &it.meta.key,
+            Object::ResolvedName(it) => &it.key,
         }
     }
 }
@@ -172,6 +200,10 @@ pub struct WorkloadEntry {
     pub service_account: Arc<str>,
     /// Address.
     pub address: Option<IpAddr>,
+    /// `ports`: of services' ports by name, where they differ.
+    pub ports: Vec<(Arc<str>, u16)>,
+    /// `weight`; 0 stands for 1.
+    pub weight: u32,
     /// `locality`: region and zone.
     pub region: Arc<str>,
     /// Zone.

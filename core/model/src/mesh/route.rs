@@ -1,10 +1,10 @@
-//! One route model for Gateway API and, later, Istio's VirtualService.
+//! One route model for Gateway API and Istio's VirtualService.
 
 use crate::{Key, Timestamp};
 use std::fmt;
 use std::sync::Arc;
 
-/// Rules, and where they hang. Resource name: `KIND/NAMESPACE/NAME`, as `HTTPRoute/default/reviews`.
+/// Rules, and where they hang. Resource name: `KIND/NAMESPACE/NAME`, as `HTTPRoute/default/reviews` or `VirtualService/default/reviews`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Resource name.
@@ -19,6 +19,8 @@ pub struct Route {
     pub parents: Vec<Parent>,
     /// In the object's order.
     pub rules: Vec<Rule>,
+    /// The first rule that matches takes a request (VirtualService), not the most specific one (Gateway API).
+    pub ordered: bool,
 }
 
 /// What a route routes.
@@ -145,11 +147,32 @@ pub struct Match {
     pub headers: Vec<ValueMatch>,
     /// On query parameters, decoded; the first value of a name counts.
     pub query: Vec<ValueMatch>,
+    /// What only a VirtualService asks for.
+    pub more: Option<Box<MatchMore>>,
+}
+
+/// Parts of a match that Gateway API does not know. All that are set must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MatchMore {
+    /// Paths are compared without regard to case.
+    pub ignore_case: bool,
+    /// `http` or `https`.
+    pub scheme: Option<TextMatch>,
+    /// A method that is not given exactly.
+    pub method: Option<TextMatch>,
+    /// Host header or `:authority`, as sent.
+    pub authority: Option<TextMatch>,
+    /// None of these may hold.
+    pub without_headers: Vec<ValueMatch>,
+    /// The service's or listener's port.
+    pub port: Option<u16>,
+    /// The caller's namespace.
+    pub source_namespace: Option<Arc<str>>,
 }
 
 impl Default for Match {
     fn default() -> Self {
-        Match { path: PathMatch::Prefix("/".into()), method: None, headers: Vec::new(), query: Vec::new() }
+        Match { path: PathMatch::Prefix("/".into()), method: None, headers: Vec::new(), query: Vec::new(), more: None }
     }
 }
 
@@ -162,6 +185,8 @@ pub enum PathMatch {
     Prefix(Arc<str>),
     /// The whole path matches this RE2-like expression.
     Regex(Arc<str>),
+    /// The path begins with this text, wherever an element ends (VirtualService).
+    Text(Arc<str>),
 }
 
 /// How a text matches.
@@ -201,6 +226,37 @@ pub enum Filter {
     Mirror(Mirror),
     /// Cross-origin requests.
     Cors(Cors),
+    /// Some requests are delayed or refused, to see who bears it.
+    Fault(Fault),
+    /// Answer with this.
+    Respond(Response),
+}
+
+/// Failures that are made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fault {
+    /// Milliseconds before the request goes on, and for which share.
+    pub delay: Option<(u64, Fraction)>,
+    /// An answer in place of the service's, and for which share.
+    pub abort: Option<(Abort, Fraction)>,
+}
+
+/// What a request that is refused on purpose gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abort {
+    /// An HTTP status.
+    Http(u16),
+    /// A gRPC status; to who does not speak gRPC, the HTTP status that stands for it.
+    Grpc(u16),
+}
+
+/// An answer that the proxy gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// Status.
+    pub status: u16,
+    /// Body; may be empty.
+    pub body: Arc<[u8]>,
 }
 
 /// Headers to set, add, remove; names are lower case. Set is done first, then add, then remove.
@@ -245,6 +301,15 @@ pub enum PathModifier {
     ReplaceFull(Arc<str>),
     /// This in place of the prefix that matched.
     ReplacePrefix(Arc<str>),
+    /// This in place of the text that matched as prefix, else of the whole path (VirtualService).
+    ReplaceMatched(Arc<str>),
+    /// In the path, what an RE2-like expression matches is replaced; `\1` stands for its first group.
+    ReplaceRegex {
+        /// The expression.
+        pattern: Arc<str>,
+        /// What comes in its place.
+        substitution: Arc<str>,
+    },
 }
 
 /// A copy elsewhere.
@@ -289,6 +354,8 @@ pub struct Cors {
     pub expose_headers: Vec<Arc<str>>,
     /// How long a browser may keep the answer to a preflight.
     pub max_age_s: u32,
+    /// Origins by prefix or expression (VirtualService).
+    pub allow_origin_patterns: Vec<TextMatch>,
 }
 
 /// Where requests go, with which share.
@@ -309,7 +376,7 @@ pub enum BackendTarget {
     Service {
         /// The Service.
         service: Key,
-        /// Its port (on the virtual address).
+        /// Its port (on the virtual address); 0: the port that the request came by.
         port: u16,
     },
     /// Its share is answered with 500 (gRPC: UNAVAILABLE); the reason is for logs: `BackendNotFound`, `RefNotPermitted`, `InvalidKind`.

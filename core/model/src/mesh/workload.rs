@@ -1,5 +1,6 @@
 //! Workloads, services, endpoints.
 
+use super::traffic::TrafficPolicy;
 use crate::Key;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -89,6 +90,19 @@ pub struct Service {
     pub publish_not_ready: bool,
     /// `type: ExternalName`: the DNS name that this one stands for.
     pub external_name: Option<Arc<str>>,
+    /// It is a subset of this service: it has no name and no address, and is called only by routes.
+    pub subset_of: Option<Key>,
+}
+
+impl Service {
+    /// The service that people know: of a subset the whole.
+    pub fn known_as(&self) -> &Key {
+        self.subset_of.as_ref().unwrap_or(&self.key)
+    }
+    /// Key of a service's subset. No Service has a name with `|`.
+    pub fn subset_key(service: &Key, subset: &str) -> Key {
+        Key { namespace: service.namespace.clone(), name: format!("{}|{subset}", service.name).into() }
+    }
 }
 
 /// A service's port.
@@ -104,6 +118,8 @@ pub struct ServicePort {
     pub app_protocol: AppProtocol,
     /// Node port, 0 when there is none.
     pub node_port: u16,
+    /// How its endpoints are called; none: as the mesh does by itself.
+    pub traffic: Option<Arc<TrafficPolicy>>,
 }
 
 /// Transport protocol of a port.
@@ -170,6 +186,8 @@ pub struct Endpoint {
     pub health: Health,
     /// Relative share, 1 by default.
     pub weight: u32,
+    /// Region, or empty.
+    pub region: Arc<str>,
     /// Zone, or empty.
     pub zone: Arc<str>,
     /// Node, or empty.

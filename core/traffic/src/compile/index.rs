@@ -16,6 +16,9 @@ pub(super) struct Index {
     pub(super) pods_by_node: HashMap<Arc<str>, BTreeSet<Key>>,
     pub(super) pods_by_namespace: HashMap<Arc<str>, BTreeSet<Key>>,
     pub(super) slices_by_pod: HashMap<Key, BTreeSet<Key>>,
+    /// By the WorkloadEntries in them.
+    pub(super) slices_by_entry: HashMap<Key, BTreeSet<Key>>,
+    pub(super) slices_by_service: HashMap<Key, BTreeSet<Key>>,
     pub(super) routes_by_service: HashMap<Key, BTreeSet<RouteId>>,
     pub(super) routes_by_gateway: HashMap<Key, BTreeSet<RouteId>>,
     /// Routes with a backend in another namespace: a grant decides about them.
@@ -35,11 +38,16 @@ impl Index {
     }
 
     pub(super) fn slice(&mut self, key: &Key, old: Option<&EndpointSlice>, new: Option<&EndpointSlice>) {
-        for pod in old.into_iter().flat_map(pods_of) {
-            remove(&mut self.slices_by_pod, &pod, key);
-        }
-        for pod in new.into_iter().flat_map(pods_of) {
-            self.slices_by_pod.entry(pod).or_default().insert(key.clone());
+        for (slice, present) in [(old, false), (new, true)] {
+            let Some(slice) = slice else { continue };
+            for pod in targets(slice, "Pod") {
+                put(&mut self.slices_by_pod, pod, key, present);
+            }
+            for entry in targets(slice, "WorkloadEntry") {
+                put(&mut self.slices_by_entry, entry, key, present);
+            }
+            let service = Key { namespace: key.namespace.clone(), name: slice.service.clone() };
+            put(&mut self.slices_by_service, service, key, present);
         }
     }
 
@@ -63,6 +71,14 @@ impl Index {
     }
 }
 
+fn put<K: Hash + Eq, V: Ord + Clone>(map: &mut HashMap<K, BTreeSet<V>>, key: K, value: &V, present: bool) {
+    if present {
+        map.entry(key).or_default().insert(value.clone());
+    } else {
+        remove(map, &key, value);
+    }
+}
+
 fn remove<K: Hash + Eq, V: Ord>(map: &mut HashMap<K, BTreeSet<V>>, key: &K, value: &V) {
     if let Some(set) = map.get_mut(key) {
         set.remove(value);
@@ -72,11 +88,11 @@ fn remove<K: Hash + Eq, V: Ord>(map: &mut HashMap<K, BTreeSet<V>>, key: &K, valu
     }
 }
 
-fn pods_of(slice: &EndpointSlice) -> impl Iterator<Item = Key> + '_ {
+fn targets<'a>(slice: &'a EndpointSlice, kind: &'a str) -> impl Iterator<Item = Key> + 'a {
     slice
         .endpoints
         .iter()
-        .filter(|endpoint| &*endpoint.target.0 == "Pod")
+        .filter(move |endpoint| &*endpoint.target.0 == kind)
         .map(|endpoint| Key { namespace: slice.key.namespace.clone(), name: endpoint.target.1.clone() })
 }
 

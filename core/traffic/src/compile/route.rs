@@ -47,7 +47,11 @@ impl Compiler {
                 Some(flaw) => Err(flaw.clone()),
                 None => found,
             };
-            status.parents.push(ParentStatus { parent: reference.clone(), conditions: conditions(&found, &rules) });
+            let rivals = self.rivals(route, reference);
+            let found = found.and_then(|found| rivals.clone().map(|_| found));
+            let mut conditions = conditions(&found, &rules);
+            conditions.extend(rivals.ok().flatten());
+            status.parents.push(ParentStatus { parent: reference.clone(), conditions });
             for (parent, usable) in found.unwrap_or_default() {
                 if let ParentTarget::Listener { gateway, listener } = &parent.target {
                     attached.insert((gateway.clone(), listener.clone()));
@@ -65,6 +69,7 @@ impl Compiler {
             created: route.meta.created,
             parents,
             rules: rules.rules,
+            ordered: false,
         });
         self.attach(&id, attached);
         self.tell(ResourceKind::Route, name, compiled.map(|it| Resource::Route(Arc::new(it))), output);
@@ -121,7 +126,16 @@ impl Compiler {
         Some(Ok(vec![(Parent { target, hostnames: Vec::new() }, true)]))
     }
 
-    fn attach_to_gateway(
+    /// VirtualServices for the same service: they go before the route, or give way to it.
+    fn rivals(&self, route: &api::Route, reference: &ParentRef) -> Result<Option<Condition>, Flaw> {
+        let requests = matches!(route.kind, RouteKind::Http | RouteKind::Grpc);
+        if !requests || &*reference.reference.kind != "Service" {
+            return Ok(None);
+        }
+        self.rivals_of_route(&reference.reference.key(&route.meta.key.namespace))
+    }
+
+    pub(super) fn attach_to_gateway(
         &self,
         route: &api::Route,
         reference: &ParentRef,

@@ -74,6 +74,15 @@ pub struct RouteStatus {
     pub parents: Vec<ParentStatus>,
 }
 
+/// Status of one of Istio's kinds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IstioStatus {
+    /// `observedGeneration`.
+    pub generation: i64,
+    /// Conditions.
+    pub conditions: Vec<Condition>,
+}
+
 /// What a parent says of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParentStatus {

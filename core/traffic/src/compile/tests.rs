@@ -8,6 +8,8 @@ use model::mesh::api::{
 use model::mesh::{Health, ParentTarget, ServicePort};
 use model::{LabelSelector, Meta, Timestamp};
 
+mod istio;
+
 const GROUP: &str = "gateway.networking.k8s.io";
 
 fn meta(namespace: &str, name: &str) -> Meta {
@@ -425,7 +427,7 @@ impl Dice {
         let ns = self.pick(&["a", "b"]);
         let name = self.pick(&["s0", "s1"]);
         let key = Key::new(ns, name);
-        match self.below(13) {
+        match self.below(20) {
             0 => namespace(self.pick(&["a", "b"]), &[("team", self.pick(&["red", "blue"]))]),
             1 => node(self.pick(&["n0", "n1"]), self.pick(&["z0", "z1"])),
             2 | 3 => Object::Pod(Pod {
@@ -457,6 +459,7 @@ impl Dice {
                 from: vec![(GROUP.into(), self.pick(&["HTTPRoute", "Gateway"]).into(), self.pick(&["a", "b"]).into())],
                 to: vec![reference("", self.pick(&["Service", "Secret"]), "", "")],
             }),
+            13..=18 => self.istio(ns, name),
             11 => Object::TlsSecret(TlsSecret {
                 key,
                 certificate_chain: b"c".as_slice().into(),
@@ -501,7 +504,9 @@ impl Dice {
         let backends = vec![backend(self.pick(&["", "a", "b"]), self.pick(&["s0", "s1"]), [80, 81][self.below(2)])];
         let hostname = self.pick(&["a.x", "*.x", "y"]);
         let hostnames: &[&str] = if self.coin() { &[] } else { &[hostname] };
-        Object::Route(route(self.pick(&["a", "b"]), self.pick(&["r0", "r1"]), parents, hostnames, backends))
+        let mut route = route(self.pick(&["a", "b"]), self.pick(&["r0", "r1"]), parents, hostnames, backends);
+        route.meta.created = Timestamp(self.below(3) as i64);
+        Object::Route(route)
     }
 
     fn policy(&mut self) -> Object {
@@ -559,6 +564,7 @@ fn compiling_by_changes_comes_to_the_same_as_compiling_anew() {
                 assert_eq!(incremental.gateway_statuses, anew.gateway_statuses, "seed {seed} step {step}");
                 assert_eq!(incremental.route_statuses, anew.route_statuses, "seed {seed} step {step}");
                 assert_eq!(incremental.class_statuses, anew.class_statuses, "seed {seed} step {step}");
+                assert_eq!(incremental.istio_statuses, anew.istio_statuses, "seed {seed} step {step}");
             }
         }
     }

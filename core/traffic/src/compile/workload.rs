@@ -91,25 +91,30 @@ impl Compiler {
             affinity_s: service.affinity_s,
             publish_not_ready: service.publish_not_ready,
             external_name: service.external_name.clone(),
+            subset_of: None,
         });
-        let resource = service.map(|it| Resource::Service(Arc::new(it)));
-        self.tell(ResourceKind::Service, key.to_string(), resource, output);
+        self.tell_service(key, service, output);
     }
 
     pub(super) fn compile_slice(&mut self, key: &Key, output: &mut Output) {
         let group = self.objects.slices.get(key).filter(|slice| !slice.service.is_empty()).map(|slice| {
-            let mut endpoints: Vec<Endpoint> =
-                slice.endpoints.iter().filter_map(|endpoint| self.endpoint(&key.namespace, endpoint)).collect();
-            endpoints.sort_by_key(|endpoint| endpoint.address);
-            EndpointGroup {
-                key: key.clone(),
-                service: Key { namespace: key.namespace.clone(), name: slice.service.clone() },
-                ports: slice.ports.clone(),
-                endpoints,
-            }
+            let service = Key { namespace: key.namespace.clone(), name: slice.service.clone() };
+            let by_label = self.rules_of(&service).has_subsets();
+            let mut endpoints: Vec<(Endpoint, Labels)> = slice
+                .endpoints
+                .iter()
+                .filter_map(|endpoint| {
+                    let target = by_label.then_some(&endpoint.target);
+                    let labels = target.map(|target| self.labels_of_target(&key.namespace, target));
+                    Some((self.endpoint(&key.namespace, endpoint)?, labels.unwrap_or_default()))
+                })
+                .collect();
+            endpoints.sort_by_key(|(endpoint, _)| endpoint.address);
+            let (endpoints, labels) = endpoints.into_iter().unzip();
+            let group = EndpointGroup { key: key.clone(), service, ports: slice.ports.clone(), endpoints };
+            (group, labels)
         });
-        let resource = group.map(|it| Resource::Endpoints(Arc::new(it)));
-        self.tell(ResourceKind::Endpoints, key.to_string(), resource, output);
+        self.tell_groups(&key.to_string(), group.into_iter().collect(), output);
     }
 
     fn endpoint(&self, namespace: &Arc<str>, endpoint: &SliceEndpoint) -> Option<Endpoint> {
@@ -128,11 +133,14 @@ impl Compiler {
             _ => Health::NotReady,
         };
         let health = if pod.is_some_and(|pod| pod.ended) { Health::NotReady } else { health };
+        let node = pod.and_then(|pod| self.objects.nodes.get(&Key::new("", pod.node.clone())));
+        let region = node.map(|node| node.region.clone()).unwrap_or_default();
         Some(Endpoint {
             address: *endpoint.addresses.first()?,
             workload: workload.into(),
             health,
             weight: 1,
+            region,
             zone: endpoint.zone.clone(),
             node: endpoint.node.clone(),
             hostname: endpoint.hostname.clone(),

@@ -22,6 +22,7 @@ fn group(name: &str, ports: &[(&str, u16)], addresses: &[&str]) -> Resource {
         workload: "".into(),
         health: Health::Ready,
         weight: 1,
+        region: "".into(),
         zone: "".into(),
         node: "".into(),
         hostname: "".into(),
@@ -42,6 +43,7 @@ fn route(name: &str, targets: Vec<ParentTarget>) -> Resource {
         created: Default::default(),
         parents: targets.into_iter().map(|target| Parent { target, hostnames: vec![] }).collect(),
         rules: vec![Rule { matches: vec![Match::default()], ..Default::default() }],
+        ordered: false,
     }))
 }
 

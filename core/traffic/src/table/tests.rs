@@ -33,6 +33,7 @@ fn route(name: &str, created: i64, rules: Vec<Vec<Match>>) -> Arc<Route> {
         created: Timestamp(created),
         parents: vec![],
         rules: rules.into_iter().map(|matches| Rule { matches, ..Rule::default() }).collect(),
+        ordered: false,
     })
 }
 
@@ -135,6 +136,7 @@ fn ties_go_to_method_headers_query_age_name_and_order() {
         method: method.map(Into::into),
         headers: values(headers),
         query: values(query),
+        more: None,
     };
     check(
         &[
@@ -204,6 +206,7 @@ mod twin {
             }
             // The generator's expressions are all of the form `TEXT.*`.
             PathMatch::Regex(text) => path.starts_with(text.strip_suffix(".*")?).then_some((1, 0)),
+            PathMatch::Text(_) => unreachable!("not generated here"),
         }
     }
 
@@ -270,6 +273,7 @@ fn the_table_finds_what_its_twin_finds() {
                         method: (below(3) == 0).then(|| "GET".into()),
                         headers: if below(3) == 0 { values(&[("x", ["1", "2"][below(2)])]) } else { vec![] },
                         query: if below(3) == 0 { values(&[("q", "1")]) } else { vec![] },
+                        more: None,
                     });
                 }
                 rules.push(matches);

@@ -152,6 +152,7 @@ impl Core {
             Fact::Synced(kind) => {
                 synced.insert(kind);
             }
+            Fact::Found(name) => compiler.set(Object::ResolvedName(name)),
             Fact::Gone(kind, key) => {
                 lock(&self.unusable).remove(&(kind, key.clone()));
                 self.statuses.forget(kind, &key);
@@ -174,7 +175,11 @@ impl Core {
 
     /// Objects with a status of ours: what the status says now is compared with before writing.
     fn keep(&self, object: &Object, bytes: &Bytes) {
-        if matches!(object.kind(), ObjectKind::GatewayClass | ObjectKind::Gateway | ObjectKind::Route(_)) {
+        let istio = [ObjectKind::VirtualService, ObjectKind::DestinationRule, ObjectKind::ServiceEntry];
+        let kind = object.kind();
+        if matches!(kind, ObjectKind::GatewayClass | ObjectKind::Gateway | ObjectKind::Route(_))
+            || istio.contains(&kind)
+        {
             self.statuses.observe(object.kind(), object.key(), bytes.clone());
         }
     }

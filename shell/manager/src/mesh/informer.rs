@@ -27,10 +27,12 @@ pub enum Fact {
     Gone(ObjectKind, Key),
     /// Everything of this kind that existed at the start was told.
     Synced(ObjectKind),
+    /// Found out elsewhere than from the API.
+    Found(model::mesh::api::ResolvedName),
 }
 
 /// One task for each resource; all send into one queue.
-pub fn spawn_all(api: &Arc<dyn ObjectApi>, tasks: &mut JoinSet<()>) -> mpsc::Receiver<Fact> {
+pub fn spawn_all(api: &Arc<dyn ObjectApi>, tasks: &mut JoinSet<()>) -> (mpsc::Sender<Fact>, mpsc::Receiver<Fact>) {
     let (sender, receiver) = mpsc::channel(QUEUE);
     for (group, version, plural, kind) in project::mesh::RESOURCES {
         let informer = Informer {
@@ -43,7 +45,7 @@ pub fn spawn_all(api: &Arc<dyn ObjectApi>, tasks: &mut JoinSet<()>) -> mpsc::Rec
         };
         tasks.spawn(informer.run());
     }
-    receiver
+    (sender, receiver)
 }
 
 struct Informer {

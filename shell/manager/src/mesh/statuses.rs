@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use traffic::Output;
-use traffic::compile::status::{ClassStatus, Condition, GatewayStatus, RouteStatus};
+use traffic::compile::status::{ClassStatus, Condition, GatewayStatus, IstioStatus, RouteStatus};
 
 /// After a failed write.
 const RETRY: Duration = Duration::from_millis(500);
@@ -23,6 +23,7 @@ enum Wanted {
     Class(ClassStatus),
     Gateway(GatewayStatus),
     Route(RouteStatus),
+    Istio(IstioStatus),
 }
 
 type Id = (ObjectKind, Key);
@@ -73,8 +74,9 @@ impl Pending {
         let gateways = output.gateways.into_iter().map(|(key, it)| ((ObjectKind::Gateway, key), Wanted::Gateway(it)));
         let routes =
             output.routes.into_iter().map(|((kind, key), it)| ((ObjectKind::Route(kind), key), Wanted::Route(it)));
+        let istio = output.istio.into_iter().map(|(id, it)| (id, Wanted::Istio(it)));
         let mut state = self.lock();
-        for (id, wanted) in classes.chain(gateways).chain(routes) {
+        for (id, wanted) in classes.chain(gateways).chain(routes).chain(istio) {
             state.wanted.insert(id.clone(), wanted);
             state.due.insert(id);
         }
@@ -184,6 +186,10 @@ fn render(object: &Value, wanted: &Wanted, now: &str) -> Option<Value> {
             let parents: Vec<_> = route.parents.iter().map(|it| (&it.parent, parts(&it.conditions))).collect();
             let controller = traffic::Settings::default().controller_name;
             project::mesh::route_status(object, stamp, &controller, &parents)
+        }
+        Wanted::Istio(it) => {
+            let stamp = Stamp { generation: it.generation, now };
+            project::mesh::istio_status(object, stamp, &parts(&it.conditions))
         }
     }
 }

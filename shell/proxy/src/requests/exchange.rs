@@ -90,6 +90,7 @@ pub async fn run(
             Exchange { worker, site, plan, http2, grpc, started, deadline, idempotent, replayable, tries: 0 }
         }
         Err(reply) => {
+            pause(reply.after_ms).await;
             count_unsent(worker, site, None, grpc, reply.status, started);
             return answer(responder, &reply, grpc, source, log, started).await;
         }
@@ -100,7 +101,15 @@ pub async fn run(
         Err(()) => return Outcome::Close,
     };
     super::mirror::send_copies(&exchange, head, &body);
+    pause(exchange.plan.delay_ms).await;
     exchange.run_tries(head, body, responder, log).await
+}
+
+/// A delay that is made on purpose.
+async fn pause(ms: u64) {
+    if ms > 0 {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
 }
 
 /// The caller's trace goes on through this hop; a request without one begins its own.

@@ -23,13 +23,9 @@ pub fn send_copies(exchange: &Exchange<'_>, head: &RequestHead, body: &Body<'_>)
     for mirror in exchange.plan.mirrors() {
         let BackendTarget::Service { service, port } = &mirror.backend else { continue };
         let worker = exchange.worker;
-        let Some(port) = worker.ports.get(&worker.shared.mesh, service, *port) else { continue };
-        let plan = Plan {
-            origin: exchange.plan.origin.clone(),
-            target: Target::Port(port),
-            chosen: None,
-            answer_headers: Vec::new(),
-        };
+        let own = exchange.plan.target.port().filter(|_| *port == 0);
+        let Some(port) = worker.ports.get(&worker.shared.mesh, service, own.unwrap_or(*port)) else { continue };
+        let plan = Plan::new(exchange.plan.origin.clone(), Target::Port(port));
         let copy = send(worker.clone(), plan, head.clone(), bytes.clone(), exchange.site.client, exchange.grpc);
         tokio::spawn(async move { tokio::time::timeout(PATIENCE, copy).await });
     }

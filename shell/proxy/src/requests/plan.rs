@@ -1,5 +1,5 @@
 //! What is to be done with a request: asked of `traffic` and `authz`, then carried out elsewhere.
-use super::reply::Reply;
+use super::reply::{Reply, is_grpc};
 use super::{Place, Site};
 use crate::origin::Origin;
 use crate::policy::Rules;
@@ -7,16 +7,17 @@ use crate::random;
 use crate::upstream::Port;
 use crate::worker::Worker;
 use authz::mesh::{HttpCall, normalize_path};
+use bytes::Bytes;
 use http1::{Fields, RequestHead, ResponseHead};
 use model::mesh::{
-    AppProtocol, BackendTarget, Filter, HeaderModifier, Headers, Mirror, Retry, Rewrite, Route, RouteKind, Rule,
-    Timeouts,
+    Abort, AppProtocol, BackendTarget, Fault, Filter, HeaderModifier, Headers, Mirror, Retry, Rewrite, Route,
+    RouteKind, Rule, Timeouts,
 };
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use traffic::cors::CorsVerdict;
-use traffic::request::host_without_port;
+use traffic::request::{Came, host_without_port};
 use traffic::{RequestView, RouteTable};
 
 /// Where a request goes and what happens on its way.
@@ -30,6 +31,8 @@ pub struct Plan {
     pub chosen: Option<Chosen>,
     /// Headers for the answer that depend on the request (CORS).
     pub answer_headers: Vec<(&'static str, String)>,
+    /// A delay that the rule makes on purpose.
+    pub delay_ms: u64,
 }
 
 /// Where a request goes.
@@ -39,6 +42,16 @@ pub enum Target {
     Port(Arc<Port>),
     /// To the local process.
     Process(SocketAddr),
+}
+
+impl Target {
+    /// The service's port.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Target::Port(port) => Some(port.entry().port.port),
+            Target::Process(_) => None,
+        }
+    }
 }
 
 /// A rule and what was chosen in it. Indices, so that it can outlive the table.
@@ -79,7 +92,7 @@ impl Chosen {
 
     fn prefix(&self) -> Option<&str> {
         match &self.rule().matches.get(self.matched)?.path {
-            model::mesh::PathMatch::Prefix(prefix) => Some(prefix),
+            model::mesh::PathMatch::Prefix(prefix) | model::mesh::PathMatch::Text(prefix) => Some(prefix),
             _ => None,
         }
     }
@@ -91,6 +104,11 @@ impl Chosen {
 }
 
 impl Plan {
+    /// Without a rule.
+    pub fn new(origin: Arc<Origin>, target: Target) -> Self {
+        Self { origin, target, chosen: None, answer_headers: Vec::new(), delay_ms: 0 }
+    }
+
     /// Retries that the rule asks for.
     pub fn retry(&self) -> Option<&Retry> {
         self.chosen.as_ref().and_then(|chosen| chosen.rule().retry.as_ref())
@@ -104,7 +122,7 @@ impl Plan {
     /// The service, for telemetry.
     pub fn service(&self) -> Option<&model::Key> {
         match &self.target {
-            Target::Port(port) => Some(&port.service().service.key),
+            Target::Port(port) => Some(port.service().service.known_as()),
             Target::Process(_) => None,
         }
     }
@@ -157,26 +175,25 @@ pub fn plan(worker: &Worker, site: &Site, head: &mut RequestHead) -> Result<Plan
                 return Err(Reply::denied());
             }
             vouch(head, pod.origin.identity.name.as_ref(), caller.identity.as_ref());
-            let target = Target::Process(pod.local_address(*to));
-            Ok(Plan { origin: pod.origin.clone(), target, chosen: None, answer_headers: Vec::new() })
+            Ok(Plan::new(pod.origin.clone(), Target::Process(pod.local_address(*to))))
         }
         Place::Service { service, port } => {
             let port = worker.ports.get(&worker.shared.mesh, service, *port);
             let port = port.ok_or(Reply::new(503, "the service is gone"))?;
             let table = port.entry().table_for(&site.origin.namespace);
             if table.is_empty() {
-                let origin = site.origin.clone();
-                return Ok(Plan { origin, target: Target::Port(port), chosen: None, answer_headers: Vec::new() });
+                return Ok(Plan::new(site.origin.clone(), Target::Port(port)));
             }
-            let chosen = choose(table, head)?;
-            carry_out(worker, site.origin.clone(), chosen, head, ("http", port.entry().port.port))
+            let came = ("http", port.entry().port.port);
+            let chosen = choose(table, head, came, &site.origin.namespace)?;
+            carry_out(worker, site.origin.clone(), chosen, head, came)
         }
         Place::Gateway(bound) => {
             let host = host_of(head.authority());
             let (entry, index, origin) =
                 bound.listener(worker, &host).ok_or(Reply::new(404, "no listener for the host"))?;
-            let chosen = choose(&entry.listeners[index].table, head)?;
             let proto = if bound.tls { "https" } else { "http" };
+            let chosen = choose(&entry.listeners[index].table, head, (proto, bound.port), "")?;
             forwarded(head, site.client, proto);
             carry_out(worker, origin, chosen, head, (proto, bound.port))
         }
@@ -205,10 +222,16 @@ fn host_of(authority: &str) -> Cow<'_, str> {
     if host.bytes().any(|byte| byte.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() }
 }
 
-fn choose(table: &RouteTable, head: &RequestHead) -> Result<Chosen, Reply> {
+fn choose(
+    table: &RouteTable,
+    head: &RequestHead,
+    (scheme, port): (&str, u16),
+    namespace: &str,
+) -> Result<Chosen, Reply> {
     let host = host_of(head.authority());
     let view = View(&head.fields);
-    let request = RequestView::new(&host, head.target(), head.method(), &view);
+    let came = Came { scheme, authority: head.authority(), port, namespace };
+    let request = RequestView::new(&host, head.target(), head.method(), &view).by(came);
     let hit = table.find(&request).ok_or(Reply::new(404, "no route"))?;
     let backend = traffic::balance::weighted(&hit.rule().backends, random::u32());
     Ok(Chosen { route: hit.route.clone(), rule: hit.rule_index, matched: hit.match_index, backend })
@@ -223,6 +246,7 @@ fn carry_out(
     came_by: (&str, u16),
 ) -> Result<Plan, Reply> {
     let mut answer_headers = Vec::new();
+    let mut delay_ms = 0;
     for filter in chosen.filters() {
         match filter {
             Filter::RequestHeaders(modifier) => modify_request(head, modifier),
@@ -247,6 +271,11 @@ fn carry_out(
                     CorsVerdict::Pass(headers) => answer_headers.extend(headers),
                 }
             }
+            Filter::Fault(fault) => delay_ms = made_fault(fault, head)?,
+            Filter::Respond(response) => {
+                let body = Bytes::copy_from_slice(&response.body);
+                return Err(Reply::new(response.status, "direct response").after(delay_ms).saying(body));
+            }
             Filter::ResponseHeaders(_) | Filter::Mirror(_) => {}
         }
     }
@@ -255,11 +284,43 @@ fn carry_out(
     let target = match &chosen.rule().backends[backend].target {
         BackendTarget::Invalid { .. } => return Err(failed("the backend is not valid")),
         BackendTarget::Service { service, port } => {
-            let port = worker.ports.get(&worker.shared.mesh, service, *port);
+            let port = if *port == 0 { came_by.1 } else { *port };
+            let port = worker.ports.get(&worker.shared.mesh, service, port);
             Target::Port(port.ok_or(failed("the backend does not exist"))?)
         }
     };
-    Ok(Plan { origin, target, chosen: Some(chosen), answer_headers })
+    Ok(Plan { chosen: Some(chosen), answer_headers, delay_ms, ..Plan::new(origin, target) })
+}
+
+/// The delay that a request gets, or the answer that it gets in place of the service's.
+fn made_fault(fault: &Fault, head: &RequestHead) -> Result<u64, Reply> {
+    let delay_ms = fault.delay.filter(|(_, share)| share.holds(random::u32())).map_or(0, |(ms, _)| ms);
+    match fault.abort.filter(|(_, share)| share.holds(random::u32())) {
+        None => Ok(delay_ms),
+        Some((Abort::Http(status), _)) => Err(Reply::new(status, "fault filter abort").after(delay_ms)),
+        Some((Abort::Grpc(status), _)) if is_grpc(&head.fields) => {
+            let reply = Reply::new(200, "fault filter abort").with("grpc-status", status.to_string());
+            Err(reply.with("content-type", "application/grpc".into()).after(delay_ms))
+        }
+        Some((Abort::Grpc(status), _)) => Err(Reply::new(http_of_grpc(status), "fault filter abort").after(delay_ms)),
+    }
+}
+
+/// The HTTP status that stands for gRPC's, as its own table has it.
+fn http_of_grpc(status: u16) -> u16 {
+    match status {
+        0 => 200,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    }
 }
 
 fn apply_rewrite(head: &mut RequestHead, rewrite: &Rewrite, prefix: Option<&str>) {

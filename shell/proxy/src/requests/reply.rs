@@ -28,12 +28,16 @@ pub struct Reply {
     /// For the log, and for the body of what is no secret.
     pub why: &'static str,
     pub headers: Vec<(&'static str, String)>,
+    /// In place of `why`.
+    pub body: Option<Bytes>,
+    /// Not before so many milliseconds.
+    pub after_ms: u64,
 }
 
 impl Reply {
     /// An answer with a reason.
     pub fn new(status: u16, why: &'static str) -> Self {
-        Self { status, why, headers: Vec::new() }
+        Self { status, why, headers: Vec::new(), body: None, after_ms: 0 }
     }
 
     /// Refused by policy. The text is Envoy's, which people look for; which policy it was only the operator sees.
@@ -45,6 +49,16 @@ impl Reply {
     pub fn with(mut self, name: &'static str, value: String) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    /// With a delay.
+    pub fn after(self, after_ms: u64) -> Self {
+        Self { after_ms, ..self }
+    }
+
+    /// With a body of somebody's own.
+    pub fn saying(self, body: Bytes) -> Self {
+        Self { body: Some(body), ..self }
     }
 
     fn grpc_status(&self) -> u8 {
@@ -63,7 +77,7 @@ impl Reply {
     pub fn render(&self, grpc: bool) -> (ResponseHead, Bytes) {
         let mut head;
         let mut body = Bytes::new();
-        if grpc && !(200..400).contains(&self.status) {
+        if grpc && self.body.is_none() && !(200..400).contains(&self.status) {
             head = ResponseHead::new(200, Framing::Empty);
             let status = self.grpc_status().to_string();
             for (name, value) in
@@ -73,8 +87,8 @@ impl Reply {
             }
         } else {
             head = ResponseHead::new(self.status, Framing::Empty);
-            if self.status >= 400 {
-                body = Bytes::from_static(self.why.as_bytes());
+            if self.status >= 400 || self.body.is_some() {
+                body = self.body.clone().unwrap_or(Bytes::from_static(self.why.as_bytes()));
                 head.framing = Framing::Length(body.len() as u64);
                 let _ = head.fields.append("content-type", b"text/plain");
             }

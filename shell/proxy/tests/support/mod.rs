@@ -228,6 +228,7 @@ pub fn service(name: &str, vip: u8, protocol: AppProtocol, pods: &[(u8, Health)]
         workload: format!("pod/default/{name}-{last}").into(),
         health: *health,
         weight: 1,
+        region: "".into(),
         zone: "".into(),
         node: "node".into(),
         hostname: "".into(),

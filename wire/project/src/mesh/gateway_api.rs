@@ -168,6 +168,7 @@ fn http_match(value: &Value) -> Match {
         method: opt_text(value, "method"),
         headers: values(value, "headers", true),
         query: values(value, "queryParams", false),
+        more: None,
     }
 }
 
@@ -187,7 +188,7 @@ fn grpc_match(value: &Value) -> Match {
         (service, name, true) => PathMatch::Regex(format!("/{}/{}", escape(service), escape(name)).into()),
         (service, name, false) => PathMatch::Regex(format!("/{}/{}", group(service), group(name)).into()),
     };
-    Match { path, method: None, headers: values(value, "headers", true), query: Vec::new() }
+    Match { path, headers: values(value, "headers", true), ..Match::default() }
 }
 
 fn escape_regex(text: &str) -> String {
@@ -302,6 +303,7 @@ fn cors(value: &Value) -> Cors {
         allow_headers: texts(value, "allowHeaders"),
         expose_headers: texts(value, "exposeHeaders"),
         max_age_s: opt_int(value, "maxAge").and_then(|age| u32::try_from(age).ok()).unwrap_or(5),
+        allow_origin_patterns: Vec::new(),
     }
 }
 

@@ -87,6 +87,21 @@ pub fn gateway_status(
     changed(object, json!({ "conditions": conditions, "addresses": addresses, "listeners": listeners }))
 }
 
+/// Status of one of Istio's kinds: our conditions anew, the rest as it is. A condition of ours that is not said any more goes.
+pub fn istio_status(object: &Value, stamp: Stamp<'_>, new: &[ConditionParts<'_>]) -> Option<Value> {
+    const OURS: [&str; 4] = ["Accepted", "ResolvedRefs", "PartiallyInvalid", "Conflicted"];
+    let old = conditions(object, &["status"]);
+    let said = |it: &&Value| new.iter().any(|(kind, ..)| str_at(it, "type") == *kind);
+    let kept: Vec<Value> = old.iter().filter(|it| said(it) || !OURS.contains(&str_at(it, "type"))).cloned().collect();
+    let mut status = at(object, "status").clone();
+    if !status.is_object() {
+        status = json!({});
+    }
+    status["conditions"] = render(&kept, new, stamp).into();
+    status["observedGeneration"] = stamp.generation.into();
+    changed(object, status)
+}
+
 /// Status of a route: our entries anew, other controllers' as they are.
 pub fn route_status(
     object: &Value,

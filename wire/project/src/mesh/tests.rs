@@ -207,3 +207,99 @@ fn statuses_change_only_when_they_say_something_new() {
     assert_eq!(none["parents"].as_array().unwrap().len(), 1);
     assert_eq!(route_status(&json!({}), later, "diolkos.io/g", &[]), None);
 }
+
+#[test]
+fn a_virtual_service() {
+    use model::mesh::api::istio::Instead;
+    use model::mesh::{Abort, PathModifier};
+    let Object::VirtualService(read) = object(
+        ObjectKind::VirtualService,
+        json!({
+            "metadata": {"namespace": "a", "name": "v"},
+            "spec": {
+                "hosts": ["Reviews"],
+                "http": [
+                    {
+                        "match": [{"uri": {"prefix": "/x"}, "method": {"exact": "GET"}, "headers": {"End-User": {"regex": "j.*"}},
+                                   "withoutHeaders": {"no": {}}, "port": 80, "ignoreUriCase": true}],
+                        "fault": {"delay": {"fixedDelay": "1.5s", "percentage": {"value": 0.1}}, "abort": {"grpcStatus": "UNAVAILABLE"}},
+                        "rewrite": {"uri": "/y", "authority": "b"},
+                        "route": [{"destination": {"host": "reviews", "subset": "v2", "port": {"number": 80}}, "weight": 10,
+                                   "headers": {"response": {"add": {"X-A": "1"}}}}],
+                        "retries": {"attempts": 3, "perTryTimeout": "2s", "retryOn": "gateway-error,418,connect-failure"},
+                        "timeout": "10s",
+                        "mirror": {"host": "m"}, "mirrorPercentage": {"value": 50.0},
+                    },
+                    {"redirect": {"uri": "/r", "authority": "c:8080", "redirectCode": 308}},
+                    {"directResponse": {"status": 418, "body": {"string": "tea"}}},
+                    {"match": [{"sourceLabels": {"app": "x"}}], "route": [{"destination": {"host": "reviews"}}]},
+                ],
+            },
+        }),
+    ) else {
+        panic!()
+    };
+    assert_eq!(&*read.hosts[0], "reviews");
+    let rule = &read.http[0];
+    let matched = &rule.matches[0].matched;
+    assert_eq!(matched.path, PathMatch::Text("/x".into()));
+    assert_eq!((matched.method.as_deref(), &*matched.headers[0].name), (Some("GET"), "end-user"));
+    let more = matched.more.as_deref().unwrap();
+    assert!(more.ignore_case && more.port == Some(80));
+    assert_eq!(more.without_headers[0].value, TextMatch::Present);
+    let fault = rule.fault.as_ref().unwrap();
+    let (ms, share) = fault.delay.unwrap();
+    assert_eq!((ms, share.numerator * 1_000 == share.denominator), (1_500, true));
+    assert_eq!(fault.abort.unwrap().0, Abort::Grpc(14));
+    assert_eq!(rule.rewrite.as_ref().unwrap().path, Some(PathModifier::ReplaceMatched("/y".into())));
+    let to = &rule.destinations[0];
+    assert_eq!((&*to.subset, to.port, to.weight), ("v2", Some(80), 10));
+    assert_eq!(to.headers.1.add, [("x-a".into(), "1".into())]);
+    let retry = rule.retry.as_ref().unwrap();
+    assert_eq!((retry.attempts, &retry.codes[..]), (3, &[418, 502, 503, 504][..]));
+    assert_eq!((rule.timeouts.request_ms, rule.timeouts.backend_request_ms), (Some(10_000), Some(2_000)));
+    assert_eq!(
+        (&*rule.mirrors[0].0.host, rule.mirrors[0].1.holds(1 << 30), rule.mirrors[0].1.holds(3 << 30)),
+        ("m", true, false)
+    );
+    assert!(matches!(&read.http[1].instead, Some(Instead::Redirect { status: 308, .. })));
+    assert!(matches!(&read.http[2].instead, Some(Instead::Respond(it)) if &*it.body == b"tea"));
+    assert!(!read.http[3].flaw.is_empty(), "a narrowing that is not understood drops the rule");
+}
+
+#[test]
+fn a_destination_rule() {
+    use model::mesh::traffic::{Balancer, HashKey, HashTable};
+    let Object::DestinationRule(rule) = object(
+        ObjectKind::DestinationRule,
+        json!({
+            "metadata": {"namespace": "a", "name": "d"},
+            "spec": {
+                "host": "reviews",
+                "trafficPolicy": {
+                    "loadBalancer": {"consistentHash": {"httpCookie": {"name": "u", "ttl": "60s"}, "maglev": {}},
+                                     "warmup": {"duration": "30s"}},
+                    "connectionPool": {"tcp": {"maxConnections": 7, "connectTimeout": "30ms"}, "http": {"http1MaxPendingRequests": 2}},
+                    "outlierDetection": {"consecutive5xxErrors": 1, "interval": "1s", "baseEjectionTime": "3m", "maxEjectionPercent": 100},
+                    "tls": {"mode": "ISTIO_MUTUAL"},
+                    "portLevelSettings": [{"port": {"number": 81}, "loadBalancer": {"simple": "ROUND_ROBIN"}}],
+                },
+                "subsets": [{"name": "v1", "labels": {"version": "v1"}, "trafficPolicy": {"loadBalancer": {"simple": "RANDOM"}}}],
+            },
+        }),
+    ) else {
+        panic!()
+    };
+    let policy = &rule.policy;
+    let key = HashKey::Cookie { name: "u".into(), path: "".into(), ttl_s: Some(60) };
+    assert_eq!(policy.balancer, Some(Balancer::Hash { key, table: HashTable::Maglev { entries: 65_537 } }));
+    let warmup = policy.warmup.unwrap();
+    assert_eq!((warmup.duration_ms, warmup.minimum_percent, warmup.aggression_percent), (30_000, 10, 100));
+    let pool = policy.pool.unwrap();
+    assert_eq!((pool.max_connections, pool.connect_timeout_ms, pool.max_pending), (7, 30, 2));
+    let outlier = policy.outlier.as_ref().unwrap();
+    assert_eq!((outlier.consecutive_5xx, outlier.base_ejection_ms, outlier.max_ejection_percent), (1, 180_000, 100));
+    assert_eq!(policy.tls, None, "the mesh's own");
+    assert_eq!((policy.ports[0].0, &policy.ports[0].1.balancer), (81, &Some(Balancer::RoundRobin)));
+    assert_eq!(rule.subsets[0].policy.balancer, Some(Balancer::Random));
+}

@@ -2,10 +2,12 @@
 
 use super::{DecodeError, arcs, key_in, key_out, number, pick, port_in, strings};
 use crate::resources as wire;
+use crate::resources::traffic as more;
 use model::Timestamp;
 use model::mesh::{
-    Backend, BackendTarget, Cors, Filter, Fraction, HeaderModifier, Hostname, Match, Mirror, Parent, ParentTarget,
-    PathMatch, PathModifier, Redirect, Retry, Rewrite, Route, RouteKind, Rule, TextMatch, Timeouts, ValueMatch,
+    Abort, Backend, BackendTarget, Cors, Fault, Filter, Fraction, HeaderModifier, Hostname, Match, MatchMore, Mirror,
+    Parent, ParentTarget, PathMatch, PathModifier, Redirect, Response, Retry, Rewrite, Route, RouteKind, Rule,
+    TextMatch, Timeouts, ValueMatch,
 };
 use std::sync::Arc;
 
@@ -21,6 +23,7 @@ impl From<&Route> for wire::Route {
             created: it.created.0,
             parents: it.parents.iter().map(parent_out).collect(),
             rules: it.rules.iter().map(rule_out).collect(),
+            ordered: it.ordered,
         }
     }
 }
@@ -38,6 +41,7 @@ impl TryFrom<wire::Route> for Route {
             created: Timestamp(it.created),
             parents: it.parents.into_iter().map(parent_in).collect::<Result<_, _>>()?,
             rules: it.rules.into_iter().map(rule_in).collect::<Result<_, _>>()?,
+            ordered: it.ordered,
         })
     }
 }
@@ -129,6 +133,7 @@ fn match_out(it: &Match) -> wire::Match {
         PathMatch::Prefix(path) => (0, path),
         PathMatch::Exact(path) => (1, path),
         PathMatch::Regex(path) => (2, path),
+        PathMatch::Text(path) => (3, path),
     };
     wire::Match {
         path_kind,
@@ -136,6 +141,7 @@ fn match_out(it: &Match) -> wire::Match {
         method: it.method.as_ref().map(ToString::to_string),
         headers: it.headers.iter().map(value_out).collect(),
         query: it.query.iter().map(value_out).collect(),
+        more: it.more.as_deref().map(more_out),
     }
 }
 
@@ -146,11 +152,73 @@ fn match_in(it: wire::Match) -> Result<Match, DecodeError> {
             0 => PathMatch::Prefix(path),
             1 => PathMatch::Exact(path),
             2 => PathMatch::Regex(path),
+            3 => PathMatch::Text(path),
             other => return Err(DecodeError::Unknown { field: "path_kind", value: other.to_string() }),
         },
         method: it.method.map(Into::into),
         headers: it.headers.into_iter().map(value_in).collect::<Result<_, _>>()?,
         query: it.query.into_iter().map(value_in).collect::<Result<_, _>>()?,
+        more: it.more.map(more_in).transpose()?.map(Box::new),
+    })
+}
+
+fn more_out(it: &MatchMore) -> more::MatchMore {
+    let text = |text: &Option<TextMatch>| text.as_ref().map(text_out);
+    more::MatchMore {
+        ignore_case: it.ignore_case,
+        scheme: text(&it.scheme),
+        method: text(&it.method),
+        authority: text(&it.authority),
+        without_headers: it.without_headers.iter().map(value_out).collect(),
+        port: it.port.map_or(0, u32::from),
+        source_namespace: it.source_namespace.as_ref().map(ToString::to_string),
+    }
+}
+
+fn more_in(it: more::MatchMore) -> Result<MatchMore, DecodeError> {
+    let text = |text: Option<wire::ValueMatch>| text.map(|it| value_in(it).map(|it| it.value)).transpose();
+    Ok(MatchMore {
+        ignore_case: it.ignore_case,
+        scheme: text(it.scheme)?,
+        method: text(it.method)?,
+        authority: text(it.authority)?,
+        without_headers: it.without_headers.into_iter().map(value_in).collect::<Result<_, _>>()?,
+        port: Some(port_in(it.port, "port")?).filter(|port| *port != 0),
+        source_namespace: it.source_namespace.map(Into::into),
+    })
+}
+
+fn text_out(it: &TextMatch) -> wire::ValueMatch {
+    value_out(&ValueMatch { name: "".into(), value: it.clone() })
+}
+
+fn fault_out(it: &Fault) -> more::Fault {
+    let mut out = more::Fault::default();
+    if let Some((ms, share)) = it.delay {
+        out.delay_ms = Some(ms);
+        (out.delay_numerator, out.delay_denominator) = (share.numerator, share.denominator);
+    }
+    if let Some((abort, share)) = it.abort {
+        let (status, grpc) = match abort {
+            Abort::Http(status) => (status, false),
+            Abort::Grpc(status) => (status, true),
+        };
+        (out.abort_status, out.abort_grpc) = (Some(status.into()), grpc);
+        (out.abort_numerator, out.abort_denominator) = (share.numerator, share.denominator);
+    }
+    out
+}
+
+fn fault_in(it: more::Fault) -> Result<Fault, DecodeError> {
+    let share = |numerator, denominator| Fraction { numerator, denominator: std::cmp::max(denominator, 1) };
+    let abort = |status| {
+        let status = port_in(status, "abort_status")?;
+        let abort = if it.abort_grpc { Abort::Grpc(status) } else { Abort::Http(status) };
+        Ok((abort, share(it.abort_numerator, it.abort_denominator)))
+    };
+    Ok(Fault {
+        delay: it.delay_ms.map(|ms| (ms, share(it.delay_numerator, it.delay_denominator))),
+        abort: it.abort_status.map(abort).transpose()?,
     })
 }
 
@@ -212,13 +280,29 @@ fn headers_in(it: wire::HeaderModifier) -> HeaderModifier {
 
 fn path_out(it: &PathModifier) -> wire::PathModifier {
     match it {
-        PathModifier::ReplaceFull(value) => wire::PathModifier { prefix: false, value: value.to_string() },
-        PathModifier::ReplacePrefix(value) => wire::PathModifier { prefix: true, value: value.to_string() },
+        PathModifier::ReplaceFull(value) => wire::PathModifier { value: value.to_string(), ..Default::default() },
+        PathModifier::ReplacePrefix(value) => {
+            wire::PathModifier { prefix: true, value: value.to_string(), ..Default::default() }
+        }
+        PathModifier::ReplaceMatched(value) => {
+            wire::PathModifier { how: 1, value: value.to_string(), ..Default::default() }
+        }
+        PathModifier::ReplaceRegex { pattern, substitution } => wire::PathModifier {
+            how: 2,
+            value: substitution.to_string(),
+            pattern: pattern.to_string(),
+            ..Default::default()
+        },
     }
 }
 
 fn path_in(it: wire::PathModifier) -> PathModifier {
-    if it.prefix { PathModifier::ReplacePrefix(it.value.into()) } else { PathModifier::ReplaceFull(it.value.into()) }
+    match (it.how, it.prefix) {
+        (1, _) => PathModifier::ReplaceMatched(it.value.into()),
+        (2, _) => PathModifier::ReplaceRegex { pattern: it.pattern.into(), substitution: it.value.into() },
+        (_, true) => PathModifier::ReplacePrefix(it.value.into()),
+        (_, false) => PathModifier::ReplaceFull(it.value.into()),
+    }
 }
 
 fn filter_out(it: &Filter) -> wire::Filter {
@@ -249,6 +333,12 @@ fn filter_out(it: &Filter) -> wire::Filter {
             allow_headers: strings(&cors.allow_headers),
             expose_headers: strings(&cors.expose_headers),
             max_age_s: cors.max_age_s,
+            allow_origin_patterns: cors.allow_origin_patterns.iter().map(text_out).collect(),
+        }),
+        Filter::Fault(fault) => wire::FilterKind::Fault(fault_out(fault)),
+        Filter::Respond(response) => wire::FilterKind::Respond(more::Response {
+            status: response.status.into(),
+            body: bytes::Bytes::copy_from_slice(&response.body),
         }),
     };
     wire::Filter { kind: Some(kind) }
@@ -283,6 +373,15 @@ fn filter_in(it: wire::Filter) -> Result<Filter, DecodeError> {
             allow_headers: arcs(cors.allow_headers),
             expose_headers: arcs(cors.expose_headers),
             max_age_s: cors.max_age_s,
+            allow_origin_patterns: cors
+                .allow_origin_patterns
+                .into_iter()
+                .map(|it| value_in(it).map(|it| it.value))
+                .collect::<Result<_, _>>()?,
         }),
+        wire::FilterKind::Fault(fault) => Filter::Fault(fault_in(fault)?),
+        wire::FilterKind::Respond(response) => {
+            Filter::Respond(Response { status: port_in(response.status, "status")?, body: response.body[..].into() })
+        }
     })
 }

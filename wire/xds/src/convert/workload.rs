@@ -8,6 +8,7 @@ use model::mesh::{
     AppProtocol, Endpoint, EndpointGroup, Gateway, Health, Hostname, Listener, ListenerProtocol, Service, ServicePort,
     TlsMode, Transport, Tunnel, Workload, WorkloadStatus,
 };
+use std::sync::Arc;
 
 const STATUS: &[(u32, WorkloadStatus)] =
     &[(0, WorkloadStatus::Running), (1, WorkloadStatus::Draining), (2, WorkloadStatus::Gone)];
@@ -89,6 +90,7 @@ impl From<&Service> for wire::Service {
             transport: number(port.transport, TRANSPORT),
             app_protocol: number(port.app_protocol, APP_PROTOCOL),
             node_port: port.node_port.into(),
+            traffic: port.traffic.as_ref().map(|policy| (&**policy).into()),
         };
         wire::Service {
             key: Some(key_out(&it.key)),
@@ -99,6 +101,7 @@ impl From<&Service> for wire::Service {
             affinity_s: it.affinity_s,
             publish_not_ready: it.publish_not_ready,
             external_name: it.external_name.as_ref().map(ToString::to_string),
+            subset_of: it.subset_of.as_ref().map(key_out),
         }
     }
 }
@@ -113,6 +116,7 @@ impl TryFrom<wire::Service> for Service {
                 transport: pick(port.transport, "transport", TRANSPORT)?,
                 app_protocol: pick(port.app_protocol, "app_protocol", APP_PROTOCOL)?,
                 node_port: port_in(port.node_port, "node_port")?,
+                traffic: port.traffic.map(|it| it.try_into().map(Arc::new)).transpose()?,
             })
         };
         Ok(Service {
@@ -124,6 +128,7 @@ impl TryFrom<wire::Service> for Service {
             affinity_s: it.affinity_s,
             publish_not_ready: it.publish_not_ready,
             external_name: it.external_name.map(Into::into),
+            subset_of: it.subset_of.map(|key| key_in(Some(key), "subset_of")).transpose()?,
         })
     }
 }
@@ -135,6 +140,7 @@ impl From<&EndpointGroup> for wire::Endpoints {
             workload: endpoint.workload.to_string(),
             health: number(endpoint.health, HEALTH),
             weight: if endpoint.weight == 1 { 0 } else { endpoint.weight },
+            region: endpoint.region.to_string(),
             zone: endpoint.zone.to_string(),
             node: endpoint.node.to_string(),
             hostname: endpoint.hostname.to_string(),
@@ -161,6 +167,7 @@ impl TryFrom<wire::Endpoints> for EndpointGroup {
                 workload: endpoint.workload.into(),
                 health: pick(endpoint.health, "health", HEALTH)?,
                 weight: endpoint.weight.max(1),
+                region: endpoint.region.into(),
                 zone: endpoint.zone.into(),
                 node: endpoint.node.into(),
                 hostname: endpoint.hostname.into(),

@@ -9,6 +9,7 @@ fn endpoint(last: u8, health: Health, hostname: &str) -> Endpoint {
         workload: "".into(),
         health,
         weight: 1,
+        region: "".into(),
         zone: "".into(),
         node: "".into(),
         hostname: hostname.into(),

@@ -1,0 +1,237 @@
+//! DestinationRules: which policy a service's ports have, and its subsets.
+//!
+//! A subset is compiled as a service of its own, without name and address, whose endpoints are those of the service that have the
+//! subset's labels: the proxy needs to know nothing of subsets.
+
+use super::status::{Condition, IstioStatus};
+use super::{Compiler, Output, selects};
+use model::mesh::api::ObjectKind;
+use model::mesh::api::istio::{DestinationRule, PolicySpec, Subset};
+use model::mesh::{EndpointGroup, Resource, ResourceKind, Service, TrafficPolicy};
+use model::{Key, Labels};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// The rules that hold for a service.
+pub(super) struct Rules<'a> {
+    /// The first one's policy counts; subsets count from all.
+    rules: Vec<&'a DestinationRule>,
+}
+
+impl<'a> Rules<'a> {
+    pub(super) fn has_subsets(&self) -> bool {
+        self.rules.iter().any(|rule| !rule.subsets.is_empty())
+    }
+
+    pub(super) fn subset(&self, name: &str) -> Option<&'a Subset> {
+        self.subsets().find(|subset| &*subset.name == name)
+    }
+
+    /// Of two of one name the older rule's.
+    pub(super) fn subsets(&self) -> impl Iterator<Item = &'a Subset> {
+        let mut seen = BTreeSet::new();
+        self.rules.iter().flat_map(|rule| &rule.subsets).filter(move |subset| seen.insert(&subset.name))
+    }
+
+    /// The policy of a port of the service, or of a subset.
+    pub(super) fn policy(&self, subset: Option<&Subset>, port: u16) -> Option<Arc<TrafficPolicy>> {
+        let own = self.rules.first().map(|rule| &rule.policy);
+        let of_port = |spec: &'a PolicySpec| spec.ports.iter().find(|(of, _)| *of == port).map(|(_, spec)| spec);
+        let subset = subset.map(|subset| &subset.policy);
+        // What is said of a port stands alone: the rest of the policy does not add to it.
+        let in_subset = subset.and_then(|spec| spec.ports.iter().find(|(of, _)| *of == port)).map(|(_, spec)| spec);
+        let of_port = in_subset.or_else(|| own.and_then(of_port));
+        let parts = match (of_port, subset) {
+            (Some(spec), _) => vec![spec],
+            (None, subset) => subset.into_iter().chain(own).collect(),
+        };
+        flatten(&parts)
+    }
+}
+
+/// The first that says something of a part counts for it.
+fn flatten(specs: &[&PolicySpec]) -> Option<Arc<TrafficPolicy>> {
+    fn first<T: Clone>(specs: &[&PolicySpec], part: fn(&PolicySpec) -> &Option<T>) -> Option<T> {
+        specs.iter().find_map(|spec| part(spec).clone())
+    }
+    let policy = TrafficPolicy {
+        balancer: first(specs, |it| &it.balancer).unwrap_or_default(),
+        warmup: first(specs, |it| &it.warmup),
+        locality: first(specs, |it| &it.locality).unwrap_or_default(),
+        pool: first(specs, |it| &it.pool).unwrap_or_default(),
+        outlier: first(specs, |it| &it.outlier),
+        tls: first(specs, |it| &it.tls),
+        retry_budget: first(specs, |it| &it.retry_budget),
+    };
+    (policy != TrafficPolicy::default()).then(|| Arc::new(policy))
+}
+
+impl Compiler {
+    /// The rules that hold for a service: of its own namespace, else of a root namespace; older ones first.
+    pub(super) fn rules_of(&self, service: &Key) -> Rules<'_> {
+        for host in self.hosts_of_service(service) {
+            for keys in self.hosts.rules_of(&host) {
+                let found = |holds: &dyn Fn(&Key) -> bool| -> Vec<&DestinationRule> {
+                    let rules = keys.iter().filter(|key| holds(key)).filter_map(|key| self.objects.rules.get(key));
+                    let mut rules: Vec<_> = rules.filter(|rule| !rule.for_some_callers).collect();
+                    rules.sort_by_key(|rule| (rule.meta.created, rule.meta.key.clone()));
+                    rules
+                };
+                let own = found(&|key| key.namespace == service.namespace);
+                let rules = if own.is_empty() { found(&|key| self.is_root(&key.namespace)) } else { own };
+                if !rules.is_empty() {
+                    return Rules { rules };
+                }
+            }
+        }
+        Rules { rules: Vec::new() }
+    }
+
+    /// Tells a service and its subsets; none: it is gone.
+    pub(super) fn tell_service(&mut self, key: &Key, service: Option<Service>, output: &mut Output) {
+        let mut subsets = BTreeSet::new();
+        let mut told = Vec::new();
+        if let Some(mut service) = service {
+            let rules = self.rules_of(key);
+            for subset in rules.subsets() {
+                let mut part = Service {
+                    key: Service::subset_key(key, &subset.name),
+                    ports: service.ports.clone(),
+                    affinity_s: service.affinity_s,
+                    subset_of: Some(key.clone()),
+                    ..Default::default()
+                };
+                part.ports.iter_mut().for_each(|port| port.traffic = rules.policy(Some(subset), port.port));
+                subsets.insert(part.key.clone());
+                told.push(part);
+            }
+            service.ports.iter_mut().for_each(|port| port.traffic = rules.policy(None, port.port));
+            told.push(service);
+        }
+        let gone = !told.iter().any(|service| service.key == *key);
+        for service in told {
+            let name = service.key.to_string();
+            self.tell(ResourceKind::Service, name, Some(Resource::Service(Arc::new(service))), output);
+        }
+        if gone {
+            self.tell(ResourceKind::Service, key.to_string(), None, output);
+        }
+        let before = if subsets.is_empty() {
+            self.subsets.remove(key)
+        } else {
+            self.subsets.insert(key.clone(), subsets.clone())
+        };
+        for old in before.into_iter().flatten().filter(|old| !subsets.contains(old)) {
+            self.tell(ResourceKind::Service, old.to_string(), None, output);
+        }
+    }
+
+    /// Tells the endpoint groups that come of one object, and takes back those that came of it before: `groups` with the labels of each
+    /// endpoint's workload, in the endpoints' order.
+    pub(super) fn tell_groups(&mut self, source: &str, groups: Vec<(EndpointGroup, Vec<Labels>)>, output: &mut Output) {
+        let mut told: Vec<EndpointGroup> = Vec::new();
+        for (group, labels) in groups {
+            let rules = self.rules_of(&group.service);
+            for subset in rules.subsets() {
+                let endpoints = group.endpoints.iter().zip(&labels);
+                let endpoints = endpoints.filter(|(_, labels)| selects(&subset.labels, labels));
+                told.push(EndpointGroup {
+                    key: Service::subset_key(&group.key, &subset.name),
+                    service: Service::subset_key(&group.service, &subset.name),
+                    ports: group.ports.clone(),
+                    endpoints: endpoints.map(|(endpoint, _)| endpoint.clone()).collect(),
+                });
+            }
+            told.push(group);
+        }
+        let names: BTreeSet<String> = told.iter().map(|group| group.key.to_string()).collect();
+        for group in told {
+            let name = group.key.to_string();
+            self.tell(ResourceKind::Endpoints, name, Some(Resource::Endpoints(Arc::new(group))), output);
+        }
+        let before = if names.is_empty() {
+            self.groups.remove(source)
+        } else {
+            self.groups.insert(source.into(), names.clone())
+        };
+        for old in before.into_iter().flatten().filter(|old| !names.contains(old)) {
+            self.tell(ResourceKind::Endpoints, old, None, output);
+        }
+    }
+
+    /// A rule's status: whether it is in effect.
+    pub(super) fn compile_rule(&mut self, key: &Key, output: &mut Output) {
+        let status = self.objects.rules.get(key).map(|rule| {
+            let host = self.whole_host(&rule.host, &key.namespace);
+            let services = self.services_of_host(&host);
+            let accepted = if rule.for_some_callers {
+                Condition::bad(
+                    "Accepted",
+                    "Unsupported",
+                    "workloadSelector: a rule for some callers only is not served",
+                )
+            } else if services.is_empty() {
+                Condition::bad("Accepted", "NoMatchingHost", format!("no service has the host {host}"))
+            } else {
+                self.rule_accepted(rule, &services)
+            };
+            let mut conditions = vec![accepted];
+            if !rule.ignored.is_empty() {
+                let message = format!("not carried out: {}", rule.ignored.join(", "));
+                conditions.push(Condition::good("PartiallyInvalid", "UnsupportedValue", message));
+            }
+            IstioStatus { generation: rule.meta.generation, conditions }
+        });
+        self.tell_status(ObjectKind::DestinationRule, key, status, output);
+    }
+
+    fn rule_accepted(&self, rule: &DestinationRule, services: &[Key]) -> Condition {
+        let reaches =
+            |service: &Key| service.namespace == rule.meta.key.namespace || self.is_root(&rule.meta.key.namespace);
+        if !services.iter().any(reaches) {
+            let message = "a rule holds for services of its own namespace; elsewhere only from a root namespace";
+            return Condition::bad("Accepted", "OtherNamespace", message);
+        }
+        let in_effect = services.iter().any(|service| {
+            let rules = self.rules_of(service);
+            rules.rules.first().is_some_and(|first| first.meta.key == rule.meta.key)
+        });
+        if in_effect {
+            return Condition::good("Accepted", "Accepted", "the rule is in effect");
+        }
+        let older =
+            services.iter().find_map(|service| self.rules_of(service).rules.first().map(|it| it.meta.key.clone()));
+        let older = older.map(|key| key.to_string()).unwrap_or_default();
+        let message = format!("DestinationRule {older} goes before it: only its subsets are in effect, if any");
+        Condition::bad("Accepted", "Conflict", message)
+    }
+
+    /// The labels of the workload behind an endpoint of a slice.
+    pub(super) fn labels_of_target(&self, namespace: &Arc<str>, (kind, name): &(Arc<str>, Arc<str>)) -> Labels {
+        let key = Key { namespace: namespace.clone(), name: name.clone() };
+        match &**kind {
+            "Pod" => self.objects.pods.get(&key).map(|pod| pod.labels.clone()),
+            "WorkloadEntry" => self.objects.entries.get(&key).map(|entry| entry.labels.clone()),
+            _ => None,
+        }
+        .unwrap_or_default()
+    }
+
+    pub(super) fn tell_status(
+        &mut self,
+        kind: ObjectKind,
+        key: &Key,
+        status: Option<IstioStatus>,
+        output: &mut Output,
+    ) {
+        let id = (kind, key.clone());
+        match status {
+            None => drop(self.istio_statuses.remove(&id)),
+            Some(status) if self.istio_statuses.get(&id) == Some(&status) => {}
+            Some(status) => {
+                self.istio_statuses.insert(id.clone(), status.clone());
+                output.istio.insert(id, status);
+            }
+        }
+    }
+}

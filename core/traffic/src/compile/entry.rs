@@ -1,0 +1,229 @@
+//! ServiceEntries, and WorkloadEntries as endpoints.
+
+use super::hosts::{dns_names, entry_service};
+use super::status::{Condition, IstioStatus};
+use super::workload::{entry_name, pod_name};
+use super::{Compiler, Output, selects};
+use model::map::stable_hash;
+use model::mesh::api::istio::{EntryEndpoint, Resolution, ServiceEntry};
+use model::mesh::api::{self, ObjectKind};
+use model::mesh::{Endpoint, EndpointGroup, Health, Service, ServicePort};
+use model::{Key, Labels};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+/// Ports of endpoints by the service ports' names: endpoints that share them make one group.
+type Ports = Vec<(Arc<str>, u16)>;
+/// Endpoints by their ports, each with its workload's labels.
+type Grouped = BTreeMap<Ports, Vec<(Endpoint, Labels)>>;
+
+impl Compiler {
+    pub(super) fn compile_service_entry(&mut self, key: &Key, output: &mut Output) {
+        let service_key = entry_service(key);
+        let Some(entry) = self.objects.service_entries.get(key) else {
+            self.tell_service(&service_key, None, output);
+            self.tell_groups(&service_key.to_string(), Vec::new(), output);
+            self.tell_status(ObjectKind::ServiceEntry, key, None, output);
+            return;
+        };
+        let accepted = self.entry_accepted(entry);
+        let usable = accepted.holds && entry.resolution != Resolution::None;
+        let status = IstioStatus { generation: entry.meta.generation, conditions: vec![accepted] };
+        let service = usable.then(|| service(&service_key, entry));
+        let groups = if usable { self.entry_groups(&service_key, entry) } else { Vec::new() };
+        self.tell_service(&service_key, service, output);
+        self.tell_groups(&service_key.to_string(), groups, output);
+        self.tell_status(ObjectKind::ServiceEntry, key, Some(status), output);
+    }
+
+    fn entry_accepted(&self, entry: &ServiceEntry) -> Condition {
+        let bad = |reason, message: String| Condition::bad("Accepted", reason, message);
+        if entry.resolution == Resolution::Unknown {
+            return bad("UnsupportedValue", "resolution must be NONE, STATIC, DNS or DNS_ROUND_ROBIN".into());
+        }
+        if entry.resolution == Resolution::None {
+            let message =
+                "resolution NONE: connections go where they were meant to go; routes and policies do not hold";
+            return Condition::good("Accepted", "PassThrough", message);
+        }
+        if let Some(wild) = entry.hosts.iter().find(|host| host.starts_with('*')) {
+            return bad("UnsupportedValue", format!("host {wild}: a pattern needs resolution NONE"));
+        }
+        if entry.has_blocks {
+            return bad("UnsupportedValue", "addresses: blocks need resolution NONE".into());
+        }
+        let older = entry.hosts.iter().flat_map(|host| self.hosts.entries_of(host)).find(|other| {
+            let rank = |key: &Key| self.objects.service_entries.get(key).map(|it| (it.meta.created, key.clone()));
+            **other != entry.meta.key && rank(other) < rank(&entry.meta.key)
+        });
+        if let Some(older) = older {
+            return bad("Conflict", format!("ServiceEntry {older} is older and has the same host"));
+        }
+        Condition::good("Accepted", "Accepted", "the entry is a service of the mesh")
+    }
+
+    fn entry_groups(&self, service: &Key, entry: &ServiceEntry) -> Vec<(EndpointGroup, Vec<Labels>)> {
+        let mut grouped = Grouped::new();
+        let mut add = |ports: Ports, endpoint: Endpoint, labels: Labels| {
+            grouped.entry(ports).or_default().push((endpoint, labels));
+        };
+        for endpoint in &entry.endpoints {
+            for address in self.addresses_of(&endpoint.address) {
+                add(ports(entry, &endpoint.ports), inline(endpoint, address), endpoint.labels.clone());
+            }
+        }
+        if entry.endpoints.is_empty() && entry.selector.is_empty() {
+            for name in dns_names(entry) {
+                for address in self.addresses_of(&name) {
+                    add(ports(entry, &[]), inline(&EntryEndpoint::default(), address), Labels::new());
+                }
+            }
+        }
+        if !entry.selector.is_empty() {
+            let namespace = &entry.meta.key.namespace;
+            for it in self.entries_selected(namespace, &entry.selector) {
+                if let Some(endpoint) = of_entry(it) {
+                    add(ports(entry, &it.ports), endpoint, it.labels.clone());
+                }
+            }
+            let pods = self.index.pods_by_namespace.get(namespace).into_iter().flatten();
+            let pods = pods.filter_map(|key| self.objects.pods.get(key));
+            for pod in pods.filter(|pod| selects(&entry.selector, &pod.labels)) {
+                if let Some(endpoint) = self.of_pod(pod) {
+                    add(ports(entry, &[]), endpoint, pod.labels.clone());
+                }
+            }
+        }
+        finish(service, "", grouped)
+    }
+
+    /// WorkloadEntries that a Service's selector takes, beside its slices.
+    pub(super) fn compile_members(&mut self, key: &Key, output: &mut Output) {
+        let mut grouped = Grouped::new();
+        if let Some(service) = self.objects.services.get(key).filter(|service| !service.selector.is_empty()) {
+            for entry in self.entries_selected(&key.namespace, &service.selector).filter(|entry| !entry.joined) {
+                let ports: Ports = service
+                    .ports
+                    .iter()
+                    .map(|port| {
+                        let own = entry.ports.iter().find(|(name, _)| *name == port.name).map(|(_, port)| *port);
+                        (port.name.clone(), own.unwrap_or(port.port))
+                    })
+                    .collect();
+                let endpoint = of_entry(entry).map(|endpoint| (endpoint, entry.labels.clone()));
+                grouped.entry(ports).or_default().extend(endpoint);
+            }
+        }
+        let groups = finish(key, ".entries", grouped);
+        self.tell_groups(&format!("{key}.entries"), groups, output);
+    }
+
+    fn entries_selected<'a>(
+        &'a self,
+        namespace: &'a str,
+        selector: &'a Labels,
+    ) -> impl Iterator<Item = &'a api::WorkloadEntry> {
+        let entries = self.objects.entries.values().filter(move |entry| &*entry.key.namespace == namespace);
+        entries.filter(move |entry| selects(selector, &entry.labels))
+    }
+
+    fn addresses_of(&self, address: &Arc<str>) -> Vec<IpAddr> {
+        match address.parse() {
+            Ok(address) => vec![address],
+            Err(_) => {
+                let key = Key { namespace: "".into(), name: address.to_ascii_lowercase().into() };
+                self.objects.names.get(&key).map(|name| name.addresses.clone()).unwrap_or_default()
+            }
+        }
+    }
+
+    fn of_pod(&self, pod: &api::Pod) -> Option<Endpoint> {
+        let node = self.objects.nodes.get(&Key::new("", pod.node.clone()));
+        Some(Endpoint {
+            address: *pod.addresses.first()?,
+            workload: pod_name(&pod.key).into(),
+            health: match (pod.ended, pod.deleting) {
+                (true, _) => Health::NotReady,
+                (false, true) => Health::Draining,
+                (false, false) => Health::Ready,
+            },
+            weight: 1,
+            region: node.map(|node| node.region.clone()).unwrap_or_default(),
+            zone: node.map(|node| node.zone.clone()).unwrap_or_default(),
+            node: pod.node.clone(),
+            hostname: "".into(),
+        })
+    }
+}
+
+fn service(key: &Key, entry: &ServiceEntry) -> Service {
+    let vips = if entry.addresses.is_empty() { vec![invented(&entry.meta.key)] } else { entry.addresses.clone() };
+    Service {
+        key: key.clone(),
+        vips,
+        hostnames: entry.hosts.clone(),
+        ports: entry
+            .ports
+            .iter()
+            .map(|port| ServicePort {
+                port: port.port,
+                name: port.name.clone(),
+                app_protocol: port.app_protocol,
+                ..Default::default()
+            })
+            .collect(),
+        ..Default::default()
+    }
+}
+
+/// An address for a service that has none, out of 240.240.0.0/16 as Istio's own: it never leaves a node. It follows from the object's
+/// name, so that it is the same after a restart; two of some hundred entries may have to share one, and then the Host tells HTTP apart.
+fn invented(key: &Key) -> IpAddr {
+    let [.., high, low] = stable_hash(key.to_string().as_bytes()).to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(240, 240, high, low.max(1)))
+}
+
+fn ports(entry: &ServiceEntry, own: &[(Arc<str>, u16)]) -> Ports {
+    let port = |name: &Arc<str>| own.iter().find(|(of, _)| of == name).map(|(_, port)| *port);
+    entry.ports.iter().map(|it| (it.name.clone(), port(&it.name).unwrap_or(it.target))).collect()
+}
+
+fn inline(endpoint: &EntryEndpoint, address: IpAddr) -> Endpoint {
+    Endpoint {
+        address,
+        workload: "".into(),
+        health: Health::Ready,
+        weight: endpoint.weight.max(1),
+        region: endpoint.region.clone(),
+        zone: endpoint.zone.clone(),
+        node: "".into(),
+        hostname: "".into(),
+    }
+}
+
+fn of_entry(entry: &api::WorkloadEntry) -> Option<Endpoint> {
+    Some(Endpoint {
+        address: entry.address?,
+        workload: entry_name(&entry.key).into(),
+        health: if entry.deleting { Health::Draining } else { Health::Ready },
+        weight: entry.weight.max(1),
+        region: entry.region.clone(),
+        zone: entry.zone.clone(),
+        node: "".into(),
+        hostname: "".into(),
+    })
+}
+
+fn finish(service: &Key, suffix: &str, grouped: Grouped) -> Vec<(EndpointGroup, Vec<Labels>)> {
+    let groups = grouped.into_iter().filter(|(_, endpoints)| !endpoints.is_empty()).enumerate();
+    groups
+        .map(|(index, (ports, mut endpoints))| {
+            endpoints.sort_by_key(|(endpoint, _)| endpoint.address);
+            let (endpoints, labels) = endpoints.into_iter().unzip();
+            let name = format!("{}{suffix}.{index}", service.name).into();
+            let key = Key { namespace: service.namespace.clone(), name };
+            (EndpointGroup { key, service: service.clone(), ports, endpoints }, labels)
+        })
+        .collect()
+}

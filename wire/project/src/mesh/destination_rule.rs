@@ -1,0 +1,263 @@
+//! networking.istio.io DestinationRule and ServiceEntry.
+
+use super::duration::duration_ms;
+use super::virtual_service::host_of;
+use super::{app_protocol, port};
+use crate::meta::meta;
+use crate::read::{at, flag, items, labels, opt_int, path, str_at, text, texts};
+use model::mesh::api::istio::{
+    DestinationRule, EntryEndpoint, EntryPort, PolicySpec, Resolution, ServiceEntry, Subset,
+};
+use model::mesh::traffic::{
+    Balancer, ClientTls, ConnectionPool, HashKey, HashTable, Locality, Outlier, RetryBudget, Warmup,
+};
+use serde_json::Value;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Entries of a ring or table at most: each worker keeps one for each port that it calls.
+const MOST_ENTRIES: u32 = 1 << 20;
+/// Envoy's own default for a ring.
+const RING_POINTS: u32 = 1_024;
+/// The prime that the Maglev paper and Envoy use.
+const MAGLEV_ENTRIES: u32 = 65_537;
+
+pub(super) fn destination_rule(value: &Value) -> DestinationRule {
+    let spec = at(value, "spec");
+    let mut ignored = Vec::new();
+    let subset = |it: &Value, ignored: &mut Vec<Arc<str>>| Subset {
+        name: text(it, "name"),
+        labels: labels(at(it, "labels")),
+        policy: policy(at(it, "trafficPolicy"), ignored),
+    };
+    DestinationRule {
+        meta: meta(value),
+        host: host_of(value, "host"),
+        policy: policy(at(spec, "trafficPolicy"), &mut ignored),
+        subsets: items(spec, "subsets").iter().map(|it| subset(it, &mut ignored)).collect(),
+        for_some_callers: at(spec, "workloadSelector").is_object(),
+        ignored,
+    }
+}
+
+fn number(value: &Value, name: &str) -> u32 {
+    opt_int(value, name).and_then(|it| u32::try_from(it).ok()).unwrap_or(0)
+}
+
+fn policy(value: &Value, ignored: &mut Vec<Arc<str>>) -> PolicySpec {
+    let balancer = at(value, "loadBalancer");
+    let pool = at(value, "connectionPool");
+    let outlier = at(value, "outlierDetection");
+    for name in ["tunnel", "proxyProtocol"] {
+        if at(value, name).is_object() {
+            ignored.push(format!("trafficPolicy.{name}").into());
+        }
+    }
+    if str_at(balancer, "simple") == "PASSTHROUGH" {
+        ignored.push("loadBalancer.simple: PASSTHROUGH".into());
+    }
+    let budget = at(value, "retryBudget");
+    PolicySpec {
+        balancer: self::balancer(balancer),
+        warmup: warmup(balancer),
+        locality: locality(balancer),
+        pool: pool.is_object().then(|| self::pool(pool)),
+        outlier: outlier.is_object().then(|| self::outlier(outlier)),
+        tls: tls(at(value, "tls"), ignored),
+        retry_budget: budget.is_object().then(|| RetryBudget {
+            percent: at(budget, "percent").as_f64().unwrap_or(20.0).clamp(0.0, 100.0) as u32,
+            min_concurrency: opt_int(budget, "minRetryConcurrency").map_or(3, |it| u32::try_from(it).unwrap_or(0)),
+        }),
+        ports: items(value, "portLevelSettings")
+            .iter()
+            .map(|it| (port(at(it, "port"), "number"), policy(it, ignored)))
+            .collect(),
+    }
+}
+
+fn balancer(value: &Value) -> Option<Balancer> {
+    let hash = at(value, "consistentHash");
+    if hash.is_object() {
+        return Some(hashed(hash));
+    }
+    match str_at(value, "simple") {
+        "ROUND_ROBIN" => Some(Balancer::RoundRobin),
+        "RANDOM" => Some(Balancer::Random),
+        "LEAST_REQUEST" | "LEAST_CONN" => Some(Balancer::LeastRequest),
+        _ => None,
+    }
+}
+
+fn hashed(value: &Value) -> Balancer {
+    let cookie = at(value, "httpCookie");
+    let header = str_at(value, "httpHeaderName");
+    let query = text(value, "httpQueryParameterName");
+    let key = if !header.is_empty() {
+        HashKey::Header(header.to_ascii_lowercase().into())
+    } else if cookie.is_object() {
+        HashKey::Cookie {
+            name: text(cookie, "name"),
+            path: text(cookie, "path"),
+            ttl_s: duration_ms(str_at(cookie, "ttl")).map(|ms| ms / 1_000),
+        }
+    } else if !query.is_empty() {
+        HashKey::Query(query)
+    } else {
+        HashKey::SourceIp
+    };
+    let (ring, maglev) = (at(value, "ringHash"), at(value, "maglev"));
+    let entries = |size: u32, default: u32| if size == 0 { default } else { size.min(MOST_ENTRIES) };
+    let table = if maglev.is_object() {
+        HashTable::Maglev { entries: entries(number(maglev, "tableSize"), MAGLEV_ENTRIES) }
+    } else {
+        let size = number(ring, "minimumRingSize").max(number(value, "minimumRingSize"));
+        HashTable::Ring { points: entries(size, RING_POINTS) }
+    };
+    Balancer::Hash { key, table }
+}
+
+fn warmup(value: &Value) -> Option<Warmup> {
+    let said = at(value, "warmup");
+    let hundredths = |name: &str, default: f64| (at(said, name).as_f64().unwrap_or(default).clamp(0.0, 1e4)) as u32;
+    let duration = duration_ms(str_at(said, "duration")).or_else(|| duration_ms(str_at(value, "warmupDurationSecs")));
+    duration.filter(|ms| *ms > 0).map(|duration_ms| Warmup {
+        duration_ms,
+        minimum_percent: hundredths("minimumPercent", 10.0).min(100),
+        aggression_percent: (at(said, "aggression").as_f64().unwrap_or(1.0).clamp(0.01, 100.0) * 100.0) as u32,
+    })
+}
+
+fn locality(value: &Value) -> Option<Locality> {
+    let said = at(value, "localityLbSetting");
+    let pairs = |it: &Value| -> Vec<(Arc<str>, u32)> {
+        let entries = at(it, "to").as_object().into_iter().flatten();
+        let share = |value: &Value| value.as_u64().and_then(|it| u32::try_from(it).ok());
+        entries.filter_map(|(to, value)| Some((to.as_str().into(), share(value)?))).collect()
+    };
+    said.is_object().then(|| Locality {
+        enabled: at(said, "enabled").as_bool(),
+        distribute: items(said, "distribute").iter().map(|it| (text(it, "from"), pairs(it))).collect(),
+        failover: items(said, "failover").iter().map(|it| (text(it, "from"), text(it, "to"))).collect(),
+        priority: texts(said, "failoverPriority"),
+    })
+}
+
+fn pool(value: &Value) -> ConnectionPool {
+    let (tcp, http) = (at(value, "tcp"), at(value, "http"));
+    let ms = |value: &Value, name: &str| duration_ms(str_at(value, name)).unwrap_or(0);
+    let idle = ms(http, "idleTimeout");
+    ConnectionPool {
+        max_connections: number(tcp, "maxConnections"),
+        max_pending: number(http, "http1MaxPendingRequests"),
+        max_requests: number(http, "http2MaxRequests"),
+        max_requests_per_connection: number(http, "maxRequestsPerConnection"),
+        max_retries: number(http, "maxRetries"),
+        connect_timeout_ms: ms(tcp, "connectTimeout"),
+        idle_timeout_ms: if idle > 0 { idle } else { ms(tcp, "idleTimeout") },
+        upgrade_to_http2: str_at(http, "h2UpgradePolicy") == "UPGRADE",
+    }
+}
+
+fn outlier(value: &Value) -> Outlier {
+    let default = Outlier::default();
+    let opt = |name: &str| opt_int(value, name).and_then(|it| u32::try_from(it).ok());
+    let percent = |name: &str, default: u32| opt(name).unwrap_or(default).min(100);
+    let ms = |name: &str, default: u64| duration_ms(str_at(value, name)).filter(|ms| *ms > 0).unwrap_or(default);
+    let split = flag(value, "splitExternalLocalOriginErrors");
+    Outlier {
+        consecutive_5xx: opt("consecutive5xxErrors").unwrap_or(default.consecutive_5xx),
+        consecutive_gateway: opt("consecutiveGatewayErrors").or(opt("consecutiveErrors")).unwrap_or(0),
+        consecutive_local: if split { opt("consecutiveLocalOriginFailures").unwrap_or(5) } else { 0 },
+        interval_ms: ms("interval", default.interval_ms),
+        base_ejection_ms: ms("baseEjectionTime", default.base_ejection_ms),
+        max_ejection_percent: percent("maxEjectionPercent", default.max_ejection_percent),
+        min_health_percent: percent("minHealthPercent", default.min_health_percent),
+    }
+}
+
+fn tls(value: &Value, ignored: &mut Vec<Arc<str>>) -> Option<ClientTls> {
+    let simple = |enabled| ClientTls {
+        enabled,
+        sni: text(value, "sni"),
+        subject_alt_names: texts(value, "subjectAltNames"),
+        insecure: at(value, "insecureSkipVerify") == &Value::Bool(true),
+        roots: "".into(),
+    };
+    match str_at(value, "mode") {
+        "SIMPLE" => {
+            for name in ["caCertificates", "credentialName", "caCrl"] {
+                if !str_at(value, name).is_empty() {
+                    ignored.push(format!("tls.{name}").into());
+                }
+            }
+            Some(simple(true))
+        }
+        "MUTUAL" => {
+            ignored.push("tls.mode: MUTUAL".into());
+            Some(simple(true))
+        }
+        // Within the mesh it is mutual TLS whatever is asked for: the tunnel's.
+        "DISABLE" => Some(simple(false)),
+        _ => None,
+    }
+}
+
+pub(super) fn service_entry(value: &Value) -> ServiceEntry {
+    let spec = at(value, "spec");
+    let said = texts(spec, "addresses");
+    let addresses: Vec<IpAddr> = said
+        .iter()
+        .filter_map(|text| text.strip_suffix("/32").or(text.strip_suffix("/128")).unwrap_or(text).parse().ok())
+        .collect();
+    ServiceEntry {
+        meta: meta(value),
+        hosts: texts(spec, "hosts").iter().map(|host| host.to_ascii_lowercase().into()).collect(),
+        has_blocks: addresses.len() < said.len(),
+        addresses,
+        ports: items(spec, "ports").iter().map(entry_port).collect(),
+        resolution: match str_at(spec, "resolution") {
+            "" | "NONE" => Resolution::None,
+            "STATIC" => Resolution::Static,
+            "DNS" | "DNS_ROUND_ROBIN" => Resolution::Dns,
+            _ => Resolution::Unknown,
+        },
+        endpoints: items(spec, "endpoints").iter().map(entry_endpoint).collect(),
+        selector: labels(path(spec, &["workloadSelector", "labels"])),
+    }
+}
+
+fn entry_port(value: &Value) -> EntryPort {
+    let number = port(value, "number");
+    let target = port(value, "targetPort");
+    EntryPort {
+        port: number,
+        name: text(value, "name"),
+        app_protocol: app_protocol(&str_at(value, "protocol").to_ascii_lowercase(), str_at(value, "name")),
+        target: if target == 0 { number } else { target },
+    }
+}
+
+fn entry_endpoint(value: &Value) -> EntryEndpoint {
+    let (region, zone) = locality_of(value);
+    EntryEndpoint {
+        address: text(value, "address"),
+        ports: named_ports(value),
+        labels: labels(at(value, "labels")),
+        region,
+        zone,
+        weight: number(value, "weight"),
+    }
+}
+
+/// `ports` of a WorkloadEntry.
+pub(super) fn named_ports(value: &Value) -> Vec<(Arc<str>, u16)> {
+    let entries = at(value, "ports").as_object().into_iter().flatten();
+    let number = |value: &Value| value.as_u64().and_then(|it| u16::try_from(it).ok());
+    entries.filter_map(|(name, value)| Some((name.as_str().into(), number(value)?))).collect()
+}
+
+/// Region and zone of `locality: region/zone/subzone`.
+pub(super) fn locality_of(value: &Value) -> (Arc<str>, Arc<str>) {
+    let mut parts = str_at(value, "locality").split('/');
+    (parts.next().unwrap_or_default().into(), parts.next().unwrap_or_default().into())
+}
