@@ -144,6 +144,7 @@ fn gateway() -> Vec<Change> {
         created: model::Timestamp(1),
         parents: vec![Parent { target, hostnames: vec![] }],
         rules: vec![rule],
+        ordered: false,
     };
     let gateway = Gateway {
         key,
