@@ -18,6 +18,7 @@ fn route(rules: Vec<Rule>) -> Change {
             hostnames: vec![],
         }],
         rules,
+        ordered: false,
     })))
 }
 

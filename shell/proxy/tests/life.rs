@@ -32,6 +32,7 @@ fn gateway(listeners: Vec<Listener>) -> Vec<Change> {
             backends: vec![Backend { target, weight: 1, filters: vec![] }],
             ..Rule::default()
         }],
+        ordered: false,
     };
     let gateway = Gateway { key, listeners, service_account: "edge".into(), authorization_policies: vec![] };
     vec![Change::Set(Resource::Gateway(Arc::new(gateway))), Change::Set(Resource::Route(Arc::new(route)))]
@@ -257,6 +258,7 @@ fn changes_of_configuration_cost_no_request() {
                 backends: vec![Backend { target, weight: 1 + step as u32, filters: vec![] }],
                 ..Rule::default()
             }],
+            ordered: false,
         };
         node.proxy().apply([match step % 4 {
             3 => Change::Remove(ResourceKind::Route, name.into()),
