@@ -3,12 +3,14 @@
 use crate::cluster::{Action, Cluster};
 use model::cluster::{Lease, Node};
 use model::pod::{ContainerState, ContainerStatus, RestartPolicy};
-use model::{Condition, Event, Key, Kind, Meta, Object, Phase, Pod, Timestamp, condition};
+use model::{Condition, Event, Key, Kind, Meta, Object, Phase, Pod, Timestamp, Truth, condition};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// How often an agent renews its lease.
 const LEASE_MS: i64 = 10_000;
+/// A late renewal is late by up to this.
+const LATE_MS: i64 = 60_000;
 /// Pods of jobs in a thousand that fail.
 const FAILING_MILLI: u64 = 50;
 
@@ -59,6 +61,12 @@ impl Cluster {
         if !self.agents.dead.remove(name) {
             return;
         }
+        self.timeline.at(self.now, Action::Agent(Act::Renew(name.into())));
+        self.speak_up(name);
+    }
+
+    /// The agent of a node that was taken for lost says that it is ready, and so are its pods.
+    fn speak_up(&mut self, name: &str) {
         let now = self.now;
         let event = self.api.change(Kind::Node, &Key::new("", name), |object| {
             if let Object::Node(node) = object {
@@ -67,7 +75,6 @@ impl Cluster {
             }
         });
         self.publish_all(event);
-        self.timeline.at(now, Action::Agent(Act::Renew(name.into())));
         let pods: Vec<Arc<Pod>> = self
             .api
             .list(Kind::Pod)
@@ -140,12 +147,18 @@ impl Cluster {
     }
 
     fn renew(&mut self, node: &Arc<str>) {
-        if self.agents.is_dead(node) || self.api.get(Kind::Node, &Key::new("", node.clone())).is_none() {
+        let Some(Object::Node(own)) = self.api.get(Kind::Node, &Key::new("", node.clone())) else { return };
+        if self.agents.is_dead(node) {
             return;
         }
+        let ready = condition::find(&own.conditions, "Ready").is_some_and(|c| c.status == Truth::True);
         let meta = Meta { key: Key::new("kube-node-lease", node.clone()), ..Meta::default() };
         self.put(Lease { meta, renewed: Some(self.now), ..Lease::default() });
-        self.timeline.at(self.now.plus_ms(LEASE_MS), Action::Agent(Act::Renew(node.clone())));
+        if !ready {
+            self.speak_up(node);
+        }
+        let late = if self.random.milli(self.faults.late_reports_milli) { self.random.between(0, LATE_MS) } else { 0 };
+        self.timeline.at(self.now.plus_ms(LEASE_MS + late), Action::Agent(Act::Renew(node.clone())));
     }
 
     fn start(&mut self, key: &Key, uid: &str) {

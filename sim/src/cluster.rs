@@ -1,6 +1,7 @@
 //! The simulated cluster: API, control, scheduler, agents, and the delays and faults between them.
 
 use crate::agents::Agents;
+use crate::audit::{Auditor, Checked};
 use crate::check::Watchman;
 use crate::random::Random;
 use crate::timeline::Timeline;
@@ -10,6 +11,7 @@ use control::{Config, Control};
 use model::effect::{Made, Receipt, Refusal};
 use model::{Effect, Event, Key, Kind, Object, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 /// How unkind the world is.
 #[derive(Clone, Copy, Debug)]
@@ -22,11 +24,19 @@ pub struct Faults {
     pub lost_calls_milli: u64,
     /// Calls in a thousand that are carried out though nobody hears of it.
     pub lost_answers_milli: u64,
+    /// Reports of nodes in a thousand that come up to a minute late.
+    pub late_reports_milli: u64,
 }
 
 impl Default for Faults {
     fn default() -> Self {
-        Faults { watch_delay_ms: 200, call_delay_ms: 50, lost_calls_milli: 2, lost_answers_milli: 2 }
+        Faults {
+            watch_delay_ms: 200,
+            call_delay_ms: 50,
+            lost_calls_milli: 2,
+            lost_answers_milli: 2,
+            late_reports_milli: 0,
+        }
     }
 }
 
@@ -74,6 +84,9 @@ pub(crate) enum Action {
     Story(Story),
 }
 
+/// Spoils an order of the scheduler.
+pub type Tamper = fn(&mut Effect);
+
 /// A step of the story.
 pub(crate) type Story = Box<dyn FnOnce(&mut Cluster)>;
 
@@ -96,8 +109,11 @@ pub struct Cluster {
     pub(crate) agents: Agents,
     control: Control,
     scheduler: Scheduler,
-    faults: Faults,
+    pub(crate) faults: Faults,
+    /// Spoils the scheduler's orders: to see the checkers fail.
+    pub(crate) tamper: Option<Tamper>,
     watchman: Watchman,
+    auditor: Option<Auditor>,
     /// When the last event of a kind reached the deciders (0) and the agents (1): later ones do not overtake it.
     told: BTreeMap<(u8, Kind), Timestamp>,
     inbox: Vec<Event>,
@@ -126,7 +142,9 @@ impl Cluster {
             }),
             scheduler: Scheduler::new(),
             faults,
+            tamper: None,
             watchman: Watchman::default(),
+            auditor: None,
             told: BTreeMap::new(),
             inbox: Vec::new(),
             scheduler_inbox: Vec::new(),
@@ -186,8 +204,88 @@ impl Cluster {
     }
 
     /// What every checker that watches all the time has found.
-    pub fn complaints(&self) -> &[String] {
-        self.watchman.complaints()
+    pub fn complaints(&self) -> Vec<String> {
+        let audited = self.auditor.iter().flat_map(Auditor::complaints);
+        self.watchman.complaints().iter().chain(audited).cloned().collect()
+    }
+
+    /// Checks promises from now on; each binding looks at all pods, so this is for small clusters.
+    pub fn audit(&mut self) {
+        self.auditor = Some(Auditor::default());
+    }
+
+    /// Checks what must hold in the end.
+    pub fn close_audit(&mut self) {
+        if let Some(auditor) = &mut self.auditor {
+            auditor.in_the_end(&self.api, self.now);
+        }
+    }
+
+    /// What was audited.
+    pub fn checked(&self) -> Checked {
+        self.auditor.as_ref().map(Auditor::checked).unwrap_or_default()
+    }
+
+    /// No more faults from now on; nodes whose agents are dead come back.
+    pub fn calm(&mut self) {
+        let quiet = Faults { lost_calls_milli: 0, lost_answers_milli: 0, late_reports_milli: 0, ..self.faults };
+        self.faults = quiet;
+        let dead: Vec<Key> = {
+            let living = self.living_nodes();
+            let all = self.api.list(Kind::Node).map(|node| node.meta().key.clone());
+            all.filter(|key| !living.contains(key)).collect()
+        };
+        for node in dead {
+            self.revive_node(&node.name);
+        }
+    }
+
+    /// Annotates an object, as somebody who knows nothing of the others.
+    pub fn annotate(&mut self, kind: Kind, key: &Key, name: &str, value: Arc<str>) {
+        let event = self.api.change(kind, key, |object| {
+            control::imagined::meta_mut(object).annotations.insert(name.into(), value);
+        });
+        self.publish_all(event);
+    }
+
+    /// Asks the API to evict a pod, as `kubectl drain` does; it refuses what a disruption budget does not allow. Returns whether it
+    /// was granted.
+    pub fn evict(&mut self, key: &Key) -> bool {
+        let Some(pod) = self.api.pod(key).cloned().filter(|pod| !pod.meta.is_deleting()) else { return false };
+        let matching = |object: &Object| {
+            let Object::PodDisruptionBudget(budget) = object else { return None };
+            let selects = budget.selector.as_ref().is_some_and(|selector| selector.matches(&pod.meta.labels));
+            (selects && budget.meta.key.namespace == key.namespace).then(|| budget.clone())
+        };
+        let budgets: Vec<_> = self.api.list(Kind::PodDisruptionBudget).filter_map(matching).collect();
+        if budgets.len() > 1 {
+            return false;
+        }
+        if let Some(budget) = budgets.first() {
+            let status = &budget.status;
+            let stale = status.observed_generation < budget.meta.generation;
+            // What is not healthy may go when enough others are.
+            let unhealthy = !pod.is_ready() && status.current >= status.desired && status.desired > 0;
+            if stale || !unhealthy && status.allowed <= 0 {
+                return false;
+            }
+            if !unhealthy {
+                let (now, name) = (self.now, key.name.clone());
+                let event = self.api.change(Kind::PodDisruptionBudget, &budget.meta.key, |object| {
+                    if let Object::PodDisruptionBudget(budget) = object {
+                        let status = &mut Arc::make_mut(budget).status;
+                        status.allowed -= 1;
+                        status.disrupted.push((name, now));
+                    }
+                });
+                self.publish_all(event);
+            }
+        }
+        if let Some(auditor) = &mut self.auditor {
+            auditor.evicting(&self.api, &pod, self.now);
+        }
+        self.delete(Kind::Pod, key);
+        true
     }
 
     pub(crate) fn publish_all(&mut self, events: impl IntoIterator<Item = Event>) {
@@ -204,6 +302,9 @@ impl Cluster {
             Event::Synced(_) | Event::Done(_) => return,
         };
         self.watchman.see(&self.api, &event, self.now);
+        if let Some(auditor) = &mut self.auditor {
+            auditor.see(&self.api, &event, self.now);
+        }
         self.stats.facts += 1;
         self.stats.pods_max = self.stats.pods_max.max(self.watchman.pods());
         if matches!(kind, Kind::Pod | Kind::Node) {
@@ -285,8 +386,11 @@ impl Cluster {
         for event in std::mem::take(&mut self.scheduler_inbox) {
             self.scheduler.observe(&event);
         }
-        let orders = self.scheduler.step(self.now, BATCH);
+        let mut orders = self.scheduler.step(self.now, BATCH);
         let more = !orders.is_empty();
+        if let Some(tamper) = self.tamper {
+            orders.iter_mut().flat_map(|order| &mut order.effects).for_each(tamper);
+        }
         for order in orders {
             let subject = order.effects.first().and_then(Effect::subject).map(|(_, key)| key.clone());
             self.stats.orders += 1;
@@ -315,6 +419,7 @@ impl Cluster {
     fn send(&mut self, giver: Giver, id: u64, effects: VecDeque<Effect>) {
         let when = self.now.plus_ms(self.random.between(1, self.faults.call_delay_ms.max(1)));
         if self.random.milli(self.faults.lost_calls_milli) {
+            self.doubt(giver);
             return self.reply(giver, id, Err(lost()));
         }
         self.timeline.at(when, Action::Execute(giver, id, effects));
@@ -344,9 +449,16 @@ impl Cluster {
         let code = outcome.as_ref().map_or_else(|refusal| u64::from(refusal.code), |_| 200);
         self.mix(code);
         if self.random.milli(self.faults.lost_answers_milli) {
+            self.doubt(giver);
             outcome = Err(lost());
         }
         self.reply(giver, id, outcome);
+    }
+
+    fn doubt(&mut self, giver: Giver) {
+        if let Some(auditor) = self.auditor.as_mut().filter(|_| giver == Giver::Scheduler) {
+            auditor.doubt(self.now);
+        }
     }
 
     fn reply(&mut self, giver: Giver, id: u64, outcome: Result<Made, Refusal>) {

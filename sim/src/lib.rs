@@ -6,12 +6,14 @@
 #![warn(missing_docs)]
 
 mod agents;
+pub mod audit;
 pub mod check;
 mod cluster;
 pub mod planner;
 mod random;
+pub mod storm;
 mod timeline;
 pub mod workloads;
 
-pub use cluster::{Cluster, Faults, Stats};
+pub use cluster::{Cluster, Faults, Stats, Tamper};
 pub use random::Random;

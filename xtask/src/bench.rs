@@ -19,3 +19,10 @@ pub fn run(name: &str, arguments: &[String]) -> Result<()> {
     }
     sh::run(&mut bench)
 }
+
+/// Plays the simulator's storms, optimised.
+pub fn storms(arguments: &[String]) -> Result<()> {
+    let mut build = Command::new("cargo");
+    build.args(["run", "--release", "--quiet", "--package", "diolkos-sim", "--bin", "storm", "--"]);
+    sh::run(build.args(arguments).current_dir(paths::root()))
+}

@@ -46,6 +46,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Play storms in the simulator, each seed twice, all checkers on: `--seeds 10000`, or one again: `--seed 17`.
+    Sim {
+        /// Handed on: --seeds N, --from N, --seed N, --threads N.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Check that arrows between crates only point down.
     Floors,
 }
@@ -59,6 +65,7 @@ fn main() -> ExitCode {
         Task::Up => demo::up(),
         Task::Demo(options) => demo::run(&options),
         Task::Bench { name, arguments } => bench::run(&name, &arguments),
+        Task::Sim { arguments } => bench::storms(&arguments),
         Task::Floors => floors::check(),
     };
     match outcome {

@@ -1,0 +1,59 @@
+//! Storms: a slice of the seeds, all checkers on; and proof that the checkers can fail.
+
+use diolkos_sim::audit::Checked;
+use diolkos_sim::storm;
+use model::Effect;
+
+/// A number from the environment: how many seeds to play, and from which on.
+fn setting(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+#[test]
+fn promises_are_kept_and_every_seed_can_be_played_again() {
+    let (first, seeds) = (setting("DIOLKOS_SEED", 1), setting("DIOLKOS_SEEDS", 200));
+    let mut all = Checked::default();
+    let mut failures = Vec::new();
+    for seed in first..first + seeds {
+        match storm::check(seed) {
+            Ok(report) => all.add(&report.checked),
+            Err(failure) => failures.push(failure.to_string()),
+        }
+    }
+    println!("{all:?}");
+    assert!(failures.is_empty(), "{} of {seeds} seeds fail\n{}", failures.len(), failures.join("\n"));
+    let least = [all.bindings / 20, all.spreads, all.terms, all.priorities, all.evictions, all.waiting];
+    assert!(seeds < 100 || least.iter().all(|count| *count >= seeds / 4), "the storms are no test: {all:?}");
+}
+
+/// Complaints over some seeds of a scheduler whose orders are spoilt.
+fn spoilt(tamper: fn(&mut Effect)) -> String {
+    (1..=30).flat_map(|seed| storm::play(seed, Some(tamper)).complaints).collect::<Vec<String>>().join("\n")
+}
+
+#[test]
+fn a_scheduler_that_puts_all_on_one_node_is_caught() {
+    let complaints = spoilt(|effect| {
+        if let Effect::Bind { node, .. } = effect {
+            *node = "node-1".into();
+        }
+    });
+    for broken in ["over-committed", "standing: ", "spread: ", "to be apart", "its port is taken"] {
+        assert!(complaints.contains(broken), "{broken} is not among\n{complaints}");
+    }
+}
+
+#[test]
+fn a_scheduler_that_forgets_the_important_is_caught() {
+    // Every second name's pods are never bound, whatever their priority.
+    let complaints = spoilt(|effect| {
+        if let Effect::Bind { pod, .. } = effect
+            && pod.key.name.contains("-2")
+        {
+            pod.uid = "nobody".into();
+        }
+    });
+    for broken in ["priority: ", "starved: "] {
+        assert!(complaints.contains(broken), "{broken} is not among\n{complaints}");
+    }
+}
