@@ -12,7 +12,7 @@ use model::map::HashMap;
 use model::scheduling::{PodTerm, SchedulingSpec, SpreadConstraint};
 use model::taint::{Taint, TaintEffect, Toleration};
 use model::{Event, Key, Kind, LabelSelector, Object, Phase, Pod, Timestamp};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// What the scheduler decides on is not older than this.
@@ -47,6 +47,8 @@ struct Judged {
     there: Vec<Arc<Pod>>,
     /// Placed pods that left lately, or came since.
     maybe: Vec<Arc<Pod>>,
+    /// Pods that left or began to end since: the scheduler may have ordered it before.
+    gone: BTreeSet<Key>,
     /// More important pods that had waited for long.
     patient: Vec<Key>,
 }
@@ -56,6 +58,7 @@ struct Judged {
 struct View<'a> {
     there: &'a [Arc<Pod>],
     maybe: &'a [Arc<Pod>],
+    gone: &'a BTreeSet<Key>,
 }
 
 impl Checked {
@@ -219,7 +222,7 @@ fn uneven(api: &Api, pod: &Pod, node: &Node, constraint: &SpreadConstraint, view
             let Some(at) = node_of(api, &other.spec.node_name).filter(|node| takes_part(node)).and_then(domain) else {
                 continue;
             };
-            here += i64::from(at == own && sure);
+            here += i64::from(at == own && sure && !view.gone.contains(&other.meta.key));
             *counts.entry(at).or_default() += 1;
         }
     }
@@ -299,7 +302,7 @@ impl Auditor {
                 self.waiting.remove(key);
                 if let Some(old) = self.pods.remove(key) {
                     self.lost(api, &old, now);
-                    self.left.push_back((now, old));
+                    self.leaves(old, now);
                 }
             }
             _ => {}
@@ -316,7 +319,7 @@ impl Auditor {
         }
         if let Some(old) = old {
             if stays(&old) && !stays(pod) || is_placed(&old) && !is_placed(pod) || old.meta.labels != pod.meta.labels {
-                self.left.push_back((now, old.clone()));
+                self.leaves(old.clone(), now);
             }
             if is_healthy(&old) && !is_healthy(pod) {
                 self.lost(api, &old, now);
@@ -326,6 +329,13 @@ impl Auditor {
             self.checked.bindings += 1;
             self.check_binding(api, pod, now);
         }
+    }
+
+    fn leaves(&mut self, old: Arc<Pod>, now: Timestamp) {
+        for judged in &mut self.judged {
+            judged.gone.insert(old.meta.key.clone());
+        }
+        self.left.push_back((now, old));
     }
 
     // Bindings.
@@ -363,6 +373,7 @@ impl Auditor {
                 pod: pod.clone(),
                 there: self.pods.values().cloned().collect(),
                 maybe: self.left.iter().map(|(_, pod)| pod.clone()).filter(|pod| is_placed(pod)).collect(),
+                gone: BTreeSet::new(),
                 patient,
             });
         }
@@ -379,7 +390,7 @@ impl Auditor {
                 continue;
             }
             let Some(node) = node_of(api, &pod.spec.node_name) else { continue };
-            let view = View { there: &judged.there, maybe: &judged.maybe };
+            let view = View { there: &judged.there, maybe: &judged.maybe, gone: &judged.gone };
             let broken: Vec<String> = self.promises(api, pod, node, view);
             for what in broken {
                 self.complain(now, what);
@@ -550,7 +561,7 @@ impl Auditor {
         placed.spec.node_name = node.meta.key.name.clone();
         let placed = Arc::new(placed);
         there.push(placed.clone());
-        let view = View { there: &there, maybe: &[] };
+        let view = View { there: &there, maybe: &[], gone: &BTreeSet::new() };
         let mut room = free(node, &pod.meta.key, view);
         if fits(&room, spec) {
             let refused = self.port_taken(pod, node).is_some()

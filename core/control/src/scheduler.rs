@@ -17,6 +17,8 @@ pub const NAME: &str = "default-scheduler";
 const CLAIMS_TIMEOUT_MS: i64 = 600_000;
 /// A refused order's pod is tried again after this, doubled at each refusal up to the last.
 const RETRY_MS: (i64, i64) = (1_000, 10_000);
+/// A binding whose outcome is not known is tried again so often before another node is looked for.
+const BIND_AGAIN: u32 = 3;
 /// Text of a note, as the Events API bounds it.
 const NOTE_LIMIT: usize = 1024;
 
@@ -270,9 +272,14 @@ impl Scheduler {
             // The pod is gone; its deletion is on the way.
             return;
         }
-        self.pool.forget(id);
         let tries = self.refusals.entry(id).or_insert(0);
         *tries += 1;
+        // Without an answer, or when somebody has bound it before (perhaps this order, whose answer was lost), the pod may be there:
+        // its room stays taken until a fact tells, or the same binding is tried again.
+        let unknown = refusal.code == 0 || refusal.code >= 500 || refusal.is_conflict();
+        if !unknown || *tries > BIND_AGAIN {
+            self.pool.forget(id);
+        }
         let wait = (RETRY_MS.0 << (*tries - 1).min(4)).min(RETRY_MS.1);
         // The receipt carries no time: the wait counts from the next step.
         self.retries.insert((Timestamp(-wait), id), ());
@@ -280,8 +287,8 @@ impl Scheduler {
 
     /// Decides on at most `limit` pods that wait, and gives the orders.
     pub fn step(&mut self, now: Timestamp, limit: usize) -> Vec<Order> {
-        self.wake_retries(now);
         let mut orders = Vec::new();
+        self.wake_retries(now, &mut orders);
         self.settle_claims(now, &mut orders);
         for _ in 0..limit {
             let Some(id) = self.queue.pop() else { break };
@@ -297,7 +304,7 @@ impl Scheduler {
         retry.into_iter().chain(claims).min()
     }
 
-    fn wake_retries(&mut self, now: Timestamp) {
+    fn wake_retries(&mut self, now: Timestamp, orders: &mut Vec<Order>) {
         let fresh: Vec<(Timestamp, PodId)> = self.retries.keys().take_while(|(at, _)| at.0 < 0).copied().collect();
         for (wait, pod) in fresh {
             self.retries.remove(&(wait, pod));
@@ -309,7 +316,13 @@ impl Scheduler {
             }
             let (at, pod) = (*at, *pod);
             self.retries.remove(&(at, pod));
-            self.queue.push(pod, self.pool.pod_priority(pod));
+            match self.pool.pod_node(pod) {
+                Some(node) => {
+                    let order = self.bind(pod, node, now);
+                    orders.push(order);
+                }
+                None => self.queue.push(pod, self.pool.pod_priority(pod)),
+            }
         }
     }
 
