@@ -61,7 +61,7 @@ async fn serve(config: Config) -> Result<(), CommandError> {
     let extensions: Vec<Arc<dyn server::Extension>> = vec![Arc::new(Dashboard), Arc::new(insight.clone())];
     let server = server::Server::start(server_config(&config), extensions).await.map_err(failed)?;
     let mesh = Mesh::bind(server.in_process_as("diolkos-mesh"), mesh_config(&config)).await.map_err(failed)?;
-    let mesh_handle = mesh.handle();
+    let (mesh_handle, mesh_ear) = (mesh.handle(), mesh.ear());
     let (told, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(mesh.run(until(stopped.clone())));
@@ -71,7 +71,7 @@ async fn serve(config: Config) -> Result<(), CommandError> {
         period: Duration::from_secs(config.scrape_s),
     };
     let api = server.in_process_as("diolkos-controller-manager");
-    let telemetry = manage(api, control_config(&config, root_ca), measured, stopped, &mut tasks);
+    let telemetry = manage(api, control_config(&config, root_ca), measured, mesh_ear, stopped, &mut tasks);
     insight.told_by(vec![
         Arc::new(move |path: &str, _: Option<&str>| {
             (path == "/diolkos/v1/mesh").then(|| (200, Bytes::from(mesh_handle.report().to_string())))
@@ -96,17 +96,19 @@ fn agent_tls(pki: &server::pki::Pki) -> Result<rustls::ClientConfig, CommandErro
     client::client_tls(Some(pki.authority.certificate_pem().as_bytes()), Some(identity), &[b"http/1.1"]).map_err(failed)
 }
 
-/// Controllers, scheduler and telemetry, on the same informers.
+/// Controllers, scheduler, telemetry and the mesh's ear, on the same informers.
 fn manage(
     api: Arc<dyn ObjectApi>,
     control: control::Config,
     measured: telemetry::Config,
+    mesh: Arc<dyn manager::subscriber::Subscriber>,
     stopped: watch::Receiver<bool>,
     tasks: &mut JoinSet<()>,
 ) -> Arc<Telemetry> {
     let mut manager = manager::Manager::new(api, manager::Config { control, ..manager::Config::default() });
     let (ear, scheduler) = manager::scheduler::new(manager.executor());
     manager.subscribe(Arc::new(ear));
+    manager.subscribe(mesh);
     let telemetry = Telemetry::new(manager.control(), measured);
     manager.subscribe(telemetry.clone());
     tasks.spawn(telemetry.clone().run(stopped.clone()));

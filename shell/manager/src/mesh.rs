@@ -13,9 +13,9 @@ mod ads;
 mod ca;
 mod certificates;
 mod core;
+mod ear;
 mod hosts;
 mod identity;
-mod informer;
 mod join;
 mod listen;
 mod names;
@@ -29,6 +29,8 @@ pub use ca::{CaError, MeshCa};
 pub use identity::Caller;
 
 use crate::mesh::core::Core;
+use crate::mesh::ear::{Ear, Fact};
+use crate::subscriber::Subscriber;
 use client::ObjectApi;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -36,7 +38,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// How mesh control runs.
 #[derive(Clone, Debug)]
@@ -94,9 +96,11 @@ pub enum MeshError {
     Tls(String),
 }
 
-/// Mesh control, bound to its port. [`run`](Mesh::run) makes it work.
+/// Mesh control, bound to its port. [`run`](Mesh::run) makes it work on what its [`ear`](Mesh::ear) hears.
 pub struct Mesh {
     core: Arc<Core>,
+    ear: Arc<Ear>,
+    heard: mpsc::UnboundedReceiver<Fact>,
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
 }
@@ -132,12 +136,19 @@ impl Mesh {
         let tls = listen::tls(&config.pki_dir, &ca)?;
         let address = config.listen;
         let listener = TcpListener::bind(address).await.map_err(|source| MeshError::Listen { address, source })?;
-        Ok(Mesh { core: Arc::new(Core::new(api, config, ca)), listener, tls: Arc::new(tls) })
+        let (ear, heard) = Ear::new();
+        let core = Arc::new(Core::new(api, config, ca));
+        Ok(Mesh { core, ear: Arc::new(ear), heard, listener, tls: Arc::new(tls) })
     }
 
     /// A handle to ask about it.
     pub fn handle(&self) -> Handle {
         Handle { core: self.core.clone() }
+    }
+
+    /// What has to follow the informers: without it mesh control knows nothing and never is ready.
+    pub fn ear(&self) -> Arc<dyn Subscriber> {
+        self.ear.clone()
     }
 
     /// Where it listens.
@@ -149,9 +160,8 @@ impl Mesh {
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = tokio::task::JoinSet::new();
-        let (sender, facts) = informer::spawn_all(&self.core.api, &mut tasks);
-        tasks.spawn(core::run(self.core.clone(), facts));
-        tasks.spawn(names::run(self.core.clone(), sender));
+        tasks.spawn(core::run(self.core.clone(), self.heard));
+        tasks.spawn(names::run(self.core.clone(), self.ear.sender()));
         tasks.spawn(statuses::run(self.core.clone()));
         tasks.spawn(hosts::run(self.core.clone()));
         tasks.spawn(listen::run(self.core.clone(), self.listener, self.tls, stopped));
@@ -161,17 +171,4 @@ impl Mesh {
         tokio::time::sleep(Duration::from_millis(50)).await;
         tasks.shutdown().await;
     }
-}
-
-/// Binds and works until `shutdown` resolves.
-///
-/// # Errors
-/// It cannot start: see [`MeshError`].
-pub async fn run(
-    api: Arc<dyn ObjectApi>,
-    config: Config,
-    shutdown: impl Future<Output = ()> + Send,
-) -> Result<(), MeshError> {
-    Mesh::bind(api, config).await?.run(shutdown).await;
-    Ok(())
 }

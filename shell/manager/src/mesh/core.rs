@@ -1,6 +1,6 @@
 //! The state that everything shares, and the task that changes it.
 
-use super::informer::Fact;
+use super::ear::Fact;
 use super::statuses::Pending;
 use super::{Config, MeshCa};
 use bytes::Bytes;
@@ -244,7 +244,7 @@ pub fn now() -> Duration {
 }
 
 /// Takes facts, compiles, tells. Ends when the informers do.
-pub async fn run(core: Arc<Core>, mut facts: mpsc::Receiver<Fact>) {
+pub async fn run(core: Arc<Core>, mut facts: mpsc::UnboundedReceiver<Fact>) {
     let mut synced = BTreeSet::new();
     let mut batch = Vec::new();
     let mut sweep = tokio::time::interval(Duration::from_secs(30));

@@ -1,7 +1,7 @@
 //! DNS names that ServiceEntries ask for: resolved here, once for all proxies, and told as endpoints.
 
 use super::core::Core;
-use super::informer::Fact;
+use super::ear::Fact;
 use model::Key;
 use model::mesh::api::{ObjectKind, ResolvedName};
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ const MOST_NAMES: usize = 1_000;
 const MOST_ADDRESSES: usize = 64;
 
 /// Follows what is wanted, for ever.
-pub async fn run(core: Arc<Core>, facts: mpsc::Sender<Fact>) {
+pub async fn run(core: Arc<Core>, facts: mpsc::UnboundedSender<Fact>) {
     let mut known: BTreeMap<Arc<str>, Vec<IpAddr>> = BTreeMap::new();
     let mut observations = core.observations();
     loop {
@@ -32,7 +32,7 @@ pub async fn run(core: Arc<Core>, facts: mpsc::Sender<Fact>) {
         for name in gone {
             known.remove(&name);
             let fact = Fact::Gone(ObjectKind::ResolvedName, Key { namespace: "".into(), name });
-            if facts.send(fact).await.is_err() {
+            if facts.send(fact).is_err() {
                 return;
             }
         }
@@ -53,7 +53,7 @@ pub async fn run(core: Arc<Core>, facts: mpsc::Sender<Fact>) {
             known.insert(name.clone(), addresses.clone());
             let key = Key { namespace: "".into(), name };
             let fact = Fact::Found(ResolvedName { key, addresses });
-            if facts.send(fact).await.is_err() {
+            if facts.send(fact).is_err() {
                 return;
             }
         }

@@ -4,7 +4,10 @@ mod api;
 mod peer;
 
 use super::{Config, Handle, Mesh};
+use crate::informer::Informer;
 use crate::mesh::core::now;
+use crate::subscriber::Subscriber;
+use crate::types;
 use api::MemoryApi;
 use model::mesh::{Health, Resource, ResourceKind, WorkloadStatus};
 use peer::{Certificate, Peer, Pki, Proxy};
@@ -12,7 +15,7 @@ use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use xds::ca::{CREATE_CERTIFICATE_PATH, CertificateRequest, CertificateResponse, JOIN_PATH, JoinRequest, JoinResponse};
 
 /// Mesh control that runs until dropped.
@@ -32,6 +35,7 @@ impl Running {
         config.host_grace = Duration::from_millis(200);
         let mesh = Mesh::bind(api.clone(), config).await.expect("binds");
         let (address, handle) = (mesh.local_addr().expect("is bound"), mesh.handle());
+        follow(api.clone(), mesh.ear());
         let (stop, stopped) = oneshot::channel();
         let done = tokio::spawn(mesh.run(async move {
             let _ = stopped.await;
@@ -54,6 +58,22 @@ impl Running {
         let certificate = self.pki.issue(&format!("system:node:{name}"));
         Peer::connect(self.address, &self.pki.ca_pem, Some(certificate)).await
     }
+}
+
+/// The informers of what the mesh reads, and nobody else who decides.
+fn follow(api: Arc<MemoryApi>, ear: Arc<dyn Subscriber>) {
+    let (out, mut changes) = mpsc::channel(16);
+    let builtin = types::builtin();
+    for (group, _, plural, _) in project::mesh::RESOURCES {
+        let resource = builtin.iter().find(|resource| (resource.group, resource.plural) == (*group, *plural));
+        let resource = resource.unwrap_or_else(|| panic!("{group}/{plural} is followed by the manager's informers"));
+        tokio::spawn(Informer::new(api.clone(), resource, out.clone()).run());
+    }
+    tokio::spawn(async move {
+        while let Some(batch) = changes.recv().await {
+            ear.observe(&batch);
+        }
+    });
 }
 
 fn pod(name: &str, node: &str, ip: &str, app: &str) -> Value {
