@@ -9,6 +9,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("containerd", "containerd"),
     ("runc", "runc"),
     ("nft", "nftables"),
+    ("iptables", "iptables"),
     ("ip", "iproute2"),
     ("cc", "gcc"),
     ("make", "make"),

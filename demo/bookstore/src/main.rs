@@ -2,6 +2,7 @@
 //! argument what to be. Every service says in its answer who called it, as the mesh proved it, so the whole path can be read off one answer.
 
 mod call;
+mod health;
 mod load;
 mod serve;
 mod services;

@@ -1,10 +1,12 @@
 //! The HTTP server around a service: keep-alive, and an orderly end on SIGTERM.
 
 use crate::call::Caller;
+use crate::health;
 use crate::services::{Role, Settings, answer};
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -59,9 +61,14 @@ pub async fn run(role: Role) -> Result<(), String> {
     Ok(())
 }
 
-async fn handle(service: Arc<Service>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+type Answer = Response<BoxBody<Bytes, Infallible>>;
+
+async fn handle(service: Arc<Service>, request: Request<Incoming>) -> Result<Answer, Infallible> {
     let Service { role, settings, caller } = &*service;
+    if request.uri().path() == health::PATH {
+        return Ok(health::check(role.name(), request.into_body()).await);
+    }
     let (status, body) = answer(*role, settings, caller, request.uri().path(), request.headers()).await;
     let response = Response::builder().status(status).header("content-type", "application/json");
-    Ok(response.body(Full::new(Bytes::from(body.to_string()))).expect("status and header are valid"))
+    Ok(response.body(Full::new(Bytes::from(body.to_string())).boxed()).expect("status and header are valid"))
 }

@@ -27,7 +27,7 @@ impl Role {
         })
     }
 
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Role::Frontend => "frontend",
             Role::Catalog => "catalog",

@@ -46,7 +46,12 @@ pub struct Denied {
 const GATEWAY: &str = "http://127.0.0.1:8088/";
 const NAMESPACE_OF_GUEST: &str = "dk-legacy";
 /// Time for a route change to reach every proxy, not counted when weights are measured.
-const SETTLE_MS: u64 = 500;
+const SETTLE_MS: u64 = 1_000;
+/// How long each weight is kept. Backends are drawn at random, so 4,000 requests leave a standard error of 0.8 points: three points off means
+/// that something is wrong, where after 1,000 requests it may be chance.
+const WEIGHT_HELD: Duration = Duration::from_secs(20);
+/// Length of the whole load: long enough for all scenes and some quiet after them.
+const LOAD_S: u32 = 200;
 
 /// Marks where phases begin.
 #[derive(Default)]
@@ -66,7 +71,7 @@ pub fn play(platform: &mut Platform, built: &Built, rate: u32) -> Result<Report>
     println!("\nscenes, at {rate} requests/s through the gateway");
     let mut timeline = Timeline::default();
     let output = paths::target().join("demo-load.jsonl");
-    let load = Load::start(&built.bookstore, GATEWAY, rate, 125, &output)?;
+    let load = Load::start(&built.bookstore, GATEWAY, rate, LOAD_S, &output)?;
     timeline.mark("steady");
     std::thread::sleep(Duration::from_secs(10));
     let shifts = shift(platform, &mut timeline)?;
@@ -184,7 +189,7 @@ fn shift(platform: &Platform, timeline: &mut Timeline) -> Result<Vec<(u32, u64, 
         );
         platform.kubectl(&["patch", "httproute/reviews", "--type=json", "-p", &patch])?;
         let begun = now_ms() + SETTLE_MS;
-        std::thread::sleep(Duration::from_secs(6));
+        std::thread::sleep(WEIGHT_HELD);
         shifts.push((v2, begun, now_ms()));
     }
     Ok(shifts)

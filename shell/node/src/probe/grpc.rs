@@ -41,6 +41,9 @@ pub(super) async fn check(address: SocketAddr, service: &str) -> Result<(), Stri
         Err(status) if status.code() == tonic::Code::Unimplemented => {
             Err("error: this server does not implement the grpc health protocol (grpc.health.v1.Health)".to_owned())
         }
-        Err(status) => Err(format!("error: health rpc failed: {}", status.message())),
+        Err(status) => {
+            let (code, message) = (status.code(), status.message());
+            Err(format!("error: health rpc failed: rpc error: code = {code:?} desc = {message}"))
+        }
     }
 }

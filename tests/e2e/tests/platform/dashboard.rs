@@ -13,9 +13,9 @@ pub fn run(runner: &mut Runner, p: &Platform) {
     runner.check("dashboard::sign in", || sign_in(p));
     for (page, needles) in [
         ("pool", &["Nodes ready", "e2e"][..]),
-        ("workloads", &["Workloads"]),
-        ("mesh", &["Service graph"]),
-        ("routes", &[]),
+        ("workloads", &["Workloads", "frontend"]),
+        ("mesh", &["Service graph", "reviews"]),
+        ("routes", &["reviews", "%"]),
         ("events", &["Events", "Scheduled"]),
     ] {
         runner.check(&format!("dashboard::{page}"), || shows(p, page, needles));

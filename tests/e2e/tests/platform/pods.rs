@@ -2,6 +2,7 @@
 
 use e2e::shell::{Check, run as run_program};
 use e2e::{Platform, Runner, contains, eventually};
+use std::process::Command;
 use std::time::Duration;
 
 pub fn run(runner: &mut Runner, p: &Platform) {
@@ -9,6 +10,8 @@ pub fn run(runner: &mut Runner, p: &Platform) {
     runner.check("pods::init and sidecar containers", || p.in_namespace("init", |ns| init(p, ns)));
     runner.check("pods::restarts, back-off, exit codes", || p.in_namespace("restarts", |ns| restarts(p, ns)));
     runner.check("pods::probes", || p.in_namespace("probes", |ns| probes(p, ns)));
+    runner.check("pods::gRPC probes", || p.in_namespace("grpc", |ns| grpc_probes(p, ns)));
+    runner.check("pods::hostPort", || p.in_namespace("hostport", |ns| host_port(p, ns)));
     runner.check("pods::logs -f, exec -it, exit code of exec", || p.in_namespace("streams", |ns| streams(p, ns)));
     runner.check("pods::port-forward", || p.in_namespace("forward", |ns| port_forward(p, ns)));
     runner.check("pods::preStop and grace", || p.in_namespace("grace", |ns| grace(p, ns)));
@@ -155,6 +158,53 @@ fn probes(p: &Platform, ns: &str) -> Check {
     contains(&p.kubectl(&["-n", ns, "get", "events"]).ok()?, &["Unhealthy", "Liveness probe failed"])
 }
 
+/// A pod of the bookstore's catalog.
+fn catalog(name: &str, more_container: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  terminationGracePeriodSeconds: 2
+  containers:
+    - name: main
+      image: bookstore:v1
+      args: [catalog]
+      env: [{{name: PORT, value: \"8080\"}}]
+{more_container}
+"
+    )
+}
+
+fn grpc_probes(p: &Platform, ns: &str) -> Check {
+    let probe = |service: &str| {
+        format!("      readinessProbe: {{grpc: {{port: 8080, service: {service:?}}}, periodSeconds: 1}}")
+    };
+    apply(p, ns, &catalog("healthy", &probe("catalog")))?;
+    apply(p, ns, &catalog("unheard-of", &probe("nobody")))?;
+    ready(p, ns, "healthy")?;
+    eventually(Duration::from_secs(20), || {
+        contains(
+            &p.kubectl(&["-n", ns, "describe", "pod", "unheard-of"]).ok()?,
+            &["Readiness probe failed", "NotFound"],
+        )
+    })?;
+    contains(&p.kubectl(&["-n", ns, "get", "pod", "unheard-of"]).ok()?, &["0/1", "Running"])
+}
+
+/// A port of the machine that leads into a pod, and is free again when the pod is gone.
+fn host_port(p: &Platform, ns: &str) -> Check {
+    let container = "      ports: [{containerPort: 8080, hostPort: 18099}]";
+    apply(p, ns, &catalog("exposed", container))?;
+    ready(p, ns, "exposed")?;
+    let host = p.kubectl(&["-n", ns, "get", "pod", "exposed", "-o", "jsonpath={.status.hostIP}"]).ok()?;
+    let url = format!("http://{host}:18099/healthz");
+    let ask = || run_program(Command::new("curl").args(["-sS", "--max-time", "2", &url]), None);
+    eventually(Duration::from_secs(10), || contains(&ask().ok()?, &["ok"]))?;
+    p.kubectl(&["-n", ns, "delete", "pod", "exposed"]).ok()?;
+    eventually(Duration::from_secs(10), || ask().refused().map(drop))
+}
+
 fn streams(p: &Platform, ns: &str) -> Check {
     apply(
         p,
@@ -169,7 +219,7 @@ fn streams(p: &Platform, ns: &str) -> Check {
     ready(p, ns, "talk")?;
     let script =
         format!("timeout 4 {:?} -n {ns} logs -f talk --tail=5", e2e::platform::binary("KUBECTL").unwrap_or_default());
-    let mut shell = std::process::Command::new("sh");
+    let mut shell = Command::new("sh");
     shell.args(["-c", &script]).env("KUBECONFIG", p.kubeconfig());
     contains(&run_program(&mut shell, None).stdout, &["line 1", "line 5"])?;
     let echoed = p.kubectl_in(&["-n", ns, "exec", "-i", "talk", "--", "/busybox", "cat"], "through and back\n").ok()?;
@@ -180,7 +230,7 @@ fn streams(p: &Platform, ns: &str) -> Check {
         "script -qec '{} -n {ns} exec -it talk -- /busybox sh -c \"/busybox tty; /busybox stty size\"' /dev/null",
         e2e::platform::binary("KUBECTL").unwrap_or_default().display()
     );
-    let mut shell = std::process::Command::new("sh");
+    let mut shell = Command::new("sh");
     shell.args(["-c", &tty]).env("KUBECONFIG", p.kubeconfig());
     contains(&run_program(&mut shell, Some("")).stdout, &["/dev/pts/"])
 }
@@ -192,7 +242,7 @@ fn port_forward(p: &Platform, ns: &str) -> Check {
     let mut forward =
         forward.args(["-n", ns, "port-forward", "pod/web", "18080:8080"]).spawn().map_err(|e| e.to_string())?;
     let answer = eventually(Duration::from_secs(10), || {
-        let mut curl = std::process::Command::new("curl");
+        let mut curl = Command::new("curl");
         contains(&run_program(curl.args(["-sS", "http://127.0.0.1:18080/stars"]), None).ok()?, &["\"stars\""])
     });
     let _ = forward.kill();
