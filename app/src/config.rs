@@ -73,6 +73,9 @@ pub struct Settings {
     /// Addresses of pods on this machine [default: 10.244.0.0/24].
     #[arg(long, env = "DIOLKOS_POD_CIDR", global = true, value_name = "CIDR")]
     pub pod_cidr: Option<String>,
+    /// Addresses that Gateways are given, each its own; `none`: they have only the machine's [default: 10.98.0.0/22].
+    #[arg(long, env = "DIOLKOS_GATEWAY_CIDR", global = true, value_name = "CIDR")]
+    pub gateway_cidr: Option<String>,
     /// DNS domain of the cluster, and trust domain of its identities [default: cluster.local].
     #[arg(long, env = "DIOLKOS_CLUSTER_DOMAIN", global = true, value_name = "DOMAIN")]
     pub cluster_domain: Option<String>,
@@ -105,6 +108,7 @@ pub struct Config {
     pub access_log: bool,
     pub service_cidr: Cidr,
     pub pod_cidr: Cidr,
+    pub gateway_cidr: Option<Cidr>,
     pub cluster_domain: String,
     pub workload_cert_ttl_s: u64,
     pub kubeconfig: Option<PathBuf>,
@@ -178,6 +182,7 @@ impl Settings {
             access_log: self.access_log.or(lower.access_log),
             service_cidr: self.service_cidr.or(lower.service_cidr),
             pod_cidr: self.pod_cidr.or(lower.pod_cidr),
+            gateway_cidr: self.gateway_cidr.or(lower.gateway_cidr),
             cluster_domain: self.cluster_domain.or(lower.cluster_domain),
             workload_cert_ttl_s: self.workload_cert_ttl_s.or(lower.workload_cert_ttl_s),
             kubeconfig: self.kubeconfig.or(lower.kubeconfig),
@@ -215,6 +220,14 @@ impl Settings {
             let what = format!("{pod_cidr} overlaps the addresses of Services, {service_cidr}");
             return Err(value("pod-cidr", what, "choose ranges that have no address in common"));
         }
+        let gateway_cidr = match self.gateway_cidr.as_deref() {
+            Some("none") => None,
+            _ => Some(cidr("gateway-cidr", self.gateway_cidr, "10.98.0.0/22")?),
+        };
+        if let Some(range) = gateway_cidr.filter(|it| it.overlaps(&service_cidr) || it.overlaps(&pod_cidr)) {
+            let what = format!("{range} overlaps the addresses of Services or pods");
+            return Err(value("gateway-cidr", what, "choose ranges that have no address in common"));
+        }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let config = Config {
             data_dir: self.data_dir.unwrap_or_else(|| "/var/lib/diolkos".into()),
@@ -232,6 +245,7 @@ impl Settings {
             access_log: self.access_log.unwrap_or(false),
             service_cidr,
             pod_cidr,
+            gateway_cidr,
             cluster_domain,
             workload_cert_ttl_s: self.workload_cert_ttl_s.unwrap_or(86_400),
             kubeconfig: self.kubeconfig,

@@ -3,7 +3,7 @@
 
     generate.py --definitions _definitions.json   # JSON schemas of the release (PyPI: kubernetes-validate)
                 --go DIR --go DIR ...             # Go modules: k8s.io/{api,apimachinery,apiextensions-apiserver,kube-aggregator,metrics}
-                --gateway DIR                     # gateway-api config/crd/standard
+                --gateway DIR                     # gateway-api config/crd/experimental
                 --istio FILE                      # istio customresourcedefinitions.gen.yaml
                 --out wire/kube/schema
 
@@ -380,10 +380,12 @@ def crds(paths, wanted):
     for path in paths:
         with open(path, encoding="utf-8") as handle:
             for document in yaml.load_all(handle, Loader=loader):
-                if document and document["kind"] == "CustomResourceDefinition":
+                if document and document.get("kind") == "CustomResourceDefinition":
                     found[document["metadata"]["name"]] = document
     return [line for name in sorted(found) if wanted(found[name]["spec"]) for line in crd(found[name])]
 
+
+GATEWAY = "gateway.networking.k8s.io"
 
 ISTIO = {
     "security.istio.io": {"AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"},
@@ -408,8 +410,8 @@ def main():
     with open(options.definitions, encoding="utf-8") as handle:
         definitions = json.load(handle)["$defs"]
     write(os.path.join(options.out, "kubernetes-1.37.schema"), "Kubernetes 1.37 API types.", builtin(definitions, Source(options.go)))
-    gateway = crds(sorted(glob.glob(os.path.join(options.gateway, "*.yaml"))), lambda _: True)
-    write(os.path.join(options.out, "gateway-1.6.schema"), "Gateway API 1.6 standard channel.", gateway)
+    gateway = crds(sorted(glob.glob(os.path.join(options.gateway, "*.yaml"))), lambda spec: spec["group"] == GATEWAY)
+    write(os.path.join(options.out, "gateway-1.6.schema"), "Gateway API 1.6 experimental channel.", gateway)
     istio = crds([options.istio], lambda spec: spec["names"]["kind"] in ISTIO.get(spec["group"], ()))
     write(os.path.join(options.out, "istio.schema"), "Istio API 1.31.", istio)
 

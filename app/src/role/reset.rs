@@ -23,6 +23,7 @@ pub fn run(config: &Config) -> Result<(), CommandError> {
         }
     }
     remove_bridge(config);
+    remove_gateway_addresses();
     for dir in [&config.run_dir, &config.data_dir] {
         unmount_below(dir)?;
         match fs::remove_dir_all(dir) {
@@ -61,6 +62,14 @@ fn remove_bridge(config: &Config) {
         std::process::Command::new(node::preflight::find_program("ip", &path()).unwrap_or_else(|| "ip".into()));
     // It fails when there is none, which is what is wanted.
     let _ = ip.args(["link", "delete", &agent.bridge_of(range)]).stderr(std::process::Stdio::null()).status();
+}
+
+/// The addresses of gateways, which are routes of the local table with a mark of our own.
+fn remove_gateway_addresses() {
+    let mut ip =
+        std::process::Command::new(node::preflight::find_program("ip", &path()).unwrap_or_else(|| "ip".into()));
+    let ip = ip.args(["route", "flush", "table", "local", "proto", proxy::ADDRESS_ROUTES]);
+    let _ = ip.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status();
 }
 
 /// Whether a server has the store open: it holds a lock on it as long as it lives.

@@ -37,6 +37,9 @@ fn mesh_config(config: &Config) -> manager::mesh::Config {
         trust_domain: config.cluster_domain.clone(),
         certificate_ttl: Duration::from_secs(config.workload_cert_ttl_s),
         service_cidrs: vec![config.service_cidr.to_string()],
+        gateway_addresses: config
+            .gateway_cidr
+            .map(|range| manager::mesh::AddressPool { base: range.base, prefix: range.prefix }),
         ..manager::mesh::Config::new(config.data_dir.join("pki"))
     }
 }

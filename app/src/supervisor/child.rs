@@ -193,6 +193,7 @@ fn flags(config: &Config) -> Vec<String> {
         format!("--access-log={}", config.access_log),
         format!("--service-cidr={}", config.service_cidr),
         format!("--pod-cidr={}", config.pod_cidr),
+        format!("--gateway-cidr={}", config.gateway_cidr.map_or_else(|| "none".to_owned(), |range| range.to_string())),
         format!("--cluster-domain={}", config.cluster_domain),
         format!("--workload-cert-ttl-s={}", config.workload_cert_ttl_s),
         format!("--scrape-s={}", config.scrape_s),

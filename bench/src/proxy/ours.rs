@@ -129,6 +129,8 @@ fn gateway() -> Vec<Change> {
         hostname: None,
         certificates: vec![],
         tls: TlsMode::None,
+        on_nodes: true,
+        clients: None,
     };
     let target = ParentTarget::Listener { gateway: key.clone(), listener: "http".into() };
     let backend = BackendTarget::Service { service: Key::new("default", "web"), port: VIP_PORT };

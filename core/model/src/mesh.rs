@@ -15,7 +15,7 @@ pub mod route;
 pub mod traffic;
 pub mod workload;
 
-pub use gateway::{Gateway, Listener, ListenerProtocol, TlsMode};
+pub use gateway::{BackendTls, ClientValidation, Gateway, Listener, ListenerProtocol, SubjectName, TlsMode};
 pub use headers::Headers;
 pub use policy::{
     Action, AuthorizationPolicy, Condition, MtlsMode, Operation, PeerAuthentication, PolicyRule, Scope, Source,

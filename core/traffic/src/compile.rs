@@ -8,11 +8,14 @@
 //! policy, the workloads that its selector takes or took; a gateway, a class, a certificate, a node's address, all gateways (there are
 //! few, and they share host ports) and the routes on those that changed; a grant, the routes and gateways that refer across namespaces.
 
+mod address;
+mod backend_tls;
 mod destination;
 mod entry;
 mod gateway;
 mod hosts;
 mod index;
+mod listener;
 mod policy;
 mod route;
 pub mod status;
@@ -22,13 +25,15 @@ mod workload;
 #[cfg(test)]
 mod tests;
 
+pub use address::AddressPool;
+
 use hosts::Hosts;
 use index::Index;
 use model::map::HashMap;
 use model::mesh::api::{self, Object, ObjectKind};
 use model::mesh::{Resource, ResourceKind, RouteKind};
 use model::{Key, Labels};
-use status::{ClassStatus, GatewayStatus, IstioStatus, RouteStatus};
+use status::{ClassStatus, GatewayStatus, IstioStatus, RouteStatus, SetStatus, TlsPolicyStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,6 +49,8 @@ pub struct Settings {
     pub controller_name: Arc<str>,
     /// Ports that a gateway cannot have: the platform's own.
     pub reserved_ports: Vec<u16>,
+    /// Addresses for gateways; without any they have only the nodes'.
+    pub gateway_addresses: Option<AddressPool>,
 }
 
 impl Default for Settings {
@@ -53,6 +60,7 @@ impl Default for Settings {
             root_namespaces: vec!["diolkos-system".into(), "istio-system".into()],
             controller_name: "diolkos.io/gateway-controller".into(),
             reserved_ports: vec![6443, 7070, 10250, 15008, 15012, 15020],
+            gateway_addresses: None,
         }
     }
 }
@@ -66,6 +74,10 @@ pub struct Output {
     pub classes: BTreeMap<Key, ClassStatus>,
     /// Statuses of gateways of our classes.
     pub gateways: BTreeMap<Key, GatewayStatus>,
+    /// Statuses of ListenerSets of those gateways.
+    pub sets: BTreeMap<Key, SetStatus>,
+    /// Statuses of BackendTLSPolicies.
+    pub tls_policies: BTreeMap<Key, TlsPolicyStatus>,
     /// Statuses of routes; one without parents means that no parent of it is ours (any more).
     pub routes: BTreeMap<(RouteKind, Key), RouteStatus>,
     /// Statuses of Istio's kinds.
@@ -83,7 +95,14 @@ pub struct Compiler {
     class_statuses: BTreeMap<Key, ClassStatus>,
     gateway_statuses: BTreeMap<Key, GatewayStatus>,
     route_statuses: BTreeMap<RouteId, RouteStatus>,
-    listeners: BTreeMap<Key, Vec<gateway::ListenerState>>,
+    set_statuses: BTreeMap<Key, SetStatus>,
+    tls_policy_statuses: BTreeMap<Key, TlsPolicyStatus>,
+    /// By gateway: its own, then its ListenerSets'.
+    listeners: BTreeMap<Key, Vec<listener::ListenerState>>,
+    /// ListenerSets of gateways of ours.
+    sets: BTreeMap<Key, gateway::SetState>,
+    /// Addresses by gateway.
+    given: BTreeMap<Key, address::Given>,
     /// How many routes hang on each listener.
     attached: BTreeMap<Place, BTreeSet<RouteId>>,
     hosts: Hosts,
@@ -113,6 +132,9 @@ struct Objects {
     secrets: BTreeMap<Key, api::TlsSecret>,
     classes: BTreeMap<Key, api::GatewayClass>,
     gateways: BTreeMap<Key, api::Gateway>,
+    sets: BTreeMap<Key, api::ListenerSet>,
+    tls_policies: BTreeMap<Key, api::BackendTlsPolicy>,
+    roots: BTreeMap<Key, api::CaBundle>,
     routes: BTreeMap<RouteId, api::Route>,
     grants: BTreeMap<Key, api::ReferenceGrant>,
     policies: BTreeMap<Key, api::AuthorizationPolicy>,
@@ -141,6 +163,8 @@ enum Unit {
     Route(RouteKind, Key),
     Virtual(Key),
     GatewayStatus(Key),
+    SetStatus(Key),
+    TlsPolicyStatus(Key),
 }
 
 impl Compiler {
@@ -195,13 +219,36 @@ impl Compiler {
             }
             Object::Gateway(it) => {
                 let key = it.meta.key.clone();
+                // Its status is ours: a change of that alone, which we made, touches nobody's routes.
+                let moved = objects.gateways.get(&key).is_none_or(|old| !is_alike(old, &it));
                 objects.gateways.insert(key.clone(), it);
-                self.touch_gateway(&key);
+                if moved {
+                    self.touch_gateway(&key);
+                }
+            }
+            Object::ListenerSet(it) => {
+                let key = it.meta.key.clone();
+                objects.sets.insert(key.clone(), it);
+                self.dirty.extend([Unit::Listeners, Unit::SetStatus(key)]);
+            }
+            Object::BackendTlsPolicy(it) => {
+                let key = it.meta.key.clone();
+                let old = objects.tls_policies.insert(key.clone(), it);
+                self.touch_tls_policy(&key, old.as_ref());
+            }
+            Object::CaBundle(it) => {
+                let key = it.key.clone();
+                if objects.roots.get(&key) != Some(&it) {
+                    objects.roots.insert(key.clone(), it);
+                    self.touch_roots(&key);
+                }
             }
             Object::Route(it) => {
                 let id = (it.kind, it.meta.key.clone());
                 self.index.route(&id, objects.routes.get(&id), Some(&it));
                 let old = objects.routes.insert(id.clone(), it.clone());
+                old.iter().for_each(|old| self.touch_tls_policies_by(old));
+                self.touch_tls_policies_by(&it);
                 self.dirty.insert(Unit::Route(id.0, id.1));
                 old.iter().chain([&it]).for_each(|route| self.touch_rivals(route));
             }
@@ -285,10 +332,24 @@ impl Compiler {
                 objects.gateways.remove(key);
                 self.touch_gateway(key);
             }
+            ObjectKind::ListenerSet => {
+                objects.sets.remove(key);
+                self.dirty.extend([Unit::Listeners, Unit::SetStatus(key.clone())]);
+            }
+            ObjectKind::BackendTlsPolicy => {
+                let old = objects.tls_policies.remove(key);
+                self.touch_tls_policy(key, old.as_ref());
+            }
+            ObjectKind::CaBundle => {
+                if objects.roots.remove(key).is_some() {
+                    self.touch_roots(key);
+                }
+            }
             ObjectKind::Route(kind) => {
                 let id = (kind, key.clone());
                 let old = objects.routes.remove(&id);
                 self.index.route(&id, old.as_ref(), None);
+                old.iter().for_each(|old| self.touch_tls_policies_by(old));
                 self.dirty.insert(Unit::Route(id.0, id.1));
                 old.iter().for_each(|route| self.touch_rivals(route));
             }
@@ -348,6 +409,8 @@ impl Compiler {
                 Unit::Listeners => self.compile_listeners(&mut output),
                 Unit::Route(kind, key) => self.compile_route(kind, &key, &mut output),
                 Unit::GatewayStatus(key) => self.compile_gateway_status(&key, &mut output),
+                Unit::SetStatus(key) => self.compile_set_status(&key, &mut output),
+                Unit::TlsPolicyStatus(key) => self.compile_tls_policy_status(&key, &mut output),
             }
         }
         output
@@ -474,6 +537,9 @@ impl Compiler {
         self.dirty.extend(routes.cloned().map(|(kind, key)| Unit::Route(kind, key)));
         let virtuals = self.objects.virtuals.keys().filter(|key| &*key.namespace == name);
         self.dirty.extend(virtuals.cloned().map(Unit::Virtual));
+        if self.objects.sets.keys().any(|key| &*key.namespace == name) {
+            self.dirty.insert(Unit::Listeners);
+        }
     }
 
     fn touch_references(&mut self) {
@@ -512,6 +578,14 @@ impl Compiler {
         addresses.dedup();
         addresses
     }
+}
+
+/// Whether two states of a gateway differ in nothing but its status.
+fn is_alike(old: &api::Gateway, new: &api::Gateway) -> bool {
+    let mut old = old.clone();
+    old.given = new.given.clone();
+    old.meta.revision = new.meta.revision;
+    old == *new
 }
 
 /// Whether `labels` have all of `selector`.

@@ -43,10 +43,11 @@ pub fn decide(
         (true, ..) => "*".to_owned(),
         _ => allowed.join(", "),
     };
+    // Browsers look at it in answers only; Gateway API asks for it in preflights too.
+    if !cors.expose_headers.is_empty() {
+        headers.push(("access-control-expose-headers", list(&cors.expose_headers, None)));
+    }
     if !preflight {
-        if !cors.expose_headers.is_empty() {
-            headers.push(("access-control-expose-headers", list(&cors.expose_headers, None)));
-        }
         return CorsVerdict::Pass(headers);
     }
     if !cors.allow_methods.is_empty() {
@@ -112,6 +113,7 @@ mod tests {
                 "access-control-allow-origin: https://a.example",
                 "access-control-allow-credentials: true",
                 "vary: origin",
+                "access-control-expose-headers: x-c",
                 "access-control-allow-methods: PUT",
                 "access-control-allow-headers: x-a, x-b",
                 "access-control-max-age: 5",

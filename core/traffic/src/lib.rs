@@ -16,7 +16,7 @@ pub mod rewrite;
 pub mod table;
 
 pub use balance::{Policy, Pool};
-pub use compile::{Compiler, Output, Settings};
+pub use compile::{AddressPool, Compiler, Output, Settings};
 pub use directory::{Directory, GatewayEntry, ListenerEntry, PortEntry, ServiceEntry};
 pub use request::{Headers, RequestView};
 pub use table::{Hit, RouteTable};

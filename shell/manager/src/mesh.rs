@@ -9,6 +9,7 @@
 //! One task owns the order of changes: it takes facts, waits a few milliseconds for more, compiles what they touch and tells all streams
 //! that there is news. A stream that has not acknowledged yet is told later and then everything at once, so a slow proxy costs nothing.
 
+mod accounts;
 mod ads;
 mod ca;
 mod certificates;
@@ -27,6 +28,7 @@ mod tests;
 
 pub use ca::{CaError, MeshCa};
 pub use identity::Caller;
+pub use traffic::AddressPool;
 
 use crate::mesh::core::Core;
 use crate::mesh::ear::{Ear, Fact};
@@ -59,6 +61,8 @@ pub struct Config {
     pub debounce: Duration,
     /// Address ranges of services, for hosts that join.
     pub service_cidrs: Vec<String>,
+    /// Addresses that gateways are given; without any they have only the nodes'.
+    pub gateway_addresses: Option<AddressPool>,
 }
 
 impl Config {
@@ -73,6 +77,7 @@ impl Config {
             host_grace: Duration::from_secs(5),
             debounce: Duration::from_millis(3),
             service_cidrs: vec!["10.96.0.0/16".into()],
+            gateway_addresses: None,
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::hbone::stream::HboneStream;
 use crate::netns;
 use crate::origin::Origin;
 use crate::stream::{Io, Stream};
+use crate::tls_out::BackendTlsError;
 use crate::upstream::{Upstream, identity_of};
 use crate::worker::Worker;
 use model::mesh::Workload;
@@ -24,6 +25,8 @@ pub enum DialError {
     Connect(SocketAddr, #[source] io::Error),
     #[error("connecting to {0} timed out")]
     Timeout(SocketAddr),
+    #[error(transparent)]
+    BackendTls(#[from] BackendTlsError),
 }
 
 impl DialError {
@@ -32,6 +35,7 @@ impl DialError {
         match self {
             Self::Tunnel(error) => error.is_retriable(),
             Self::Connect(..) | Self::Timeout(_) => true,
+            Self::BackendTls(error) => !matches!(error, BackendTlsError::Policy(_)),
         }
     }
 }

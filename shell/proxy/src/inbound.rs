@@ -1,7 +1,7 @@
 //! What comes to pods in plain text: captured on port 15006.
+use crate::connections::finish_broken;
 use crate::copy::{self, Copied};
 use crate::dial;
-use crate::outbound::finish_broken;
 use crate::pods::Pod;
 use crate::policy::{self, Admission, Caller};
 use crate::requests::Site;

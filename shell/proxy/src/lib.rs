@@ -9,6 +9,7 @@
 mod admin;
 pub mod attach;
 pub mod config;
+mod connections;
 mod copy;
 mod dial;
 mod dns;
@@ -31,8 +32,10 @@ mod run;
 pub mod shared;
 mod stream;
 mod telemetry;
+mod tls_out;
 mod upstream;
 mod worker;
 
 pub use config::{Config, Control, ControlPlane};
+pub use gateway::ADDRESS_ROUTES;
 pub use run::{Proxy, StartError};

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server;
+use tokio_rustls::{client, server};
 
 /// Bytes that were read already (to see what is spoken), then a connection.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub enum Io {
     Hbone(Box<HboneStream>),
     /// TLS that ends here (a gateway's listener).
     TlsServer(Box<server::TlsStream<TcpStream>>),
+    /// TLS to a service that ends it itself.
+    TlsClient(Box<client::TlsStream<Stream>>),
 }
 
 impl From<Io> for Stream {
@@ -50,7 +52,7 @@ impl Stream {
         match self.io {
             Io::Tcp(stream) => drop(socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO))),
             Io::Hbone(mut stream) => stream.reset(),
-            Io::TlsServer(_) => {}
+            Io::TlsServer(_) | Io::TlsClient(_) => {}
         }
     }
 
@@ -95,6 +97,7 @@ impl AsyncRead for Stream {
             Io::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Io::Hbone(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
             Io::TlsServer(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
+            Io::TlsClient(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
         }
     }
 }
@@ -105,6 +108,7 @@ impl AsyncWrite for Stream {
             Io::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Io::Hbone(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
             Io::TlsServer(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
+            Io::TlsClient(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
         }
     }
 
@@ -117,6 +121,7 @@ impl AsyncWrite for Stream {
             Io::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
             Io::Hbone(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, parts),
             Io::TlsServer(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, parts),
+            Io::TlsClient(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, parts),
         }
     }
 
@@ -129,6 +134,7 @@ impl AsyncWrite for Stream {
             Io::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Io::Hbone(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
             Io::TlsServer(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Io::TlsClient(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         }
     }
 
@@ -137,6 +143,7 @@ impl AsyncWrite for Stream {
             Io::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Io::Hbone(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
             Io::TlsServer(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+            Io::TlsClient(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
     }
 }

@@ -3,7 +3,7 @@ use crate::mesh::Mesh;
 use crate::random;
 use model::Key;
 use model::map::HashMap;
-use model::mesh::{AppProtocol, Workload};
+use model::mesh::{AppProtocol, Transport, Workload};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -116,16 +116,6 @@ impl Port {
     pub fn with_budget<T>(&self, decide: impl FnOnce(&mut Budget) -> T) -> T {
         decide(&mut self.budget.lock().unwrap_or_else(PoisonError::into_inner))
     }
-
-    /// How many endpoints may be tried.
-    pub fn len(&self) -> usize {
-        self.entry().pool.endpoints().len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// The ports that a worker has met.
@@ -136,7 +126,7 @@ pub struct Ports {
 
 #[derive(Debug, Default)]
 struct Inner {
-    ports: HashMap<(Key, u16), (u64, Arc<Port>)>,
+    ports: HashMap<(Key, u16, Transport), (u64, Arc<Port>)>,
     /// By address and workload: an address can be another workload's tomorrow.
     loads: HashMap<(SocketAddr, Arc<str>), Arc<Load>>,
 }
@@ -144,9 +134,14 @@ struct Inner {
 impl Ports {
     /// The port of a service as it is now.
     pub fn get(&self, mesh: &Mesh, service: &Key, port: u16) -> Option<Arc<Port>> {
+        self.get_as(mesh, service, port, Transport::Tcp)
+    }
+
+    /// The port of a service, of one of the transports that can have the same number.
+    pub fn get_as(&self, mesh: &Mesh, service: &Key, port: u16, transport: Transport) -> Option<Arc<Port>> {
         let version = mesh.version();
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (service.clone(), port);
+        let key = (service.clone(), port, transport);
         if let Some((seen, known)) = inner.ports.get(&key).filter(|(seen, _)| *seen == version) {
             debug_assert_eq!(*seen, version);
             return Some(known.clone());
@@ -160,7 +155,8 @@ impl Ports {
             *seen = version;
             return Some(known.clone());
         }
-        let index = entry.ports.iter().position(|it| it.port.port == port)?;
+        let is_it = |it: &PortEntry| it.port.port == port && it.port.transport == transport;
+        let index = entry.ports.iter().position(is_it)?;
         let endpoints = entry.ports[index].pool.endpoints();
         let load_key = |it: &PoolEndpoint| (it.address(), it.workload.clone());
         let loads = endpoints.iter().map(|it| inner.loads.entry(load_key(it)).or_default().clone()).collect();
@@ -180,7 +176,7 @@ impl Ports {
     pub fn sweep(&self, mesh: &Mesh) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let known = mesh.known();
-        inner.ports.retain(|(service, _), _| known.directory.service(service).is_some());
+        inner.ports.retain(|(service, ..), _| known.directory.service(service).is_some());
         inner.loads.retain(|_, load| Arc::strong_count(load) > 1);
     }
 }

@@ -9,7 +9,7 @@ use crate::requests::pool::HttpPool;
 use crate::shared::Shared;
 use crate::telemetry::Cells;
 use crate::upstream::Ports;
-use crate::{dns, gateway, hbone, inbound, outbound};
+use crate::{dns, gateway, hbone, inbound, outbound, tls_out};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,8 +27,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub enum Command {
     /// Serve a pod's sockets until it is detached.
     Serve(Arc<Pod>, PodSockets),
-    /// Serve a gateway's port until told otherwise.
-    Gateway(Arc<gateway::Bound>, std::net::TcpListener),
+    /// Serve a place where gateways listen until told otherwise.
+    Gateway(Arc<gateway::Door>, gateway::Sockets),
     /// An origin is gone: close its tunnels.
     Forget(u64),
 }
@@ -44,6 +44,8 @@ pub struct Worker {
     pub ports: Ports,
     /// HTTP connections that this worker keeps.
     pub http: HttpPool,
+    /// How services are called under TLS.
+    pub backend_tls: tls_out::Configs,
     /// What it counted.
     pub cells: Arc<Cells>,
 }
@@ -68,6 +70,7 @@ pub fn start(
         tunnels: Pool::default(),
         ports: Ports::default(),
         http: HttpPool::default(),
+        backend_tls: tls_out::Configs::default(),
         cells,
     });
     let body = move || runtime.block_on(run(worker, receiver));
@@ -86,6 +89,7 @@ async fn run(worker: Arc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>
             _ = sweep.tick() => {
                 worker.tunnels.sweep();
                 worker.http.sweep();
+                worker.backend_tls.sweep();
                 worker.ports.sweep(&worker.shared.mesh);
             }
         }
@@ -97,7 +101,7 @@ async fn run(worker: Arc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>
 fn obey(worker: &Arc<Worker>, command: Command) {
     let result = match command {
         Command::Serve(pod, sockets) => serve_pod(worker, &pod, sockets),
-        Command::Gateway(bound, listener) => gateway::serve(worker, bound, listener),
+        Command::Gateway(door, sockets) => gateway::serve(worker, &door, sockets),
         Command::Forget(origin) => {
             worker.tunnels.forget(origin);
             worker.http.forget(origin);

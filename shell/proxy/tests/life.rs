@@ -34,7 +34,7 @@ fn gateway(listeners: Vec<Listener>) -> Vec<Change> {
         }],
         ordered: false,
     };
-    let gateway = Gateway { key, listeners, service_account: "edge".into(), authorization_policies: vec![] };
+    let gateway = Gateway { key, listeners, service_account: "edge".into(), ..Gateway::default() };
     vec![Change::Set(Resource::Gateway(Arc::new(gateway))), Change::Set(Resource::Route(Arc::new(route)))]
 }
 
@@ -47,6 +47,8 @@ fn listener(name: &str, port: u16, hostname: Option<&str>, certificate: Option<&
         hostname: hostname.and_then(Hostname::new),
         certificates: certificate.map(|name| Key::new("default", name)).into_iter().collect(),
         tls: if tls { TlsMode::Terminate } else { TlsMode::None },
+        on_nodes: true,
+        clients: None,
     }
 }
 

@@ -226,6 +226,12 @@ impl Registry {
         Registry { groups }
     }
 
+    /// The bundled definitions of a group as CustomResourceDefinition objects: who looks for those finds them. `annotations` say of
+    /// which release they are.
+    pub fn bundled_definitions(group: &str, annotations: &[(&str, &str)]) -> Vec<serde_json::Value> {
+        bundled::objects(group, annotations)
+    }
+
     /// The snapshot with a custom resource added, in place of one of the same name that was there (a bundled one included).
     #[must_use]
     pub fn with_custom(&self, custom: &CustomResource) -> Self {

@@ -10,13 +10,16 @@ mod istio;
 mod status;
 mod virtual_service;
 
-pub use status::{ConditionParts, ListenerParts, Stamp, class_status, gateway_status, istio_status, route_status};
+pub use status::{
+    ConditionParts, ListenerParts, Stamp, class_status, gateway_status, istio_status, listener_set_status,
+    policy_status, route_status,
+};
 
 use crate::read::{at, flag, int, items, labels, opt_int, opt_text, path, str_at, text};
 use base64::Engine;
 use model::Key;
 use model::mesh::api::{
-    EndpointSlice, Namespace, Node, Object, ObjectKind, Pod, Service, SliceEndpoint, TlsSecret, WorkloadEntry,
+    CaBundle, EndpointSlice, Namespace, Node, Object, ObjectKind, Pod, Service, SliceEndpoint, TlsSecret, WorkloadEntry,
 };
 use model::mesh::{AppProtocol, RouteKind, ServicePort, Transport};
 use serde_json::Value;
@@ -37,10 +40,14 @@ pub const RESOURCES: &[(&str, &str, &str, ObjectKind)] = &[
     ("networking.istio.io", "v1", "serviceentries", ObjectKind::ServiceEntry),
     ("gateway.networking.k8s.io", "v1", "gatewayclasses", ObjectKind::GatewayClass),
     ("gateway.networking.k8s.io", "v1", "gateways", ObjectKind::Gateway),
+    ("gateway.networking.k8s.io", "v1", "listenersets", ObjectKind::ListenerSet),
+    ("gateway.networking.k8s.io", "v1", "backendtlspolicies", ObjectKind::BackendTlsPolicy),
+    ("", "v1", "configmaps", ObjectKind::CaBundle),
     ("gateway.networking.k8s.io", "v1", "httproutes", ObjectKind::Route(RouteKind::Http)),
     ("gateway.networking.k8s.io", "v1", "grpcroutes", ObjectKind::Route(RouteKind::Grpc)),
     ("gateway.networking.k8s.io", "v1", "tlsroutes", ObjectKind::Route(RouteKind::Tls)),
     ("gateway.networking.k8s.io", "v1", "tcproutes", ObjectKind::Route(RouteKind::Tcp)),
+    ("gateway.networking.k8s.io", "v1", "udproutes", ObjectKind::Route(RouteKind::Udp)),
     ("gateway.networking.k8s.io", "v1", "referencegrants", ObjectKind::ReferenceGrant),
     ("security.istio.io", "v1", "authorizationpolicies", ObjectKind::AuthorizationPolicy),
     ("security.istio.io", "v1", "peerauthentications", ObjectKind::PeerAuthentication),
@@ -81,6 +88,9 @@ pub fn read(kind: ObjectKind, bytes: &[u8]) -> Result<Option<Object>, MeshError>
         ObjectKind::TlsSecret => return Ok(secret(&value).map(Object::TlsSecret)),
         ObjectKind::GatewayClass => Object::GatewayClass(gateway_api::class(&value)),
         ObjectKind::Gateway => Object::Gateway(gateway_api::gateway(&value)),
+        ObjectKind::ListenerSet => Object::ListenerSet(gateway_api::listener_set(&value)),
+        ObjectKind::BackendTlsPolicy => Object::BackendTlsPolicy(gateway_api::backend_tls(&value)),
+        ObjectKind::CaBundle => return Ok(ca_bundle(&value).map(Object::CaBundle)),
         ObjectKind::Route(kind) => Object::Route(gateway_api::route(kind, &value)),
         ObjectKind::ReferenceGrant => Object::ReferenceGrant(gateway_api::grant(&value)),
         ObjectKind::AuthorizationPolicy => Object::AuthorizationPolicy(istio::authorization(&value)?),
@@ -205,6 +215,7 @@ fn service_port(value: &Value) -> ServicePort {
         transport: if str_at(value, "protocol") == "UDP" { Transport::Udp } else { Transport::Tcp },
         app_protocol: app_protocol(str_at(value, "appProtocol"), &name),
         node_port: port(value, "nodePort"),
+        tls: None,
         name,
         traffic: None,
     }
@@ -278,6 +289,13 @@ fn secret(value: &Value) -> Option<TlsSecret> {
         ""
     };
     Some(TlsSecret { key: key(value), certificate_chain, private_key, flaw: flaw.into() })
+}
+
+/// None: a ConfigMap that holds no certificates to trust.
+fn ca_bundle(value: &Value) -> Option<CaBundle> {
+    let roots = opt_text(at(value, "data"), "ca.crt")?;
+    let flaw = if pem_body(&roots, "CERTIFICATE").is_some() { "" } else { "ca.crt holds no certificate" };
+    Some(CaBundle { key: key(value), roots, flaw: flaw.into() })
 }
 
 /// The bytes of the first PEM block of a kind. Whether they are a certificate that fits its key, the proxy says.

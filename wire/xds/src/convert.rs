@@ -3,6 +3,7 @@
 //! Encoding cannot fail. Decoding does not trust its input: an unknown enumeration value, a bad address or a missing part is an error of
 //! that one resource, which the client refuses (NACK) and goes on with what it had.
 
+mod gateway;
 mod policy;
 mod route;
 mod traffic;

@@ -142,6 +142,9 @@ pub struct ServicePort {
     /// Node port.
     #[prost(uint32, tag = "5")]
     pub node_port: u32,
+    /// TLS that gateways call it under.
+    #[prost(message, optional, tag = "6")]
+    pub tls: Option<BackendTls>,
     /// How its endpoints are called.
     #[prost(message, optional, tag = "20")]
     pub traffic: Option<traffic::TrafficPolicy>,
@@ -219,6 +222,12 @@ pub struct Gateway {
     /// Policies that target it.
     #[prost(message, repeated, tag = "4")]
     pub authorization_policies: Vec<Key>,
+    /// Own addresses, 4 or 16 bytes each, network order.
+    #[prost(bytes = "bytes", repeated, tag = "5")]
+    pub addresses: Vec<Bytes>,
+    /// TLS secret that backends are shown.
+    #[prost(message, optional, tag = "6")]
+    pub client_certificate: Option<Key>,
 }
 
 /// See `model::mesh::Listener`.
@@ -242,6 +251,46 @@ pub struct Listener {
     /// 0 none, 1 terminate, 2 passthrough.
     #[prost(uint32, tag = "6")]
     pub tls: u32,
+    /// On the nodes' addresses too.
+    #[prost(bool, tag = "7")]
+    pub on_nodes: bool,
+    /// Which clients.
+    #[prost(message, optional, tag = "8")]
+    pub clients: Option<ClientValidation>,
+}
+
+/// See `model::mesh::ClientValidation`.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct ClientValidation {
+    /// PEM.
+    #[prost(string, repeated, tag = "1")]
+    pub roots: Vec<String>,
+    /// Others are taken too.
+    #[prost(bool, tag = "2")]
+    pub insecure_fallback: bool,
+}
+
+/// See `model::mesh::BackendTls`.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct BackendTls {
+    /// Server name.
+    #[prost(string, tag = "1")]
+    pub hostname: String,
+    /// PEM.
+    #[prost(string, repeated, tag = "2")]
+    pub roots: Vec<String>,
+    /// The host's own roots count.
+    #[prost(bool, tag = "3")]
+    pub system_roots: bool,
+    /// DNS names that the certificate may be for.
+    #[prost(string, repeated, tag = "4")]
+    pub dns_names: Vec<String>,
+    /// URIs that the certificate may be for.
+    #[prost(string, repeated, tag = "5")]
+    pub uris: Vec<String>,
+    /// Why it cannot be used.
+    #[prost(string, tag = "6")]
+    pub flaw: String,
 }
 
 /// See `model::mesh::Route`.

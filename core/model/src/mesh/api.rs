@@ -6,6 +6,7 @@ pub mod istio;
 
 pub use istio::{DestinationRule, ResolvedName, ServiceEntry, VirtualService};
 
+use super::gateway::SubjectName;
 use super::policy::{Action, MtlsMode, PolicyRule};
 use super::route::{Filter, Fraction, Match, Retry, RouteKind, Timeouts};
 use super::workload::ServicePort;
@@ -34,6 +35,12 @@ pub enum Object {
     GatewayClass(GatewayClass),
     /// gateway.networking.k8s.io Gateway.
     Gateway(Gateway),
+    /// gateway.networking.k8s.io ListenerSet.
+    ListenerSet(ListenerSet),
+    /// gateway.networking.k8s.io BackendTLSPolicy.
+    BackendTlsPolicy(BackendTlsPolicy),
+    /// v1 ConfigMap with `ca.crt`.
+    CaBundle(CaBundle),
     /// HTTPRoute, GRPCRoute, TLSRoute, TCPRoute, UDPRoute.
     Route(Route),
     /// gateway.networking.k8s.io ReferenceGrant.
@@ -73,6 +80,12 @@ pub enum ObjectKind {
     GatewayClass,
     /// [`Gateway`].
     Gateway,
+    /// [`ListenerSet`].
+    ListenerSet,
+    /// [`BackendTlsPolicy`].
+    BackendTlsPolicy,
+    /// [`CaBundle`].
+    CaBundle,
     /// [`Route`] of one kind.
     Route(RouteKind),
     /// [`ReferenceGrant`].
@@ -104,6 +117,9 @@ impl Object {
             Object::TlsSecret(_) => ObjectKind::TlsSecret,
             Object::GatewayClass(_) => ObjectKind::GatewayClass,
             Object::Gateway(_) => ObjectKind::Gateway,
+            Object::ListenerSet(_) => ObjectKind::ListenerSet,
+            Object::BackendTlsPolicy(_) => ObjectKind::BackendTlsPolicy,
+            Object::CaBundle(_) => ObjectKind::CaBundle,
             Object::Route(route) => ObjectKind::Route(route.kind),
             Object::ReferenceGrant(_) => ObjectKind::ReferenceGrant,
             Object::AuthorizationPolicy(_) => ObjectKind::AuthorizationPolicy,
@@ -126,6 +142,9 @@ impl Object {
             Object::TlsSecret(it) => &it.key,
             Object::GatewayClass(it) => &it.meta.key,
             Object::Gateway(it) => &it.meta.key,
+            Object::ListenerSet(it) => &it.meta.key,
+            Object::BackendTlsPolicy(it) => &it.meta.key,
+            Object::CaBundle(it) => &it.key,
             Object::Route(it) => &it.meta.key,
             Object::ReferenceGrant(it) => &it.key,
             Object::AuthorizationPolicy(it) => &it.meta.key,
@@ -310,6 +329,68 @@ pub struct Gateway {
     pub listeners: Vec<ListenerSpec>,
     /// `spec.addresses`: type and value.
     pub addresses: Vec<(Arc<str>, Arc<str>)>,
+    /// `status.addresses` that are addresses: what it was given before.
+    pub given: Vec<IpAddr>,
+    /// `spec.allowedListeners.namespaces`: whose ListenerSets may add listeners; nobody's when not said.
+    pub allowed_sets: AllowedNamespaces,
+    /// `spec.infrastructure` labels and annotations, for what is made on its behalf.
+    pub infrastructure: (Labels, Labels),
+    /// `spec.infrastructure.parametersRef` is set: we have none to refer to.
+    pub has_parameters: bool,
+    /// `spec.tls.backend.clientCertificateRef`.
+    pub client_certificate: Option<Reference>,
+    /// `spec.tls.frontend.default.validation`.
+    pub frontend: Option<FrontendValidation>,
+    /// `spec.tls.frontend.perPort`: in place of the default on that port.
+    pub frontend_ports: Vec<(u16, Option<FrontendValidation>)>,
+}
+
+/// Which client certificates listeners take, as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FrontendValidation {
+    /// `caCertificateRefs`.
+    pub roots: Vec<Reference>,
+    /// `mode: AllowInsecureFallback`.
+    pub insecure_fallback: bool,
+}
+
+/// A ListenerSet: more listeners for a Gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenerSet {
+    /// Metadata.
+    pub meta: Meta,
+    /// `spec.parentRef`.
+    pub parent: Reference,
+    /// `spec.listeners`.
+    pub listeners: Vec<ListenerSpec>,
+}
+
+/// A BackendTLSPolicy as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackendTlsPolicy {
+    /// Metadata.
+    pub meta: Meta,
+    /// `spec.targetRefs`, each with its section name (a port's name) or empty. Always of the policy's own namespace.
+    pub targets: Vec<(Reference, Arc<str>)>,
+    /// `validation.hostname`.
+    pub hostname: Arc<str>,
+    /// `validation.caCertificateRefs`.
+    pub roots: Vec<Reference>,
+    /// `validation.wellKnownCACertificates`, or empty.
+    pub well_known: Arc<str>,
+    /// `validation.subjectAltNames`.
+    pub names: Vec<SubjectName>,
+}
+
+/// A ConfigMap that holds certificates to trust.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaBundle {
+    /// Its key.
+    pub key: Key,
+    /// `ca.crt`: PEM, one or more certificates.
+    pub roots: Arc<str>,
+    /// Why it cannot be used, or empty.
+    pub flaw: Arc<str>,
 }
 
 /// A listener as written.

@@ -2,6 +2,7 @@
 
 use super::route::Hostname;
 use crate::Key;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Listeners on the host ports of every node that serves it. Resource name: `NAMESPACE/NAME`.
@@ -15,12 +16,16 @@ pub struct Gateway {
     pub service_account: Arc<str>,
     /// Authorization policies that target it, sorted; those of its namespace and of the mesh apply without being listed.
     pub authorization_policies: Vec<Key>,
+    /// Addresses of its own, which no other gateway has: every node that serves it listens on them.
+    pub addresses: Vec<IpAddr>,
+    /// Name of the TLS secret that backends under TLS are shown.
+    pub client_certificate: Option<Key>,
 }
 
 /// One accepted listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// Its section name, unique in the gateway.
+    /// Unique in the gateway: its section name, or `NAMESPACE/SET/SECTION` when a ListenerSet adds it.
     pub name: Arc<str>,
     /// Host port.
     pub port: u16,
@@ -32,6 +37,43 @@ pub struct Listener {
     pub certificates: Vec<Key>,
     /// What happens to TLS.
     pub tls: TlsMode,
+    /// Whether it listens on the nodes' addresses too, and not only on the gateway's own.
+    pub on_nodes: bool,
+    /// Whose certificates its clients must show; none: they need not show any.
+    pub clients: Option<ClientValidation>,
+}
+
+/// Which clients a listener takes (frontend TLS).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientValidation {
+    /// PEM certificates that clients' chains must end in.
+    pub roots: Vec<Arc<str>>,
+    /// A client without a valid certificate is taken all the same (`AllowInsecureFallback`).
+    pub insecure_fallback: bool,
+}
+
+/// How a gateway calls a service that ends TLS itself (BackendTLSPolicy).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackendTls {
+    /// Server name that is asked for; without `names` the certificate must be for it.
+    pub hostname: Arc<str>,
+    /// PEM certificates that the server's chain must end in.
+    pub roots: Vec<Arc<str>>,
+    /// The host's own trusted certificates count as roots too.
+    pub system_roots: bool,
+    /// If there are any, the certificate must be for one of them, and need not be for the hostname.
+    pub names: Vec<SubjectName>,
+    /// Why the policy cannot be used, or empty: with a reason, nothing is sent to the service.
+    pub flaw: Arc<str>,
+}
+
+/// A subject alternative name of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SubjectName {
+    /// A DNS name.
+    Dns(Arc<str>),
+    /// A URI, such as a SPIFFE id.
+    Uri(Arc<str>),
 }
 
 /// What a listener speaks.

@@ -1,5 +1,6 @@
 //! Workloads, services, endpoints.
 
+use super::gateway::BackendTls;
 use super::traffic::TrafficPolicy;
 use crate::Key;
 use std::net::IpAddr;
@@ -120,6 +121,8 @@ pub struct ServicePort {
     pub node_port: u16,
     /// How its endpoints are called; none: as the mesh does by itself.
     pub traffic: Option<Arc<TrafficPolicy>>,
+    /// TLS that gateways call it under.
+    pub tls: Option<Arc<BackendTls>>,
 }
 
 /// Transport protocol of a port.

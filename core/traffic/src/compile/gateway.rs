@@ -1,12 +1,12 @@
-//! Classes, gateways and their listeners.
+//! Classes, gateways, ListenerSets and their statuses.
 
-use super::status::{ClassStatus, Condition, FEATURES, GatewayStatus, ListenerStatus};
+use super::address::{self, Given};
+use super::listener::{Claims, ListenerState, Owner, add_listener, mark_conflicts};
+use super::status::{ClassStatus, Condition, FEATURES, GatewayStatus, ListenerStatus, SetStatus};
 use super::{Compiler, Output, Unit};
 use model::Key;
-use model::mesh::api::{self, AllowedNamespaces, ListenerSpec};
-use model::mesh::{
-    Gateway, Hostname, Listener, ListenerProtocol, Resource, ResourceKind, RouteKind, TlsMode, TlsSecret,
-};
+use model::mesh::api;
+use model::mesh::{Gateway, Resource, ResourceKind, RouteKind, TlsSecret};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,30 +15,14 @@ use std::sync::Arc;
 pub(super) const GROUP: &str = "gateway.networking.k8s.io";
 
 /// Why something does not hold.
-type Flaw = (&'static str, String);
+pub(super) type Flaw = (&'static str, String);
 
-/// A listener as far as it could be understood. Routes look at it.
+/// A ListenerSet of a gateway of ours.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct ListenerState {
-    pub(super) name: Arc<str>,
-    pub(super) port: u16,
-    pub(super) protocol: Option<ListenerProtocol>,
-    pub(super) hostname: Option<Hostname>,
-    pub(super) allowed_namespaces: AllowedNamespaces,
-    pub(super) kinds: Vec<RouteKind>,
-    certificates: Vec<Key>,
-    tls: TlsMode,
-    accepted: Result<(), Flaw>,
-    conflict: Option<Flaw>,
-    resolved: Result<(), Flaw>,
-}
-
-impl ListenerState {
-    /// Whether it listens.
-    pub(super) fn is_usable(&self) -> bool {
-        let certified = self.tls != TlsMode::Terminate || !self.certificates.is_empty();
-        self.accepted.is_ok() && self.conflict.is_none() && certified && !self.kinds.is_empty()
-    }
+pub(super) struct SetState {
+    pub(super) gateway: Key,
+    /// Why the gateway does not take it.
+    pub(super) refused: Option<Flaw>,
 }
 
 /// Name of a kind of route.
@@ -50,6 +34,14 @@ pub(super) fn route_kind_name(kind: RouteKind) -> &'static str {
         RouteKind::Tcp => "TCPRoute",
         RouteKind::Udp => "UDPRoute",
     }
+}
+
+/// What compiling all gateways came to.
+#[derive(Default)]
+struct Compiled {
+    listeners: BTreeMap<Key, Vec<ListenerState>>,
+    sets: BTreeMap<Key, SetState>,
+    given: BTreeMap<Key, Given>,
 }
 
 impl Compiler {
@@ -84,46 +76,85 @@ impl Compiler {
             .is_some_and(|class| class.controller == self.settings.controller_name && !class.has_parameters)
     }
 
-    /// All gateways at once: they share the nodes' ports, and the older one has a port that two want.
+    /// All gateways at once: they share the nodes' ports and the range of addresses, and the older one has what two want.
     pub(super) fn compile_listeners(&mut self, output: &mut Output) {
         let mut order: Vec<&api::Gateway> =
             self.objects.gateways.values().filter(|gateway| self.serves(&gateway.class)).collect();
         order.sort_by_key(|gateway| (gateway.meta.created, gateway.meta.key.clone()));
-        let mut claims = Claims::default();
-        let mut states = BTreeMap::new();
-        for gateway in order {
-            let mut listeners: Vec<ListenerState> =
-                gateway.listeners.iter().map(|spec| self.listener(&gateway.meta.key, spec)).collect();
-            mark_conflicts(&mut listeners);
-            for listener in &mut listeners {
-                if listener.accepted.is_ok() && listener.conflict.is_none() {
-                    listener.accepted = claims.claim(&gateway.meta.key, listener);
-                }
-            }
-            states.insert(gateway.meta.key.clone(), listeners);
+        let mut compiled = Compiled {
+            given: address::assign(&order, self.settings.gateway_addresses, &self.node_addresses(), &self.given),
+            ..Compiled::default()
+        };
+        let mut sets: BTreeMap<Key, Vec<&api::ListenerSet>> = BTreeMap::new();
+        for set in self.objects.sets.values().filter(|set| set.parent.is(GROUP, "Gateway")) {
+            sets.entry(set.parent.key(&set.meta.key.namespace)).or_default().push(set);
         }
-        self.apply_listeners(states, output);
+        let mut claims = Claims::default();
+        for gateway in order {
+            let key = &gateway.meta.key;
+            let mut of_gateway = sets.remove(key).unwrap_or_default();
+            of_gateway.sort_by_key(|set| (set.meta.created, set.meta.key.clone()));
+            let mut listeners = self.listeners_of(gateway, &of_gateway, &mut compiled.sets);
+            if let Some(given) = compiled.given.get(key) {
+                claim_nodes(key, given, &mut listeners, &mut claims);
+            }
+            compiled.listeners.insert(key.clone(), listeners);
+        }
+        self.apply_listeners(compiled, output);
     }
 
-    fn apply_listeners(&mut self, states: BTreeMap<Key, Vec<ListenerState>>, output: &mut Output) {
-        let known: BTreeSet<Key> = self.listeners.keys().chain(states.keys()).cloned().collect();
-        let old = std::mem::replace(&mut self.listeners, states);
+    /// A gateway's own listeners, then those of its ListenerSets in their order of precedence.
+    fn listeners_of(
+        &self,
+        gateway: &api::Gateway,
+        sets: &[&api::ListenerSet],
+        states: &mut BTreeMap<Key, SetState>,
+    ) -> Vec<ListenerState> {
+        let own = Owner { gateway, set: None };
+        let mut listeners: Vec<ListenerState> = gateway.listeners.iter().map(|spec| self.listener(own, spec)).collect();
+        mark_conflicts(&mut listeners);
+        for set in sets {
+            let key = &set.meta.key;
+            let allowed = self.lets_in(&gateway.allowed_sets, &gateway.meta.key.namespace, &key.namespace);
+            let refused = (!allowed).then(|| {
+                (
+                    "NotAllowed",
+                    format!("Gateway {} takes no ListenerSets of namespace {}", gateway.meta.key, key.namespace),
+                )
+            });
+            if refused.is_none() {
+                for spec in &set.listeners {
+                    add_listener(&mut listeners, self.listener(Owner { gateway, set: Some(key) }, spec));
+                }
+            }
+            states.insert(key.clone(), SetState { gateway: gateway.meta.key.clone(), refused });
+        }
+        listeners
+    }
+
+    fn apply_listeners(&mut self, compiled: Compiled, output: &mut Output) {
+        let known: BTreeSet<Key> = self.listeners.keys().chain(compiled.listeners.keys()).cloned().collect();
+        let old = std::mem::replace(&mut self.listeners, compiled.listeners);
+        let old_sets = std::mem::replace(&mut self.sets, compiled.sets);
+        self.given = compiled.given;
+        self.dirty.extend(old_sets.keys().chain(self.sets.keys()).cloned().map(Unit::SetStatus));
+        let all: BTreeSet<&Key> = self.sets.keys().chain(old_sets.keys()).collect();
+        let moved: Vec<Key> =
+            all.into_iter().filter(|set| old_sets.get(*set) != self.sets.get(*set)).cloned().collect();
+        moved.iter().for_each(|set| self.touch_routes_of(set));
         let mut secrets = BTreeSet::new();
         for key in known {
             if old.get(&key) != self.listeners.get(&key) {
                 self.touch_routes_of(&key);
+                let sets: Vec<Key> =
+                    self.sets.iter().filter(|(_, set)| set.gateway == key).map(|(set, _)| set.clone()).collect();
+                sets.iter().for_each(|set| self.touch_routes_of(set));
             }
             // Its addresses are the nodes', so its status may change without it.
             self.dirty.insert(Unit::GatewayStatus(key.clone()));
-            let gateway =
-                self.objects.gateways.get(&key).zip(self.listeners.get(&key)).map(|(gateway, states)| Gateway {
-                    key: key.clone(),
-                    listeners: states.iter().filter_map(compiled).collect(),
-                    service_account: format!("{}-{}", key.name, gateway.class).into(),
-                    authorization_policies: self.policies_of_gateway(gateway),
-                });
-            let gateway = gateway.filter(|gateway| !gateway.listeners.is_empty());
+            let gateway = self.compiled_gateway(&key);
             secrets.extend(gateway.iter().flat_map(|it| &it.listeners).flat_map(|it| it.certificates.clone()));
+            secrets.extend(gateway.iter().filter_map(|it| it.client_certificate.clone()));
             self.tell(
                 ResourceKind::Gateway,
                 key.to_string(),
@@ -134,7 +165,32 @@ impl Compiler {
         self.tell_secrets(&secrets, output);
     }
 
-    /// Only the certificates that a listener uses leave the control plane.
+    fn compiled_gateway(&self, key: &Key) -> Option<Gateway> {
+        let gateway = self.objects.gateways.get(key).filter(|gateway| !gateway.has_parameters)?;
+        let states = self.listeners.get(key)?;
+        let given = self.given.get(key).filter(|given| given.flaw.is_none())?;
+        let listeners: Vec<_> = states.iter().filter_map(ListenerState::compiled).collect();
+        (!listeners.is_empty()).then(|| Gateway {
+            key: key.clone(),
+            listeners,
+            service_account: service_account(gateway),
+            authorization_policies: self.policies_of_gateway(gateway),
+            addresses: given.own.clone(),
+            client_certificate: self.client_certificate(gateway).ok().flatten(),
+        })
+    }
+
+    /// The certificate that a gateway shows to backends.
+    fn client_certificate(&self, gateway: &api::Gateway) -> Result<Option<Key>, Flaw> {
+        let Some(reference) = &gateway.client_certificate else { return Ok(None) };
+        match self.certificate(("Gateway", &gateway.meta.key), reference) {
+            Ok(key) => Ok(Some(key)),
+            Err(("RefNotPermitted", message)) => Err(("RefNotPermitted", message)),
+            Err((_, message)) => Err(("InvalidClientCertificateRef", message)),
+        }
+    }
+
+    /// Only the certificates that a gateway uses leave the control plane.
     fn tell_secrets(&mut self, wanted: &BTreeSet<Key>, output: &mut Output) {
         let told: Vec<String> = self
             .told
@@ -158,257 +214,175 @@ impl Compiler {
         }
     }
 
-    fn listener(&self, gateway: &Key, spec: &ListenerSpec) -> ListenerState {
-        let (protocol, supported): (_, &[RouteKind]) = match &*spec.protocol {
-            "HTTP" => (Some(ListenerProtocol::Http), &[RouteKind::Http, RouteKind::Grpc]),
-            "HTTPS" => (Some(ListenerProtocol::Https), &[RouteKind::Http, RouteKind::Grpc]),
-            "TLS" => (Some(ListenerProtocol::Tls), &[RouteKind::Tls]),
-            "TCP" => (Some(ListenerProtocol::Tcp), &[RouteKind::Tcp]),
-            _ => (None, &[]),
-        };
-        let mut accepted = match protocol {
-            Some(_) => Ok(()),
-            None => Err(("UnsupportedProtocol", format!("protocol {} is not served", spec.protocol))),
-        };
-        if self.settings.reserved_ports.contains(&spec.port) {
-            accepted = Err(("PortUnavailable", format!("port {} is the platform's own", spec.port)));
-        }
-        let tls = match (protocol, spec.tls_mode.as_deref()) {
-            (Some(ListenerProtocol::Https), Some("Passthrough")) => {
-                accepted =
-                    Err(("UnsupportedValue", "an HTTPS listener cannot pass TLS through; use protocol TLS".into()));
-                TlsMode::Passthrough
-            }
-            (Some(ListenerProtocol::Tls), Some("Passthrough")) => TlsMode::Passthrough,
-            (Some(ListenerProtocol::Https | ListenerProtocol::Tls), _) => TlsMode::Terminate,
-            _ => TlsMode::None,
-        };
-        let (kinds, mut resolved) = allowed_kinds(spec, supported);
-        let mut certificates = Vec::new();
-        if tls == TlsMode::Terminate {
-            if spec.certificates.is_empty() {
-                resolved = Err(("InvalidCertificateRef", "tls.certificateRefs names no certificate".into()));
-            }
-            for reference in &spec.certificates {
-                match self.certificate(gateway, reference) {
-                    Ok(key) => certificates.push(key),
-                    Err(flaw) => resolved = Err(flaw),
-                }
-            }
-        }
-        ListenerState {
-            name: spec.name.clone(),
-            port: spec.port,
-            protocol,
-            hostname: Hostname::new(&spec.hostname),
-            allowed_namespaces: spec.allowed_namespaces.clone(),
-            kinds,
-            certificates,
-            tls,
-            accepted,
-            conflict: None,
-            resolved,
-        }
-    }
-
-    fn certificate(&self, gateway: &Key, reference: &api::Reference) -> Result<Key, Flaw> {
-        let key = reference.key(&gateway.namespace);
-        if !reference.is("", "Secret") {
-            let what = format!("{}/{}", reference.group, reference.kind);
-            return Err(("InvalidCertificateRef", format!("{what} {key}: only Secrets hold certificates")));
-        }
-        if !self.permitted((GROUP, "Gateway", &gateway.namespace), reference, &key.namespace) {
-            return Err(("RefNotPermitted", format!("no ReferenceGrant in {} permits Secret {key}", key.namespace)));
-        }
-        match self.objects.secrets.get(&key) {
-            None => Err(("InvalidCertificateRef", format!("there is no Secret {key} of type kubernetes.io/tls"))),
-            Some(secret) if !secret.flaw.is_empty() => {
-                Err(("InvalidCertificateRef", format!("Secret {key}: {}", secret.flaw)))
-            }
-            Some(_) => Ok(key),
-        }
-    }
-
     pub(super) fn compile_gateway_status(&mut self, key: &Key, output: &mut Output) {
         let Some((gateway, states)) = self.objects.gateways.get(key).zip(self.listeners.get(key)) else {
             self.gateway_statuses.remove(key);
             return;
         };
-        let listeners: Vec<ListenerStatus> = states
-            .iter()
-            .map(|state| ListenerStatus {
-                name: state.name.clone(),
-                kinds: state.kinds.iter().map(|kind| route_kind_name(*kind)).collect(),
-                attached: self.attached.get(&(key.clone(), state.name.clone())).map_or(0, |set| set.len() as u32),
-                conditions: listener_conditions(state),
-            })
-            .collect();
-        let (addresses, address_flaw) = self.gateway_addresses(gateway);
+        let given = self.given.get(key).cloned().unwrap_or_default();
+        let own: Vec<&ListenerState> = states.iter().filter(|state| state.set.is_none()).collect();
+        let addresses = self.gateway_addresses(&given, states);
+        let valid = |set: &&Key| states.iter().any(|state| state.set.as_ref() == Some(*set) && is_whole(state));
+        let sets = self.sets.iter().filter(|(_, set)| set.gateway == *key && set.refused.is_none());
         let status = GatewayStatus {
             generation: gateway.meta.generation,
-            conditions: gateway_conditions(states, &addresses, address_flaw),
+            conditions: gateway_conditions(gateway, &own, states, &given, self.client_certificate(gateway).err()),
             addresses,
-            listeners,
+            listeners: own.iter().map(|state| self.listener_status(key, state)).collect(),
+            attached_sets: sets.map(|(set, _)| set).filter(valid).count() as u32,
+            account: (service_account(gateway), gateway.infrastructure.clone()),
         };
         if self.gateway_statuses.get(key) != Some(&status) {
             self.gateway_statuses.insert(key.clone(), status.clone());
             output.gateways.insert(key.clone(), status);
         }
+        let sets = self.sets.iter().filter(|(_, set)| set.gateway == *key).map(|(set, _)| set.clone());
+        self.dirty.extend(sets.map(Unit::SetStatus));
     }
 
-    /// Every node serves every gateway, so its addresses are the nodes'; a gateway may ask for some of them only.
-    fn gateway_addresses(&self, gateway: &api::Gateway) -> (Vec<IpAddr>, Option<Condition>) {
-        let nodes = self.node_addresses();
-        let mut wanted = Vec::new();
-        for (kind, value) in &gateway.addresses {
-            let address = value.parse::<IpAddr>().ok().filter(|_| &**kind == "IPAddress");
-            match address {
-                None if value.is_empty() => {}
-                None => {
-                    let message = format!("address {value:?} of type {kind} is not supported");
-                    return (Vec::new(), Some(Condition::bad("Accepted", "UnsupportedAddress", message)));
-                }
-                Some(address) if nodes.contains(&address) => wanted.push(address),
-                Some(address) => {
-                    let message = format!("{address} is no node's address");
-                    return (Vec::new(), Some(Condition::bad("Programmed", "AddressNotUsable", message)));
-                }
-            }
-        }
-        (if wanted.is_empty() { nodes } else { wanted }, None)
-    }
-}
-
-fn compiled(state: &ListenerState) -> Option<Listener> {
-    let protocol = state.protocol.filter(|_| state.is_usable())?;
-    Some(Listener {
-        name: state.name.clone(),
-        port: state.port,
-        protocol,
-        hostname: state.hostname.clone(),
-        certificates: state.certificates.clone(),
-        tls: state.tls,
-    })
-}
-
-/// The kinds that a listener takes, of those that its protocol can.
-fn allowed_kinds(spec: &ListenerSpec, supported: &[RouteKind]) -> (Vec<RouteKind>, Result<(), Flaw>) {
-    if spec.allowed_kinds.is_empty() {
-        return (supported.to_vec(), Ok(()));
-    }
-    let mut kinds = Vec::new();
-    let mut resolved = Ok(());
-    for (group, kind) in &spec.allowed_kinds {
-        let found = supported.iter().find(|it| &**group == GROUP && route_kind_name(**it) == &**kind);
-        match found {
-            Some(found) if !kinds.contains(found) => kinds.push(*found),
-            Some(_) => {}
-            None => {
-                let message = format!("kind {kind} of group {group:?} cannot attach to protocol {}", spec.protocol);
-                resolved = Err(("InvalidRouteKinds", message));
-            }
+    fn listener_status(&self, gateway: &Key, state: &ListenerState) -> ListenerStatus {
+        ListenerStatus {
+            name: state.section.clone(),
+            kinds: state.kinds.iter().map(|kind| route_kind_name(*kind)).collect(),
+            attached: self.attached.get(&(gateway.clone(), state.name.clone())).map_or(0, |set| set.len() as u32),
+            conditions: state.conditions(),
         }
     }
-    (kinds, resolved)
-}
 
-/// Listeners of one gateway must differ: on one port in hostname, and in protocol only where TLS tells them apart.
-fn mark_conflicts(listeners: &mut [ListenerState]) {
-    for index in 0..listeners.len() {
-        let this = &listeners[index];
-        let conflict = listeners.iter().enumerate().find_map(|(other_index, other)| {
-            if other_index == index || other.port != this.port {
-                return None;
-            }
-            let (Some(a), Some(b)) = (this.protocol, other.protocol) else { return None };
-            if !share_port(a, b) {
-                let message = format!("listener {} has port {} with another protocol", other.name, other.port);
-                return Some(("ProtocolConflict", message));
-            }
-            (this.hostname == other.hostname).then(|| {
-                ("HostnameConflict", format!("listener {} has port {} with the same hostname", other.name, other.port))
-            })
+    /// Its own, then the nodes' if all of it is served there.
+    fn gateway_addresses(&self, given: &Given, states: &[ListenerState]) -> Vec<IpAddr> {
+        if given.flaw.is_some() {
+            return Vec::new();
+        }
+        let mut addresses = given.own.clone();
+        addresses.extend(&given.nodes);
+        let mut usable = states.iter().filter(|state| state.is_usable());
+        if !given.asked && usable.all(|state| state.on_nodes) {
+            addresses.extend(self.node_addresses());
+        }
+        addresses
+    }
+
+    pub(super) fn compile_set_status(&mut self, key: &Key, output: &mut Output) {
+        let Some((set, state)) = self.objects.sets.get(key).zip(self.sets.get(key)) else {
+            self.set_statuses.remove(key);
+            return;
+        };
+        let empty = Vec::new();
+        let listeners = self.listeners.get(&state.gateway).unwrap_or(&empty);
+        let own: Vec<&ListenerState> = listeners.iter().filter(|it| it.set.as_ref() == Some(key)).collect();
+        let parent = self.gateway_statuses.get(&state.gateway);
+        let accepted = parent.is_some_and(|status| {
+            status.conditions.iter().any(|it| it.kind == "Accepted" && (it.holds || it.reason == "ListenersNotValid"))
         });
-        listeners[index].conflict = conflict;
-    }
-}
-
-/// Whether two protocols can share a port: the same one told apart by host, or both told apart by SNI.
-fn share_port(a: ListenerProtocol, b: ListenerProtocol) -> bool {
-    use ListenerProtocol::{Http, Https, Tls};
-    matches!((a, b), (Http, Http) | (Https | Tls, Https | Tls))
-}
-
-/// Who has which port, over all gateways.
-#[derive(Default)]
-struct Claims {
-    ports: BTreeMap<u16, Vec<(Key, ListenerProtocol, Option<Hostname>)>>,
-}
-
-impl Claims {
-    fn claim(&mut self, gateway: &Key, listener: &ListenerState) -> Result<(), Flaw> {
-        let Some(protocol) = listener.protocol else { return Ok(()) };
-        let claimed = self.ports.entry(listener.port).or_default();
-        let other = claimed.iter().find(|(owner, other, hostname)| {
-            owner != gateway && (!share_port(protocol, *other) || *hostname == listener.hostname)
-        });
-        if let Some((owner, ..)) = other {
-            let message = format!("port {} of the nodes is taken by the older Gateway {owner}", listener.port);
-            return Err(("PortUnavailable", message));
+        let status = SetStatus {
+            generation: set.meta.generation,
+            conditions: set_conditions(state, &own, accepted),
+            listeners: own.iter().map(|it| self.listener_status(&state.gateway, it)).collect(),
+        };
+        if self.set_statuses.get(key) != Some(&status) {
+            self.set_statuses.insert(key.clone(), status.clone());
+            output.sets.insert(key.clone(), status);
         }
-        claimed.push((gateway.clone(), protocol, listener.hostname.clone()));
-        Ok(())
     }
 }
 
-fn listener_conditions(state: &ListenerState) -> Vec<Condition> {
-    let accepted = match (&state.accepted, &state.conflict) {
-        (Err((reason, message)), _) => Condition::bad("Accepted", reason, message),
-        // Gateway API: a conflicted listener is not accepted, with the conflict's reason.
-        (Ok(()), Some((reason, message))) => Condition::bad("Accepted", reason, message),
-        (Ok(()), None) => Condition::good("Accepted", "Accepted", "the listener is valid"),
-    };
-    let conflicted = match &state.conflict {
-        Some((reason, message)) => Condition::good("Conflicted", reason, message),
-        None => Condition::bad("Conflicted", "NoConflicts", "no other listener of the gateway claims the same"),
-    };
-    let resolved = match &state.resolved {
-        Err((reason, message)) => Condition::bad("ResolvedRefs", reason, message),
-        Ok(()) => Condition::good("ResolvedRefs", "ResolvedRefs", "all references are resolved"),
-    };
-    let programmed = if state.is_usable() {
-        Condition::good("Programmed", "Programmed", "the configuration is sent to the proxies")
-    } else {
-        Condition::bad("Programmed", "Invalid", "the listener cannot be served, see its other conditions")
-    };
-    vec![accepted, conflicted, resolved, programmed]
+/// Name of the ServiceAccount of a gateway's identity.
+fn service_account(gateway: &api::Gateway) -> Arc<str> {
+    format!("{}-{}", gateway.meta.key.name, gateway.class).into()
 }
 
-fn gateway_conditions(states: &[ListenerState], addresses: &[IpAddr], flaw: Option<Condition>) -> Vec<Condition> {
-    let valid = |state: &&ListenerState| state.accepted.is_ok() && state.conflict.is_none();
-    let (count, all) = (states.iter().filter(valid).count(), states.len());
-    let accepted = match count {
-        0 => Condition::bad("Accepted", "ListenersNotValid", "no listener is valid"),
-        _ if count < all => Condition::good(
+/// Valid, with everything that it refers to.
+fn is_whole(state: &ListenerState) -> bool {
+    state.is_valid() && state.is_usable()
+}
+
+/// The older gateway has a port of the nodes. Who has an address of its own can do without.
+fn claim_nodes(key: &Key, given: &Given, listeners: &mut [ListenerState], claims: &mut Claims) {
+    for listener in listeners.iter_mut().filter(|listener| listener.is_valid()) {
+        if !given.on_nodes() {
+            continue;
+        }
+        match claims.claim(key, listener) {
+            Ok(()) => listener.on_nodes = true,
+            Err(flaw) if given.own.is_empty() => listener.accepted = Err(flaw),
+            Err(_) => {}
+        }
+    }
+}
+
+fn gateway_conditions(
+    gateway: &api::Gateway,
+    own: &[&ListenerState],
+    all: &[ListenerState],
+    given: &Given,
+    certificate: Option<Flaw>,
+) -> Vec<Condition> {
+    let (count, total) = (own.iter().filter(|state| state.is_valid()).count(), own.len());
+    let accepted = if gateway.has_parameters {
+        Condition::bad(
             "Accepted",
-            "ListenersNotValid",
-            format!("{} of {all} listeners are not valid", all - count),
-        ),
-        _ => Condition::good("Accepted", "Accepted", "the gateway is served by every node"),
+            "InvalidParameters",
+            "infrastructure.parametersRef: there are no parameters to refer to",
+        )
+    } else if count == 0 {
+        Condition::bad("Accepted", "ListenersNotValid", "no listener is valid")
+    } else if count < total {
+        let message = format!("{} of {total} listeners are not valid", total - count);
+        Condition::good("Accepted", "ListenersNotValid", message)
+    } else {
+        Condition::good("Accepted", "Accepted", "the gateway is served by every node")
     };
-    let programmed = if !states.iter().any(ListenerState::is_usable) {
+    let nowhere = given.own.is_empty() && given.nodes.is_empty() && !all.iter().any(|state| state.on_nodes);
+    let programmed = if !all.iter().any(ListenerState::is_usable) {
         Condition::bad("Programmed", "Invalid", "no listener can be served")
-    } else if addresses.is_empty() {
-        Condition::bad("Programmed", "AddressNotAssigned", "no node has an address yet")
+    } else if nowhere {
+        Condition::bad("Programmed", "AddressNotAssigned", "there is no address for it")
     } else {
         Condition::good("Programmed", "Programmed", "the configuration is sent to the proxies")
     };
-    match flaw {
+    let resolved = match certificate {
+        None => Condition::good("ResolvedRefs", "ResolvedRefs", "all references are resolved"),
+        Some((reason, message)) => Condition::bad("ResolvedRefs", reason, message),
+    };
+    let mut conditions = match &given.flaw {
         Some(flaw) if flaw.kind == "Accepted" => {
             let programmed = Condition::bad("Programmed", "Invalid", flaw.message.clone());
-            vec![flaw, programmed]
+            vec![flaw.clone(), programmed, resolved]
         }
-        Some(flaw) => vec![accepted, flaw],
-        None => vec![accepted, programmed],
+        Some(flaw) => vec![accepted, flaw.clone(), resolved],
+        None => vec![accepted, programmed, resolved],
+    };
+    let modes = gateway.frontend.iter().chain(gateway.frontend_ports.iter().filter_map(|(_, it)| it.as_ref()));
+    if modes.into_iter().any(|validation| validation.insecure_fallback) {
+        conditions.push(Condition::good(
+            "InsecureFrontendValidationMode",
+            "ConfigurationChanged",
+            "clients without a valid certificate are taken too",
+        ));
     }
+    conditions
+}
+
+fn set_conditions(state: &SetState, own: &[&ListenerState], parent_accepted: bool) -> Vec<Condition> {
+    let both = |reason: &'static str, message: &str| {
+        vec![Condition::bad("Accepted", reason, message), Condition::bad("Programmed", reason, message)]
+    };
+    if let Some((reason, message)) = &state.refused {
+        return both(reason, message);
+    }
+    if !parent_accepted {
+        return both("ParentNotAccepted", &format!("Gateway {} is not accepted", state.gateway));
+    }
+    let whole = own.iter().filter(|listener| is_whole(listener)).count();
+    if whole == 0 {
+        return both("ListenersNotValid", "no listener is valid");
+    }
+    let accepted = if whole < own.len() {
+        let message = format!("{} of {} listeners are not valid", own.len() - whole, own.len());
+        Condition::good("Accepted", "ListenersNotValid", message)
+    } else {
+        Condition::good("Accepted", "Accepted", "the gateway takes the listeners")
+    };
+    vec![accepted, Condition::good("Programmed", "Programmed", "the configuration is sent to the proxies")]
 }

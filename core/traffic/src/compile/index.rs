@@ -88,6 +88,11 @@ fn remove<K: Hash + Eq, V: Ord>(map: &mut HashMap<K, BTreeSet<V>>, key: &K, valu
     }
 }
 
+/// Services that a route names as backend, mirror or parent.
+pub(super) fn services_of(route: &Route) -> BTreeSet<Key> {
+    references(route).into_iter().filter_map(|(service, _)| service).collect()
+}
+
 fn targets<'a>(slice: &'a EndpointSlice, kind: &'a str) -> impl Iterator<Item = Key> + 'a {
     slice
         .endpoints

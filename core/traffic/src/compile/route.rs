@@ -1,20 +1,19 @@
 //! Routes: where they may hang, and where they lead.
 
-use super::gateway::{GROUP, ListenerState, route_kind_name};
+use super::gateway::{Flaw, GROUP, route_kind_name};
+use super::index::services_of;
+use super::listener::ListenerState;
 use super::status::{Condition, ParentStatus, RouteStatus};
 use super::{Compiler, Output, Unit};
 use crate::pattern;
-use model::mesh::api::{self, AllowedNamespaces, BackendRef, FilterSpec, ParentRef, RuleSpec};
+use model::Key;
+use model::mesh::api::{self, BackendRef, FilterSpec, ParentRef, RuleSpec};
 use model::mesh::{
     Backend, BackendTarget, Filter, Hostname, Match, Mirror, Parent, ParentTarget, PathMatch, Resource, ResourceKind,
     Route, RouteKind, Rule, TextMatch,
 };
-use model::{Key, Labels};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// Reason and message of a condition that does not hold.
-type Flaw = (&'static str, String);
 
 /// A route's rules compiled, and what is wrong with them.
 struct Rules {
@@ -98,6 +97,10 @@ impl Compiler {
                 touched.insert(place.0);
             }
         }
+        if !touched.is_empty() && !self.objects.tls_policies.is_empty() {
+            let services = self.objects.routes.get(id).map(services_of).unwrap_or_default();
+            services.iter().for_each(|service| self.touch_tls_policies_of(service));
+        }
         self.dirty.extend(touched.into_iter().map(Unit::GatewayStatus));
     }
 
@@ -107,7 +110,17 @@ impl Compiler {
         let key = reference.reference.key(namespace);
         if reference.reference.is(GROUP, "Gateway") {
             let listeners = self.listeners.get(&key)?;
-            return Some(self.attach_to_gateway(route, reference, &key, listeners));
+            let own = listeners.iter().filter(|it| it.set.is_none()).collect();
+            return Some(self.attach_to_listeners(route, reference, (&key, &key), own));
+        }
+        if reference.reference.is(GROUP, "ListenerSet") {
+            let set = self.sets.get(&key)?;
+            if let Some((_, message)) = &set.refused {
+                return Some(Err(("NoMatchingParent", message.clone())));
+            }
+            let listeners = self.listeners.get(&set.gateway)?;
+            let own = listeners.iter().filter(|it| it.set.as_ref() == Some(&key)).collect();
+            return Some(self.attach_to_listeners(route, reference, (&set.gateway, &key), own));
         }
         let core = reference.reference.group.is_empty() || &*reference.reference.group == "core";
         if !core || &*reference.reference.kind != "Service" {
@@ -135,24 +148,29 @@ impl Compiler {
         self.rivals_of_route(&reference.reference.key(&route.meta.key.namespace))
     }
 
-    pub(super) fn attach_to_gateway(
+    /// `owner`: the gateway, and the object whose listeners they are (it, or a ListenerSet of its).
+    pub(super) fn attach_to_listeners(
         &self,
         route: &api::Route,
         reference: &ParentRef,
-        gateway: &Key,
-        listeners: &[ListenerState],
+        (gateway, owner): (&Key, &Key),
+        listeners: Vec<&ListenerState>,
     ) -> Result<Vec<(Parent, bool)>, Flaw> {
         let named: Vec<&ListenerState> = listeners
-            .iter()
-            .filter(|listener| reference.section.is_empty() || listener.name == reference.section)
+            .into_iter()
+            .filter(|listener| reference.section.is_empty() || listener.section == reference.section)
             .filter(|listener| reference.port.is_none_or(|port| port == listener.port))
             .collect();
         if named.is_empty() {
-            return Err(("NoMatchingParent", format!("Gateway {gateway} has no such listener")));
+            return Err(("NoMatchingParent", format!("{owner} has no such listener")));
         }
         let allowed: Vec<&ListenerState> = named
             .into_iter()
-            .filter(|listener| listener.kinds.contains(&route.kind) && self.lets_in(listener, gateway, route))
+            .filter(|listener| {
+                let namespace = &route.meta.key.namespace;
+                let let_in = self.lets_in(&listener.allowed_namespaces, &owner.namespace, namespace);
+                listener.kinds.contains(&route.kind) && let_in
+            })
             .collect();
         if allowed.is_empty() {
             let kind = route_kind_name(route.kind);
@@ -174,20 +192,6 @@ impl Compiler {
             return Err(("NoMatchingListenerHostname", "no hostname is shared with a listener".into()));
         }
         Ok(attached)
-    }
-
-    fn lets_in(&self, listener: &ListenerState, gateway: &Key, route: &api::Route) -> bool {
-        let namespace = &route.meta.key.namespace;
-        match &listener.allowed_namespaces {
-            AllowedNamespaces::All => true,
-            AllowedNamespaces::Same => gateway.namespace == *namespace,
-            AllowedNamespaces::Nobody => false,
-            AllowedNamespaces::Selector(selector) => {
-                let none = Labels::new();
-                let key = Key { namespace: "".into(), name: namespace.clone() };
-                selector.matches(self.objects.namespaces.get(&key).map_or(&none, |it| &it.labels))
-            }
-        }
     }
 
     fn rules(&self, route: &api::Route) -> Rules {

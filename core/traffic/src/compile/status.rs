@@ -1,6 +1,7 @@
 //! What people read on their objects: conditions, in Gateway API's words.
 
 use model::mesh::api::ParentRef;
+use model::{Key, Labels};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -48,8 +49,41 @@ pub struct GatewayStatus {
     pub conditions: Vec<Condition>,
     /// Addresses.
     pub addresses: Vec<IpAddr>,
-    /// Listeners, in the gateway's order.
+    /// Its own listeners, in its order.
     pub listeners: Vec<ListenerStatus>,
+    /// `attachedListenerSets`.
+    pub attached_sets: u32,
+    /// Name of the ServiceAccount of its identity, with the labels and annotations that it is to have.
+    pub account: (Arc<str>, (Labels, Labels)),
+}
+
+/// Status of a ListenerSet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetStatus {
+    /// `observedGeneration`.
+    pub generation: i64,
+    /// Conditions.
+    pub conditions: Vec<Condition>,
+    /// Listeners, in the set's order.
+    pub listeners: Vec<ListenerStatus>,
+}
+
+/// Status of a BackendTLSPolicy, as far as it is ours to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsPolicyStatus {
+    /// `observedGeneration`.
+    pub generation: i64,
+    /// One for each gateway that calls what the policy is about.
+    pub ancestors: Vec<AncestorStatus>,
+}
+
+/// What holds of a policy for a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AncestorStatus {
+    /// The Gateway.
+    pub gateway: Key,
+    /// Conditions.
+    pub conditions: Vec<Condition>,
 }
 
 /// Status of a listener.
@@ -96,17 +130,30 @@ pub struct ParentStatus {
 /// test drives it through a real proxy, or the proxy only carries out what this crate decides and tests. The official conformance
 /// suite has not been run yet.
 pub const FEATURES: &[&str] = &[
+    "BackendTLSPolicy",
+    "BackendTLSPolicySANValidation",
     "GRPCRoute",
+    "GRPCRouteNamedRouteRule",
     "Gateway",
+    "GatewayAddressEmpty",
+    "GatewayBackendClientCertificate",
+    "GatewayFrontendClientCertificateValidation",
+    "GatewayFrontendClientCertificateValidationInsecureFallback",
     "GatewayHTTPListenerIsolation",
+    "GatewayHTTPSListenerDetectMisdirectedRequests",
+    "GatewayInfrastructurePropagation",
     "GatewayPort8080",
+    "GatewayStaticAddresses",
     "HTTPRoute",
     "HTTPRoute303RedirectStatusCode",
     "HTTPRoute307RedirectStatusCode",
     "HTTPRoute308RedirectStatusCode",
+    "HTTPRouteBackendProtocolH2C",
     "HTTPRouteBackendProtocolWebSocket",
     "HTTPRouteBackendRequestHeaderModification",
     "HTTPRouteBackendTimeout",
+    "HTTPRouteCORS",
+    "HTTPRouteDestinationPortMatching",
     "HTTPRouteHostRewrite",
     "HTTPRouteMethodMatching",
     "HTTPRouteNamedRouteRule",
@@ -116,10 +163,15 @@ pub const FEATURES: &[&str] = &[
     "HTTPRoutePortRedirect",
     "HTTPRouteQueryParamMatching",
     "HTTPRouteRequestMirror",
+    "HTTPRouteRequestMultipleMirrors",
+    "HTTPRouteRequestPercentageMirror",
     "HTTPRouteRequestTimeout",
     "HTTPRouteResponseHeaderModification",
     "HTTPRouteRetry",
+    "HTTPRouteRetryBackendTimeout",
+    "HTTPRouteRetryConnectionError",
     "HTTPRouteSchemeRedirect",
+    "ListenerSet",
     "Mesh",
     "MeshClusterIPMatching",
     "MeshConsumerRoute",
@@ -131,6 +183,11 @@ pub const FEATURES: &[&str] = &[
     "MeshHTTPRouteRewritePath",
     "MeshHTTPRouteSchemeRedirect",
     "ReferenceGrant",
+    "TCPRoute",
+    "TLSRoute",
+    "TLSRouteModeMixed",
+    "TLSRouteModeTerminate",
+    "UDPRoute",
 ];
 
 #[cfg(test)]

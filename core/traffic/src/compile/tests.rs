@@ -48,7 +48,7 @@ fn listener(name: &str, port: u16, protocol: &str, hostname: &str) -> ListenerSp
 
 fn gateway(name: &str, created: i64, listeners: Vec<ListenerSpec>) -> Object {
     let meta = Meta { created: Timestamp(created), ..meta("infra", name) };
-    Object::Gateway(Gateway { meta, class: "diolkos".into(), listeners, addresses: vec![] })
+    Object::Gateway(Gateway { meta, class: "diolkos".into(), listeners, ..Gateway::default() })
 }
 
 fn reference(group: &str, kind: &str, namespace: &str, name: &str) -> Reference {
@@ -219,13 +219,13 @@ fn check_gateway(objects: Vec<Object>, name: &str, expect: &[&str]) {
 fn listeners_are_told_what_is_wrong() {
     let http = |name: &str, hostname: &str| listener(name, 8080, "HTTP", hostname);
     check_gateway(vec![gateway("gw", 1, vec![http("a", ""), http("b", "x.example")])], "gw", &["", "", ""]);
-    let clash = "Accepted=False/HostnameConflict Conflicted=True/HostnameConflict Programmed=False/Invalid";
+    let clash = "Accepted=False/HostnameConflict Conflicted=True/HostnameConflict Programmed=False/HostnameConflict";
     check_gateway(
         vec![gateway("gw", 1, vec![http("a", ""), http("b", ""), http("c", "x.example")])],
         "gw",
         &[clash, clash, "", "Accepted=True/ListenersNotValid"],
     );
-    let clash = "Accepted=False/ProtocolConflict Conflicted=True/ProtocolConflict Programmed=False/Invalid";
+    let clash = "Accepted=False/ProtocolConflict Conflicted=True/ProtocolConflict Programmed=False/ProtocolConflict";
     check_gateway(
         vec![gateway("gw", 1, vec![http("a", ""), listener("b", 8080, "TCP", "")])],
         "gw",
@@ -488,7 +488,7 @@ impl Dice {
         }
         let meta =
             Meta { created: Timestamp(self.below(3) as i64), ..meta(self.pick(&["a", "b"]), self.pick(&["g0", "g1"])) };
-        Object::Gateway(Gateway { meta, class: self.pick(&["diolkos", "c1"]).into(), listeners, addresses: vec![] })
+        Object::Gateway(Gateway { meta, class: self.pick(&["diolkos", "c1"]).into(), listeners, ..Gateway::default() })
     }
 
     fn route(&mut self) -> Object {

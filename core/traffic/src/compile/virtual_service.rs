@@ -184,7 +184,8 @@ impl Compiler {
             hostnames: it.hosts.iter().map(|host| self.whole_host(host, &it.meta.key.namespace)).collect(),
             rules: Vec::new(),
         };
-        match self.attach_to_gateway(&asked, &ParentRef::default(), gateway, listeners) {
+        let own = listeners.iter().filter(|it| it.set.is_none()).collect();
+        match self.attach_to_listeners(&asked, &ParentRef::default(), (gateway, gateway), own) {
             Ok(found) => found.into_iter().filter(|(_, usable)| *usable).map(|(parent, _)| parent).collect(),
             Err(flaw) => {
                 findings.refused.get_or_insert(flaw);

@@ -4,7 +4,9 @@ use super::{Compiler, Output};
 use model::Key;
 use model::Labels;
 use model::mesh::api::{self, SliceEndpoint};
-use model::mesh::{Endpoint, EndpointGroup, Health, Resource, ResourceKind, Service, Tunnel, Workload, WorkloadStatus};
+use model::mesh::{
+    Endpoint, EndpointGroup, Health, Resource, ResourceKind, Service, ServicePort, Tunnel, Workload, WorkloadStatus,
+};
 use std::sync::Arc;
 
 /// Resource name of a pod's workload.
@@ -86,7 +88,11 @@ impl Compiler {
             key: key.clone(),
             vips: service.vips.clone(),
             hostnames: vec![format!("{}.{}.svc.{domain}", key.name, key.namespace).into()],
-            ports: service.ports.clone(),
+            ports: service
+                .ports
+                .iter()
+                .map(|port| ServicePort { tls: self.backend_tls(key, port), ..port.clone() })
+                .collect(),
             headless: service.headless,
             affinity_s: service.affinity_s,
             publish_not_ready: service.publish_not_ready,

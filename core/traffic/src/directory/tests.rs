@@ -63,6 +63,8 @@ fn gateway() -> Resource {
         hostname: Hostname::new(hostname),
         certificates: vec![],
         tls: Default::default(),
+        on_nodes: true,
+        clients: None,
     };
     Resource::Gateway(Arc::new(Gateway {
         key: Key::new("infra", "gw"),

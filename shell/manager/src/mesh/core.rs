@@ -72,7 +72,11 @@ impl Core {
         };
         let resource = Resource::TrustBundle(Arc::new(bundle));
         catalog.set(type_url(resource.kind()), &resource.name(), Some(xds::convert::encode(&resource)));
-        let settings = Settings { cluster_domain: config.cluster_domain.as_str().into(), ..Settings::default() };
+        let settings = Settings {
+            cluster_domain: config.cluster_domain.as_str().into(),
+            gateway_addresses: config.gateway_addresses,
+            ..Settings::default()
+        };
         let (host_events, host_inbox) = mpsc::unbounded_channel();
         Core {
             api,
@@ -175,11 +179,18 @@ impl Core {
 
     /// Objects with a status of ours: what the status says now is compared with before writing.
     fn keep(&self, object: &Object, bytes: &Bytes) {
-        let istio = [ObjectKind::VirtualService, ObjectKind::DestinationRule, ObjectKind::ServiceEntry];
-        let kind = object.kind();
-        if matches!(kind, ObjectKind::GatewayClass | ObjectKind::Gateway | ObjectKind::Route(_))
-            || istio.contains(&kind)
-        {
+        let reported = matches!(
+            object.kind(),
+            ObjectKind::GatewayClass
+                | ObjectKind::Gateway
+                | ObjectKind::ListenerSet
+                | ObjectKind::BackendTlsPolicy
+                | ObjectKind::Route(_)
+                | ObjectKind::VirtualService
+                | ObjectKind::DestinationRule
+                | ObjectKind::ServiceEntry
+        );
+        if reported {
             self.statuses.observe(object.kind(), object.key(), bytes.clone());
         }
     }

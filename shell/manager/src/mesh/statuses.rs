@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use traffic::Output;
-use traffic::compile::status::{ClassStatus, Condition, GatewayStatus, IstioStatus, RouteStatus};
+use traffic::compile::status::{
+    ClassStatus, Condition, GatewayStatus, IstioStatus, ListenerStatus, RouteStatus, SetStatus, TlsPolicyStatus,
+};
 
 /// After a failed write.
 const RETRY: Duration = Duration::from_millis(500);
@@ -22,6 +24,8 @@ const RETRY: Duration = Duration::from_millis(500);
 enum Wanted {
     Class(ClassStatus),
     Gateway(GatewayStatus),
+    Set(SetStatus),
+    TlsPolicy(TlsPolicyStatus),
     Route(RouteStatus),
     Istio(IstioStatus),
 }
@@ -75,8 +79,11 @@ impl Pending {
         let routes =
             output.routes.into_iter().map(|((kind, key), it)| ((ObjectKind::Route(kind), key), Wanted::Route(it)));
         let istio = output.istio.into_iter().map(|(id, it)| (id, Wanted::Istio(it)));
+        let sets = output.sets.into_iter().map(|(key, it)| ((ObjectKind::ListenerSet, key), Wanted::Set(it)));
+        let policies = output.tls_policies.into_iter();
+        let policies = policies.map(|(key, it)| ((ObjectKind::BackendTlsPolicy, key), Wanted::TlsPolicy(it)));
         let mut state = self.lock();
-        for (id, wanted) in classes.chain(gateways).chain(routes).chain(istio) {
+        for (id, wanted) in classes.chain(gateways).chain(sets).chain(policies).chain(routes).chain(istio) {
             state.wanted.insert(id.clone(), wanted);
             state.due.insert(id);
         }
@@ -140,6 +147,11 @@ async fn make_class(core: &Core) {
 /// Whether it is done (or need not be tried again).
 async fn write(core: &Core, (kind, key): &Id, wanted: &Wanted, seen: &Bytes) -> bool {
     let Ok(object) = serde_json::from_slice::<Value>(seen) else { return true };
+    if let Wanted::Gateway(gateway) = wanted
+        && !super::accounts::keep(core, key, &object, &gateway.account).await
+    {
+        return false;
+    }
     let now = jiff::Timestamp::from_second(super::core::now().as_secs() as i64).unwrap_or_default().to_string();
     let Some(status) = render(&object, wanted, &now) else { return true };
     // Only the status is sent: what others change meanwhile in the spec is theirs. Lists are replaced whole, so a stale view of
@@ -174,12 +186,21 @@ fn render(object: &Value, wanted: &Wanted, now: &str) -> Option<Value> {
         }
         Wanted::Gateway(gateway) => {
             let stamp = Stamp { generation: gateway.generation, now };
-            let listeners: Vec<ListenerParts<'_>> = gateway
-                .listeners
-                .iter()
-                .map(|listener| (&*listener.name, &listener.kinds[..], listener.attached, parts(&listener.conditions)))
-                .collect();
-            project::mesh::gateway_status(object, stamp, &parts(&gateway.conditions), &gateway.addresses, &listeners)
+            let listeners = listener_parts(&gateway.listeners);
+            let conditions = parts(&gateway.conditions);
+            let sets = gateway.attached_sets;
+            project::mesh::gateway_status(object, stamp, &conditions, &gateway.addresses, &listeners, sets)
+        }
+        Wanted::Set(set) => {
+            let stamp = Stamp { generation: set.generation, now };
+            let listeners = listener_parts(&set.listeners);
+            project::mesh::listener_set_status(object, stamp, &parts(&set.conditions), &listeners)
+        }
+        Wanted::TlsPolicy(policy) => {
+            let stamp = Stamp { generation: policy.generation, now };
+            let gateways: Vec<_> = policy.ancestors.iter().map(|it| (&it.gateway, parts(&it.conditions))).collect();
+            let controller = traffic::Settings::default().controller_name;
+            project::mesh::policy_status(object, stamp, &controller, &gateways)
         }
         Wanted::Route(route) => {
             let stamp = Stamp { generation: route.generation, now };
@@ -192,6 +213,10 @@ fn render(object: &Value, wanted: &Wanted, now: &str) -> Option<Value> {
             project::mesh::istio_status(object, stamp, &parts(&it.conditions))
         }
     }
+}
+
+fn listener_parts(listeners: &[ListenerStatus]) -> Vec<ListenerParts<'_>> {
+    listeners.iter().map(|it| (&*it.name, &it.kinds[..], it.attached, parts(&it.conditions))).collect()
 }
 
 fn parts(conditions: &[Condition]) -> Vec<ConditionParts<'_>> {

@@ -114,16 +114,6 @@ impl Pool {
     pub fn forget(&self, origin: u64) {
         lock(&self.slots).retain(|key, _| key.origin != origin);
     }
-
-    /// Tunnels that are open, for the state page.
-    pub fn len(&self) -> usize {
-        lock(&self.slots).values().map(|slot| lock(&slot.tunnels).len()).sum()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 impl Slot {

@@ -258,6 +258,7 @@ impl Exchange<'_> {
             workload: upstream.workload.clone(),
             service: self.plan.service().cloned(),
             last_resort: upstream.last_resort,
+            tls: self.plan.backend_tls().map_or(0, |(_, policy)| Arc::as_ptr(policy) as usize),
         }
     }
 

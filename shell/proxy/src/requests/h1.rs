@@ -4,8 +4,8 @@ use super::conn::{self, ReadError, Reader, Writer};
 use super::exchange::{self, Outcome};
 use super::reply::{Reply, Responder};
 use super::{Place, Site};
+use crate::connections::finish_broken;
 use crate::copy::{self, Copied};
-use crate::outbound::finish_broken;
 use crate::pods::Phase;
 use crate::stream::Stream;
 use crate::worker::Worker;
@@ -86,7 +86,7 @@ async fn one(
 ) -> Outcome {
     let leaving = match &site.place {
         Place::Process { pod, .. } => pod.phase() >= Phase::Draining,
-        Place::Service { .. } | Place::Gateway(_) => false,
+        Place::Service { .. } | Place::Gateway(..) => false,
     };
     let keep_alive = head.keep_alive && !leaving && !worker.shared.is_stopping();
     if head.method() == "CONNECT" {

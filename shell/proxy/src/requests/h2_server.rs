@@ -62,7 +62,7 @@ async fn told_to_leave(worker: &Worker, site: &Site) {
             () = pod.reached(Phase::Draining) => {}
             () = worker.shared.stopped() => {}
         },
-        Place::Service { .. } | Place::Gateway(_) => worker.shared.stopped().await,
+        Place::Service { .. } | Place::Gateway(..) => worker.shared.stopped().await,
     }
 }
 

@@ -25,7 +25,8 @@ pub fn send_copies(exchange: &Exchange<'_>, head: &RequestHead, body: &Body<'_>)
         let worker = exchange.worker;
         let own = exchange.plan.target.port().filter(|_| *port == 0);
         let Some(port) = worker.ports.get(&worker.shared.mesh, service, own.unwrap_or(*port)) else { continue };
-        let plan = Plan::new(exchange.plan.origin.clone(), Target::Port(port));
+        let own = Plan::new(exchange.plan.origin.clone(), Target::Port(port));
+        let plan = Plan { gateway: exchange.plan.gateway.clone(), ..own };
         let copy = send(worker.clone(), plan, head.clone(), bytes.clone(), exchange.site.client, exchange.grpc);
         tokio::spawn(async move { tokio::time::timeout(PATIENCE, copy).await });
     }

@@ -14,7 +14,7 @@ pub mod pool;
 mod reply;
 mod upstream;
 
-use crate::gateway::Bound;
+use crate::gateway::Door;
 use crate::origin::Origin;
 use crate::pods::Pod;
 use crate::policy::Caller;
@@ -46,8 +46,8 @@ pub struct Site {
 pub enum Place {
     /// A pod calls a service.
     Service { service: Key, port: u16 },
-    /// A client of a gateway.
-    Gateway(Arc<Bound>),
+    /// A client of a gateway; with the name that it asked for in TLS.
+    Gateway(Arc<Door>, Option<Arc<str>>),
     /// Another calls a local process.
     Process { pod: Arc<Pod>, to: SocketAddr, caller: Caller },
 }
@@ -60,8 +60,8 @@ impl Site {
     }
 
     /// A client of a gateway.
-    pub fn gateway(origin: Arc<Origin>, bound: Arc<Bound>, client: SocketAddr) -> Self {
-        Self { origin, client, place: Place::Gateway(bound), process: Mutex::default() }
+    pub fn gateway(origin: Arc<Origin>, door: Arc<Door>, client: SocketAddr, name: Option<Arc<str>>) -> Self {
+        Self { origin, client, place: Place::Gateway(door, name), process: Mutex::default() }
     }
 
     /// Another calls a local process, to which `process` is a fresh connection.
@@ -78,13 +78,13 @@ impl Site {
     fn service_key(&self) -> Option<&Key> {
         match &self.place {
             Place::Service { service, .. } => Some(service),
-            Place::Gateway(_) | Place::Process { .. } => None,
+            Place::Gateway(..) | Place::Process { .. } => None,
         }
     }
 
     /// Whether clients are not of the cluster: they get less patience.
     fn is_public(&self) -> bool {
-        matches!(self.place, Place::Gateway(_))
+        matches!(self.place, Place::Gateway(..))
     }
 }
 

@@ -10,15 +10,15 @@ use authz::mesh::{HttpCall, normalize_path};
 use bytes::Bytes;
 use http1::{Fields, RequestHead, ResponseHead};
 use model::mesh::{
-    Abort, AppProtocol, BackendTarget, Fault, Filter, HeaderModifier, Headers, Mirror, Retry, Rewrite, Route,
-    RouteKind, Rule, Timeouts,
+    Abort, AppProtocol, BackendTarget, BackendTls, Fault, Filter, HeaderModifier, Headers, Mirror, Retry, Rewrite,
+    Route, RouteKind, Rule, Timeouts,
 };
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use traffic::cors::CorsVerdict;
 use traffic::request::{Came, host_without_port};
-use traffic::{RequestView, RouteTable};
+use traffic::{GatewayEntry, RequestView, RouteTable};
 
 /// Where a request goes and what happens on its way.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub struct Plan {
     pub target: Target,
     /// The rule that said so, if any did.
     pub chosen: Option<Chosen>,
+    /// The gateway through which it came.
+    pub gateway: Option<Arc<GatewayEntry>>,
     /// Headers for the answer that depend on the request (CORS).
     pub answer_headers: Vec<(&'static str, String)>,
     /// A delay that the rule makes on purpose.
@@ -106,7 +108,7 @@ impl Chosen {
 impl Plan {
     /// Without a rule.
     pub fn new(origin: Arc<Origin>, target: Target) -> Self {
-        Self { origin, target, chosen: None, answer_headers: Vec::new(), delay_ms: 0 }
+        Self { origin, target, chosen: None, gateway: None, answer_headers: Vec::new(), delay_ms: 0 }
     }
 
     /// Retries that the rule asks for.
@@ -127,12 +129,18 @@ impl Plan {
         }
     }
 
+    /// The TLS that a gateway calls the service under.
+    pub fn backend_tls(&self) -> Option<(&Arc<GatewayEntry>, &Arc<BackendTls>)> {
+        let Target::Port(port) = &self.target else { return None };
+        self.gateway.as_ref().zip(port.entry().port.tls.as_ref())
+    }
+
     /// Whether the endpoint is spoken to in HTTP/2.
     pub fn http2(&self, site: &Site, came_in_http2: bool) -> bool {
         match (&self.target, &site.place) {
             (Target::Port(port), _) if port.app_protocol().is_http2() => true,
             // A gateway ends its clients' connections: what they speak says nothing about what the service speaks.
-            (Target::Port(_), Place::Gateway(_)) => false,
+            (Target::Port(_), Place::Gateway(..)) => false,
             (Target::Port(port), _) => came_in_http2 && port.app_protocol() != AppProtocol::Tls,
             (Target::Process(_), _) => came_in_http2,
         }
@@ -186,16 +194,21 @@ pub fn plan(worker: &Worker, site: &Site, head: &mut RequestHead) -> Result<Plan
             }
             let came = ("http", port.entry().port.port);
             let chosen = choose(table, head, came, &site.origin.namespace)?;
-            carry_out(worker, site.origin.clone(), chosen, head, came)
+            carry_out(worker, (site.origin.clone(), None), chosen, head, came)
         }
-        Place::Gateway(bound) => {
+        Place::Gateway(door, name) => {
             let host = host_of(head.authority());
-            let (entry, index, origin) =
-                bound.listener(worker, &host).ok_or(Reply::new(404, "no listener for the host"))?;
-            let proto = if bound.tls { "https" } else { "http" };
-            let chosen = choose(&entry.listeners[index].table, head, (proto, bound.port), "")?;
+            let found = door.listener(&host).ok_or(Reply::new(404, "no listener for the host"))?;
+            let came_to = name.as_ref().map(|name| door.listener(name));
+            if came_to.is_some_and(|came_to| came_to.is_none_or(|came_to| !came_to.is_same(&found))) {
+                // The connection was opened to another listener, whose certificate and rules on clients are its own.
+                return Err(Reply::new(421, "misdirected request"));
+            }
+            let proto = if door.is_tls() { "https" } else { "http" };
+            let chosen = choose(&found.listener().table, head, (proto, door.port()), "")?;
             forwarded(head, site.client, proto);
-            carry_out(worker, origin, chosen, head, (proto, bound.port))
+            let through = (found.origin().clone(), Some(found.gateway().clone()));
+            carry_out(worker, through, chosen, head, (proto, door.port()))
         }
     }
 }
@@ -240,7 +253,7 @@ fn choose(
 /// Filters, then the backend. `came_by`: scheme and port that the request came by.
 fn carry_out(
     worker: &Worker,
-    origin: Arc<Origin>,
+    (origin, gateway): (Arc<Origin>, Option<Arc<GatewayEntry>>),
     chosen: Chosen,
     head: &mut RequestHead,
     came_by: (&str, u16),
@@ -289,7 +302,7 @@ fn carry_out(
             Target::Port(port.ok_or(failed("the backend does not exist"))?)
         }
     };
-    Ok(Plan { chosen: Some(chosen), answer_headers, delay_ms, ..Plan::new(origin, target) })
+    Ok(Plan { chosen: Some(chosen), gateway, answer_headers, delay_ms, ..Plan::new(origin, target) })
 }
 
 /// The delay that a request gets, or the answer that it gets in place of the service's.

@@ -27,6 +27,8 @@ pub struct PoolKey {
     pub service: Option<model::Key>,
     /// It was opened to an endpoint that drains or failed, for want of another: the endpoint serves requests on such a one alone.
     pub last_resort: bool,
+    /// Which TLS policy it is under: its address in memory while it is in force, 0 for none.
+    pub tls: usize,
 }
 
 /// An HTTP/1.1 connection to an endpoint.

@@ -7,6 +7,7 @@ use super::pool::{H1Connection, H2Connection};
 use crate::dial::{self, DialError, Dialled};
 use crate::hbone::{STREAM_WINDOW_BYTES, TUNNEL_WINDOW_BYTES};
 use crate::telemetry::Peers;
+use crate::tls_out::{self, Speaks};
 use crate::upstream::Upstream;
 use bytes::Bytes;
 use std::io;
@@ -34,7 +35,17 @@ pub async fn connect(exchange: &Exchange<'_>, upstream: &Upstream) -> Result<Con
     // One that waited may be closed by now as well as one that was used.
     let mut waited = false;
     let dialled = match &exchange.plan.target {
-        Target::Port(_) => dial::dial(worker, &exchange.plan.origin, upstream, None).await?,
+        Target::Port(_) => {
+            let dialled = dial::dial(worker, &exchange.plan.origin, upstream, None).await?;
+            match exchange.plan.backend_tls() {
+                None => dialled,
+                Some((gateway, policy)) => {
+                    let speaks = if exchange.http2 { Speaks::Http2 } else { Speaks::Http1 };
+                    let stream = tls_out::wrap(worker, gateway, policy, speaks, dialled.stream).await?;
+                    Dialled { stream, ..dialled }
+                }
+            }
+        }
         Target::Process(address) => {
             let waiting = exchange.site.take_process();
             waited = waiting.is_some();

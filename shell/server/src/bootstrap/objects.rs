@@ -26,12 +26,19 @@ pub(super) fn all(core: &Core) -> Vec<Value> {
         // The directory is made on the node that the first pod lands on.
         "volumeBindingMode": "WaitForFirstConsumer",
     }));
+    // Tools ask the definitions which release of Gateway API a cluster has.
+    let release = [
+        ("api-approved.kubernetes.io", "https://github.com/kubernetes-sigs/gateway-api/pull/4530"),
+        ("gateway.networking.k8s.io/bundle-version", "v1.6.1"),
+        ("gateway.networking.k8s.io/channel", "experimental"),
+    ];
+    objects.extend(kube::Registry::bundled_definitions("gateway.networking.k8s.io", &release));
     if core.registry.load().resource("gateway.networking.k8s.io", "v1", "gatewayclasses").is_some() {
         objects.push(json!({
             "apiVersion": "gateway.networking.k8s.io/v1",
             "kind": "GatewayClass",
             "metadata": {"name": "diolkos"},
-            "spec": {"controllerName": "diolkos.io/gateway-controller", "description": "Gateways on the host ports of the platform's own proxy."},
+            "spec": {"controllerName": "diolkos.io/gateway-controller", "description": "Gateways of the platform's own proxy."},
         }));
     }
     objects.push(json!({

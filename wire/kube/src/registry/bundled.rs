@@ -54,6 +54,37 @@ pub(super) fn resources() -> impl Iterator<Item = Resource> {
     })
 }
 
+/// The bundled definitions of a group as CustomResourceDefinition objects, with these annotations.
+pub(super) fn objects(group: &str, annotations: &[(&str, &str)]) -> Vec<Value> {
+    let annotations: Map<String, Value> =
+        annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+    let found = SOURCES.iter().flat_map(|source| definitions(source)).filter(|(head, _)| head["group"] == group);
+    found
+        .map(|(head, versions)| {
+            let versions: Vec<Value> = versions
+                .into_iter()
+                .map(|(mut version, lines)| {
+                    let schema = tree(&mut lines.lines().peekable(), 1).map_or(Value::Null, |(_, schema)| schema);
+                    version["schema"] = Value::Object(Map::from_iter([("openAPIV3Schema".to_owned(), schema)]));
+                    if let Some(fields) = version.as_object_mut() {
+                        fields.remove("schemaOf");
+                    }
+                    version
+                })
+                .collect();
+            let name = format!("{}.{group}", text(&head["names"], "plural"));
+            let mut spec = head;
+            spec["versions"] = versions.into();
+            serde_json::json!({
+                "apiVersion": "apiextensions.k8s.io/v1",
+                "kind": "CustomResourceDefinition",
+                "metadata": { "name": name, "annotations": annotations },
+                "spec": spec,
+            })
+        })
+        .collect()
+}
+
 fn text(value: &Value, key: &str) -> String {
     value[key].as_str().unwrap_or_default().to_owned()
 }

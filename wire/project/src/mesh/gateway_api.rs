@@ -2,20 +2,20 @@
 
 use super::{key, port, weight};
 use crate::meta::meta;
-use crate::read::{at, flag, items, opt_int, opt_text, path, str_at, text, texts};
+use crate::read::{at, flag, items, labels, opt_int, opt_text, path, str_at, text, texts};
 use crate::scheduling::selector;
 use model::mesh::api::{
-    AllowedNamespaces, BackendRef, FilterSpec, Gateway, GatewayClass, ListenerSpec, ParentRef, Reference,
-    ReferenceGrant, Route, RuleSpec,
+    AllowedNamespaces, BackendRef, BackendTlsPolicy, FilterSpec, FrontendValidation, Gateway, GatewayClass,
+    ListenerSet, ListenerSpec, ParentRef, Reference, ReferenceGrant, Route, RuleSpec,
 };
 use model::mesh::{
     Cors, Filter, Fraction, HeaderModifier, Match, PathMatch, PathModifier, Redirect, Retry, Rewrite, RouteKind,
-    TextMatch, Timeouts, ValueMatch,
+    SubjectName, TextMatch, Timeouts, ValueMatch,
 };
 use serde_json::Value;
 use std::sync::Arc;
 
-const GROUP: &str = "gateway.networking.k8s.io";
+pub(super) const GROUP: &str = "gateway.networking.k8s.io";
 
 pub(super) fn class(value: &Value) -> GatewayClass {
     let spec = at(value, "spec");
@@ -37,13 +37,79 @@ pub(super) fn gateway(value: &Value) -> Gateway {
         class: text(spec, "gatewayClassName"),
         listeners: items(spec, "listeners").iter().map(listener).collect(),
         addresses: items(spec, "addresses").iter().map(address).collect(),
+        given: super::addresses(items(at(value, "status"), "addresses").iter().map(|it| str_at(it, "value"))),
+        allowed_sets: match at(spec, "allowedListeners") {
+            Value::Null => AllowedNamespaces::Nobody,
+            allowed => allowed_namespaces(at(allowed, "namespaces"), AllowedNamespaces::Nobody),
+        },
+        infrastructure: (
+            labels(path(spec, &["infrastructure", "labels"])),
+            labels(path(spec, &["infrastructure", "annotations"])),
+        ),
+        has_parameters: path(spec, &["infrastructure", "parametersRef"]).is_object(),
+        client_certificate: Some(path(spec, &["tls", "backend", "clientCertificateRef"]))
+            .filter(|it| it.is_object())
+            .map(|it| reference(it, "", "Secret")),
+        frontend: validation(path(spec, &["tls", "frontend", "default"])),
+        frontend_ports: items(path(spec, &["tls", "frontend"]), "perPort")
+            .iter()
+            .map(|it| (port(it, "port"), validation(at(it, "tls"))))
+            .collect(),
+    }
+}
+
+fn validation(tls: &Value) -> Option<FrontendValidation> {
+    let validation = at(tls, "validation");
+    validation.is_object().then(|| FrontendValidation {
+        roots: items(validation, "caCertificateRefs").iter().map(|it| reference(it, "", "ConfigMap")).collect(),
+        insecure_fallback: str_at(validation, "mode") == "AllowInsecureFallback",
+    })
+}
+
+pub(super) fn listener_set(value: &Value) -> ListenerSet {
+    let spec = at(value, "spec");
+    ListenerSet {
+        meta: meta(value),
+        parent: reference(at(spec, "parentRef"), GROUP, "Gateway"),
+        listeners: items(spec, "listeners").iter().map(listener).collect(),
+    }
+}
+
+pub(super) fn backend_tls(value: &Value) -> BackendTlsPolicy {
+    let spec = at(value, "spec");
+    let validation = at(spec, "validation");
+    let name = |it: &Value| match str_at(it, "type") {
+        "URI" => SubjectName::Uri(text(it, "uri")),
+        _ => SubjectName::Dns(text(it, "hostname")),
+    };
+    BackendTlsPolicy {
+        meta: meta(value),
+        targets: items(spec, "targetRefs")
+            .iter()
+            .map(|it| (reference(it, "", "Service"), text(it, "sectionName")))
+            .collect(),
+        hostname: text(validation, "hostname"),
+        roots: items(validation, "caCertificateRefs").iter().map(|it| reference(it, "", "ConfigMap")).collect(),
+        well_known: text(validation, "wellKnownCACertificates"),
+        names: items(validation, "subjectAltNames").iter().map(name).collect(),
+    }
+}
+
+fn allowed_namespaces(namespaces: &Value, default: AllowedNamespaces) -> AllowedNamespaces {
+    match str_at(namespaces, "from") {
+        "" => default,
+        "Same" => AllowedNamespaces::Same,
+        "All" => AllowedNamespaces::All,
+        "Selector" => {
+            selector(at(namespaces, "selector")).map_or(AllowedNamespaces::Nobody, AllowedNamespaces::Selector)
+        }
+        _ => AllowedNamespaces::Nobody,
     }
 }
 
 fn listener(value: &Value) -> ListenerSpec {
     let tls = at(value, "tls");
     let allowed = at(value, "allowedRoutes");
-    let namespaces = at(allowed, "namespaces");
     let kinds = items(allowed, "kinds").iter().map(|it| {
         let group = opt_text(it, "group").unwrap_or_else(|| GROUP.into());
         (group, text(it, "kind"))
@@ -55,14 +121,7 @@ fn listener(value: &Value) -> ListenerSpec {
         protocol: text(value, "protocol"),
         tls_mode: tls.is_object().then(|| opt_text(tls, "mode").unwrap_or_else(|| "Terminate".into())),
         certificates: items(tls, "certificateRefs").iter().map(|it| reference(it, "", "Secret")).collect(),
-        allowed_namespaces: match str_at(namespaces, "from") {
-            "" | "Same" => AllowedNamespaces::Same,
-            "All" => AllowedNamespaces::All,
-            "Selector" => {
-                selector(at(namespaces, "selector")).map_or(AllowedNamespaces::Nobody, AllowedNamespaces::Selector)
-            }
-            _ => AllowedNamespaces::Nobody,
-        },
+        allowed_namespaces: allowed_namespaces(at(allowed, "namespaces"), AllowedNamespaces::Same),
         allowed_kinds: kinds.collect(),
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! Engines are above this floor, so what they decided comes as plain parts, which the shell takes out of their types.
 
-use super::gateway_api::conditions;
+use super::gateway_api::{GROUP, conditions};
 use crate::read::{at, items, str_at};
+use model::Key;
 use model::mesh::api::ParentRef;
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -57,34 +58,91 @@ pub fn class_status(object: &Value, stamp: Stamp<'_>, new: &[ConditionParts<'_>]
     changed(object, json!({ "conditions": conditions, "supportedFeatures": features }))
 }
 
-/// Status of a Gateway.
+/// Conditions of ours that are there only while they hold.
+const PASSING: &[&str] = &["InsecureFrontendValidationMode"];
+
+/// Status of a Gateway. `sets`: how many ListenerSets it has taken.
 pub fn gateway_status(
     object: &Value,
     stamp: Stamp<'_>,
     new: &[ConditionParts<'_>],
     addresses: &[IpAddr],
     listeners: &[ListenerParts<'_>],
+    sets: u32,
 ) -> Option<Value> {
-    let group = "gateway.networking.k8s.io";
-    let old = items(at(object, "status"), "listeners");
-    let listeners: Vec<Value> = listeners
-        .iter()
-        .map(|(name, kinds, attached, new)| {
-            let before = old.iter().find(|it| str_at(it, "name") == *name);
-            let before = before.map_or(&[][..], |it| items(it, "conditions"));
-            let kinds: Vec<Value> = kinds.iter().map(|kind| json!({ "group": group, "kind": kind })).collect();
-            json!({
-                "name": name,
-                "supportedKinds": kinds,
-                "attachedRoutes": attached,
-                "conditions": render(before, new, stamp),
-            })
-        })
-        .collect();
     let addresses: Vec<Value> =
         addresses.iter().map(|address| json!({ "type": "IPAddress", "value": address.to_string() })).collect();
+    let gone = |it: &Value| {
+        let kind = str_at(it, "type");
+        PASSING.contains(&kind) && new.iter().all(|(new, ..)| *new != kind)
+    };
+    let mut conditions = render(conditions(object, &["status"]), new, stamp);
+    conditions.retain(|it| !gone(it));
+    let listeners = listener_statuses(object, stamp, listeners);
+    let mut status = json!({ "conditions": conditions, "addresses": addresses, "listeners": listeners });
+    if sets > 0 || !at(at(object, "status"), "attachedListenerSets").is_null() {
+        status["attachedListenerSets"] = sets.into();
+    }
+    changed(object, status)
+}
+
+/// Status of a ListenerSet.
+pub fn listener_set_status(
+    object: &Value,
+    stamp: Stamp<'_>,
+    new: &[ConditionParts<'_>],
+    listeners: &[ListenerParts<'_>],
+) -> Option<Value> {
     let conditions = render(conditions(object, &["status"]), new, stamp);
-    changed(object, json!({ "conditions": conditions, "addresses": addresses, "listeners": listeners }))
+    let mut status = json!({ "conditions": conditions });
+    let listeners = listener_statuses(object, stamp, listeners);
+    if !listeners.is_empty() || !at(at(object, "status"), "listeners").is_null() {
+        status["listeners"] = listeners.into();
+    }
+    changed(object, status)
+}
+
+fn listener_statuses(object: &Value, stamp: Stamp<'_>, listeners: &[ListenerParts<'_>]) -> Vec<Value> {
+    let old = items(at(object, "status"), "listeners");
+    let one = |(name, kinds, attached, new): &ListenerParts<'_>| {
+        let before = old.iter().find(|it| str_at(it, "name") == *name);
+        let before = before.map_or(&[][..], |it| items(it, "conditions"));
+        let kinds: Vec<Value> = kinds.iter().map(|kind| json!({ "group": GROUP, "kind": kind })).collect();
+        json!({
+            "name": name,
+            "supportedKinds": kinds,
+            "attachedRoutes": attached,
+            "conditions": render(before, new, stamp),
+        })
+    };
+    listeners.iter().map(one).collect()
+}
+
+/// Status of a policy: an entry for each gateway that it is about anew, other controllers' as they are.
+pub fn policy_status(
+    object: &Value,
+    stamp: Stamp<'_>,
+    controller: &str,
+    gateways: &[(&Key, Vec<ConditionParts<'_>>)],
+) -> Option<Value> {
+    let old = items(at(object, "status"), "ancestors");
+    let ours = |it: &&Value| str_at(it, "controllerName") == controller;
+    let mut out: Vec<Value> = old.iter().filter(|it| !ours(it)).cloned().collect();
+    for (gateway, new) in gateways {
+        let reference =
+            json!({ "group": GROUP, "kind": "Gateway", "namespace": &*gateway.namespace, "name": &*gateway.name });
+        let before = old.iter().find(|it| ours(it) && at(it, "ancestorRef") == &reference);
+        let before = before.map_or(&[][..], |it| items(it, "conditions"));
+        out.push(json!({
+            "ancestorRef": reference,
+            "controllerName": controller,
+            "conditions": render(before, new, stamp),
+        }));
+    }
+    if out.is_empty() && old.is_empty() {
+        return None;
+    }
+    changed(object, json!({ "ancestors": out }))
 }
 
 /// Status of one of Istio's kinds: our conditions anew, the rest as it is. A condition of ours that is not said any more goes.

@@ -1,12 +1,11 @@
-//! Workloads, services, endpoints, gateways.
+//! Workloads, services, endpoints.
 
 use super::{
     DecodeError, address_in, address_out, arcs, key_in, key_out, keys_in, keys_out, number, pick, port_in, strings,
 };
 use crate::resources as wire;
 use model::mesh::{
-    AppProtocol, Endpoint, EndpointGroup, Gateway, Health, Hostname, Listener, ListenerProtocol, Service, ServicePort,
-    TlsMode, Transport, Tunnel, Workload, WorkloadStatus,
+    AppProtocol, Endpoint, EndpointGroup, Health, Service, ServicePort, Transport, Tunnel, Workload, WorkloadStatus,
 };
 use std::sync::Arc;
 
@@ -23,15 +22,6 @@ const APP_PROTOCOL: &[(u32, AppProtocol)] = &[
     (5, AppProtocol::Tls),
 ];
 const HEALTH: &[(u32, Health)] = &[(0, Health::NotReady), (1, Health::Draining), (2, Health::Ready)];
-const LISTENER_PROTOCOL: &[(u32, ListenerProtocol)] = &[
-    (1, ListenerProtocol::Http),
-    (2, ListenerProtocol::Https),
-    (3, ListenerProtocol::Tls),
-    (4, ListenerProtocol::Tcp),
-    (5, ListenerProtocol::Udp),
-];
-const TLS_MODE: &[(u32, TlsMode)] = &[(0, TlsMode::None), (1, TlsMode::Terminate), (2, TlsMode::Passthrough)];
-
 impl From<&Workload> for wire::Workload {
     fn from(it: &Workload) -> Self {
         wire::Workload {
@@ -91,6 +81,7 @@ impl From<&Service> for wire::Service {
             app_protocol: number(port.app_protocol, APP_PROTOCOL),
             node_port: port.node_port.into(),
             traffic: port.traffic.as_ref().map(|policy| (&**policy).into()),
+            tls: port.tls.as_deref().map(Into::into),
         };
         wire::Service {
             key: Some(key_out(&it.key)),
@@ -117,6 +108,7 @@ impl TryFrom<wire::Service> for Service {
                 app_protocol: pick(port.app_protocol, "app_protocol", APP_PROTOCOL)?,
                 node_port: port_in(port.node_port, "node_port")?,
                 traffic: port.traffic.map(|it| it.try_into().map(Arc::new)).transpose()?,
+                tls: port.tls.map(|tls| Arc::new(tls.into())),
             })
         };
         Ok(Service {
@@ -182,47 +174,6 @@ impl TryFrom<wire::Endpoints> for EndpointGroup {
                 .map(|port| Ok((port.name.into(), port_in(port.port, "port")?)))
                 .collect::<Result<_, DecodeError>>()?,
             endpoints: it.endpoints.into_iter().map(endpoint).collect::<Result<_, DecodeError>>()?,
-        })
-    }
-}
-
-impl From<&Gateway> for wire::Gateway {
-    fn from(it: &Gateway) -> Self {
-        let listener = |listener: &Listener| wire::Listener {
-            name: listener.name.to_string(),
-            port: listener.port.into(),
-            protocol: number(listener.protocol, LISTENER_PROTOCOL),
-            hostname: listener.hostname.as_ref().map(ToString::to_string).unwrap_or_default(),
-            certificates: keys_out(&listener.certificates),
-            tls: number(listener.tls, TLS_MODE),
-        };
-        wire::Gateway {
-            key: Some(key_out(&it.key)),
-            listeners: it.listeners.iter().map(listener).collect(),
-            service_account: it.service_account.to_string(),
-            authorization_policies: keys_out(&it.authorization_policies),
-        }
-    }
-}
-
-impl TryFrom<wire::Gateway> for Gateway {
-    type Error = DecodeError;
-    fn try_from(it: wire::Gateway) -> Result<Self, DecodeError> {
-        let listener = |listener: wire::Listener| {
-            Ok(Listener {
-                name: listener.name.into(),
-                port: port_in(listener.port, "port")?,
-                protocol: pick(listener.protocol, "protocol", LISTENER_PROTOCOL)?,
-                hostname: Hostname::new(&listener.hostname),
-                certificates: keys_in(listener.certificates, "certificates")?,
-                tls: pick(listener.tls, "tls", TLS_MODE)?,
-            })
-        };
-        Ok(Gateway {
-            key: key_in(it.key, "key")?,
-            listeners: it.listeners.into_iter().map(listener).collect::<Result<_, DecodeError>>()?,
-            service_account: it.service_account.into(),
-            authorization_policies: keys_in(it.authorization_policies, "authorization_policies")?,
         })
     }
 }

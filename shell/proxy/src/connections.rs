@@ -1,0 +1,106 @@
+//! Connections that are passed whole to one endpoint of a service.
+use crate::copy::{self, Copied};
+use crate::dial::{self, DialError, Dialled};
+use crate::origin::Origin;
+use crate::random;
+use crate::requests;
+use crate::stream::Stream;
+use crate::telemetry::{Connection, Peers, Protocol};
+use crate::tls_out;
+use crate::upstream::{InFlight, Port, Upstream};
+use crate::worker::Worker;
+use model::Key;
+use model::mesh::{BackendTarget, RouteKind};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use traffic::GatewayEntry;
+
+/// Endpoints that a connection is tried on.
+const CONNECT_TRIES: usize = 3;
+
+/// Who passes a connection on.
+#[derive(Clone, Copy)]
+pub struct Onward<'a> {
+    /// On whose behalf.
+    pub origin: &'a Arc<Origin>,
+    /// The gateway through which it came; none: a pod's own.
+    pub gateway: Option<&'a Arc<GatewayEntry>>,
+    /// Who opened it.
+    pub from: SocketAddr,
+}
+
+/// The port that a TCP route on a service's port leads to; without a route, the port itself. None: the route leads nowhere.
+pub fn routed(worker: &Worker, port: &Arc<Port>) -> Option<Arc<Port>> {
+    let route = port.entry().streams.iter().find(|route| route.kind == RouteKind::Tcp);
+    let Some(rule) = route.and_then(|route| route.rules.first()) else { return Some(port.clone()) };
+    match &rule.backends.get(traffic::balance::weighted(&rule.backends, random::u32())?)?.target {
+        BackendTarget::Service { service, port } => worker.ports.get(&worker.shared.mesh, service, *port),
+        BackendTarget::Invalid { .. } => None,
+    }
+}
+
+/// A connection to a service: passed whole to one of its endpoints.
+pub async fn balance(worker: &Arc<Worker>, onward: Onward<'_>, stream: Stream, port: &Arc<Port>) {
+    let affinity = port.service().service.affinity_s.map(|_| requests::hash_of_address(onward.from.ip()));
+    let mut tried = Vec::new();
+    let dialled = loop {
+        let Some(upstream) = port.choose(&tried, affinity, worker.now_ms()) else { break Err(None) };
+        match reach(worker, onward, port, &upstream).await {
+            Ok(dialled) => break Ok((dialled, upstream)),
+            Err(error) if error.is_retriable() && tried.len() + 1 < CONNECT_TRIES => tried.push(upstream.address),
+            Err(error) => break Err(Some(error)),
+        }
+    };
+    let service = &port.service().service.key;
+    match dialled {
+        Ok((dialled, upstream)) => pass(worker, onward.origin, stream, dialled, upstream, Some(service)).await,
+        Err(error) => refuse(onward.origin, stream, &format!("service {service}"), error.as_ref()),
+    }
+}
+
+async fn reach(worker: &Worker, onward: Onward<'_>, port: &Port, upstream: &Upstream) -> Result<Dialled, DialError> {
+    let dialled = dial::dial(worker, onward.origin, upstream, None).await?;
+    let tls = onward.gateway.zip(port.entry().port.tls.as_ref());
+    match tls {
+        None => Ok(dialled),
+        Some((gateway, policy)) => {
+            let stream = tls_out::wrap(worker, gateway, policy, tls_out::Speaks::Opaque, dialled.stream);
+            Ok(Dialled { stream: stream.await?, ..dialled })
+        }
+    }
+}
+
+/// Copies until both ends are done.
+pub async fn pass(
+    worker: &Arc<Worker>,
+    origin: &Origin,
+    mut stream: Stream,
+    mut dialled: Dialled,
+    upstream: Upstream,
+    service: Option<&Key>,
+) {
+    let _in_flight = InFlight::begin(&upstream.load);
+    let peers = Peers::outbound(worker, origin, dialled.peer.as_ref(), service, Protocol::Tcp, dialled.mtls);
+    let connection = Connection::open(&worker.cells, &peers);
+    let mut copied = Copied::default();
+    let result = copy::bidirectional(&mut stream, &mut dialled.stream, &mut copied).await;
+    connection.close(copied, &result);
+    if let Err(error) = result {
+        finish_broken(stream, dialled.stream, &error);
+    }
+}
+
+/// A connection that broke on one side breaks on the other: an orderly end would claim that all was sent.
+pub fn finish_broken(one: Stream, other: Stream, error: &io::Error) {
+    tracing::debug!(%error, "connection broken");
+    one.abort();
+    other.abort();
+}
+
+/// Ends a connection that cannot be passed on.
+pub fn refuse(origin: &Origin, stream: Stream, to: &str, error: Option<&DialError>) {
+    let why = error.map_or_else(|| "no endpoint is ready".to_owned(), ToString::to_string);
+    tracing::warn!(from = %origin.name, namespace = %origin.namespace, to, why, "connection refused");
+    stream.abort();
+}

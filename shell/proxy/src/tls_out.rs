@@ -1,0 +1,224 @@
+//! TLS from a gateway to services that end it themselves, as BackendTLSPolicies say.
+use crate::identity::tls::PROVIDER;
+use crate::stream::{Io, Stream};
+use crate::worker::Worker;
+use model::map::HashMap;
+use model::mesh::{BackendTls, SubjectName, TlsSecret};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::client::verify_server_name;
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use traffic::GatewayEntry;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Where a host keeps the certificates that it trusts.
+const SYSTEM_ROOTS: &[&str] =
+    &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// What is said under TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Speaks {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// Whatever the client says.
+    Opaque,
+}
+
+/// Why there is no TLS. Nothing of the caller's was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendTlsError {
+    /// The policy says what cannot be done.
+    #[error("the BackendTLSPolicy cannot be used: {0}")]
+    Policy(String),
+    /// The other side is not who it should be, or does not speak TLS.
+    #[error("no TLS with the service: {0}")]
+    Handshake(#[source] io::Error),
+    /// It does not answer.
+    #[error("the service does not answer in TLS")]
+    Timeout,
+}
+
+/// Configurations by what they are made of, and that itself: an address in memory names it only as long as it is held.
+#[derive(Debug, Default)]
+pub struct Configs(Mutex<HashMap<Parts, Held>>);
+
+type Parts = (usize, usize, Speaks);
+
+#[derive(Debug)]
+struct Held {
+    policy: Arc<BackendTls>,
+    _certificate: Option<Arc<TlsSecret>>,
+    config: Arc<ClientConfig>,
+}
+
+impl Configs {
+    /// Forgets policies that are no longer in force.
+    pub fn sweep(&self) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|_, held| Arc::strong_count(&held.policy) > 1);
+    }
+
+    fn get(
+        &self,
+        policy: &Arc<BackendTls>,
+        certificate: Option<Arc<TlsSecret>>,
+        speaks: Speaks,
+    ) -> Result<Arc<ClientConfig>, String> {
+        let secret = certificate.as_ref().map_or(0, |it| Arc::as_ptr(it) as usize);
+        let parts = (Arc::as_ptr(policy) as usize, secret, speaks);
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = held.get(&parts) {
+            return Ok(held.config.clone());
+        }
+        let config = build(policy, certificate.as_deref(), speaks)?;
+        held.insert(parts, Held { policy: policy.clone(), _certificate: certificate, config: config.clone() });
+        Ok(config)
+    }
+}
+
+/// Begins TLS on a connection to an endpoint.
+pub async fn wrap(
+    worker: &Worker,
+    gateway: &GatewayEntry,
+    policy: &Arc<BackendTls>,
+    speaks: Speaks,
+    stream: Stream,
+) -> Result<Stream, BackendTlsError> {
+    if !policy.flaw.is_empty() {
+        return Err(BackendTlsError::Policy(policy.flaw.to_string()));
+    }
+    let certificate = gateway.gateway.client_certificate.as_ref();
+    let certificate = certificate.and_then(|key| worker.shared.mesh.known().secrets.get(key).cloned());
+    let config = worker.backend_tls.get(policy, certificate, speaks).map_err(BackendTlsError::Policy)?;
+    let name = ServerName::try_from(policy.hostname.to_string());
+    let name = name.map_err(|error| BackendTlsError::Policy(error.to_string()))?;
+    let connecting = TlsConnector::from(config).connect(name, stream);
+    let connected = timeout(HANDSHAKE_TIMEOUT, connecting).await.map_err(|_| BackendTlsError::Timeout)?;
+    Ok(Io::TlsClient(Box::new(connected.map_err(BackendTlsError::Handshake)?)).into())
+}
+
+fn build(policy: &BackendTls, certificate: Option<&TlsSecret>, speaks: Speaks) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore::empty();
+    for root in policy.roots.iter().flat_map(|pem| CertificateDer::pem_slice_iter(pem.as_bytes())) {
+        roots.add(root.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
+    }
+    if policy.system_roots {
+        let found = SYSTEM_ROOTS.iter().find_map(|path| std::fs::read(path).ok());
+        let found = found.ok_or("this host has no certificates that it trusts")?;
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&found).filter_map(Result::ok));
+    }
+    let verifier = Verifier { roots, names: policy.names.clone() };
+    let builder = ClientConfig::builder_with_provider(PROVIDER.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match certificate {
+        None => builder.with_no_client_auth(),
+        Some(secret) => {
+            let chain = CertificateDer::pem_slice_iter(&secret.certificate_chain).collect::<Result<Vec<_>, _>>();
+            let chain = chain.map_err(|error| error.to_string())?;
+            let key = PrivateKeyDer::from_pem_slice(&secret.private_key).map_err(|error| error.to_string())?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?
+        }
+    };
+    config.alpn_protocols = match speaks {
+        Speaks::Http1 => vec![b"http/1.1".to_vec()],
+        Speaks::Http2 => vec![b"h2".to_vec()],
+        Speaks::Opaque => Vec::new(),
+    };
+    Ok(Arc::new(config))
+}
+
+/// Verifies the chain, and that the certificate is for the name asked for, or (if there are any) for one of `names`.
+#[derive(Debug)]
+struct Verifier {
+    roots: RootCertStore,
+    names: Vec<SubjectName>,
+}
+
+impl Verifier {
+    fn is_named(&self, end_entity: &CertificateDer<'_>, certificate: &ParsedCertificate<'_>) -> bool {
+        self.names.iter().any(|name| match name {
+            SubjectName::Dns(name) => {
+                let asked = ServerName::try_from(&**name);
+                asked.is_ok_and(|asked| verify_server_name(certificate, &asked).is_ok())
+                    || has(
+                        end_entity,
+                        |general| matches!(general, GeneralName::DNSName(own) if own.eq_ignore_ascii_case(name)),
+                    )
+            }
+            SubjectName::Uri(uri) => {
+                has(end_entity, |general| matches!(general, GeneralName::URI(own) if **own == **uri))
+            }
+        })
+    }
+}
+
+/// Whether a certificate has an alternative name that is wanted.
+fn has(end_entity: &CertificateDer<'_>, wanted: impl Fn(&GeneralName<'_>) -> bool) -> bool {
+    let Ok((_, certificate)) = x509_parser::certificate::X509Certificate::from_der(end_entity) else { return false };
+    let names = certificate.subject_alternative_name().ok().flatten();
+    names.is_some_and(|names| names.value.general_names.iter().any(wanted))
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &self.roots,
+            intermediates,
+            now,
+            PROVIDER.signature_verification_algorithms.all,
+        )?;
+        if self.names.is_empty() {
+            verify_server_name(&certificate, server_name)?;
+        } else if !self.is_named(end_entity, &certificate) {
+            return Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForName));
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &PROVIDER.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &PROVIDER.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        PROVIDER.signature_verification_algorithms.supported_schemes()
+    }
+}
