@@ -142,7 +142,7 @@ fn gateway(compiler: &mut Compiler) {
             allowed_namespaces: AllowedNamespaces::All,
             ..ListenerSpec::default()
         }],
-        addresses: Vec::new(),
+        ..api::Gateway::default()
     }));
 }
 

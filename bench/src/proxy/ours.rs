@@ -153,6 +153,7 @@ fn gateway() -> Vec<Change> {
         listeners: vec![listener],
         service_account: "edge".into(),
         authorization_policies: vec![policy_name()],
+        ..Gateway::default()
     };
     vec![Change::Set(Resource::Gateway(Arc::new(gateway))), Change::Set(Resource::Route(Arc::new(route)))]
 }
