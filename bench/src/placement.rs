@@ -43,7 +43,11 @@ impl Options {
     /// Traces to run: file stems.
     fn traces(&self) -> Result<Vec<String>, String> {
         if let Some(trace) = &self.trace {
-            return Ok(vec![trace.clone()]);
+            // A file's name with or without its ending, or what comes after the prefix.
+            let name = trace.trim_end_matches(".csv");
+            let prefixed = format!("openb_pod_list_{name}");
+            let full = self.openb.join(format!("{prefixed}.csv")).is_file();
+            return Ok(vec![if full { prefixed } else { name.to_owned() }]);
         }
         let entries = match std::fs::read_dir(&self.openb) {
             Ok(entries) => entries,
@@ -56,7 +60,8 @@ impl Options {
         let mut traces: Vec<String> = entries.filter_map(|entry| stem(entry.ok()?.path())).collect();
         traces.retain(|name| name.starts_with("openb_pod_list_"));
         if let Some(only) = self.scenario.as_deref().filter(|only| *only != "openb") {
-            traces.retain(|name| only.ends_with(name.trim_start_matches("openb_pod_list_")));
+            let only = only.trim_start_matches("openb_pod_list_").trim_start_matches("openb_");
+            traces.retain(|name| name.trim_start_matches("openb_pod_list_") == only);
         }
         traces.sort();
         Ok(traces)

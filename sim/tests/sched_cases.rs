@@ -378,14 +378,6 @@ fn short(id: &Id) -> String {
     if id.1 == "default" { id.2.clone() } else { format!("{}/{}", id.1, id.2) }
 }
 
-/// The message up to the filter reasons.
-fn head(message: &str) -> &str {
-    ["preemption:", "no new claims"]
-        .iter()
-        .fold(message, |m, mark| m.split_once(mark).map_or(m, |(head, _)| head))
-        .trim()
-}
-
 fn check_pod(world: &World, name: &str, expect: &Value) -> Result<(), String> {
     let Some(pod) = world.pod(name) else {
         return if expect["deleted"] == json!(true) { Ok(()) } else { Err(format!("{name} is gone")) };
@@ -412,10 +404,8 @@ fn check_pod(world: &World, name: &str, expect: &Value) -> Result<(), String> {
         return Err(format!("{name} is nominated to {nominated:?}, not {want:?}"));
     }
     if let Some(want) = expect["message"].as_str() {
-        // kube-scheduler appends "not found" of a later step to what a pod's storage lacks.
-        let want = head(want).trim_end_matches(" not found");
-        if head(said) != want {
-            return Err(format!("{name}: {:?}\n      instead of {want:?}", head(said)));
+        if said != want {
+            return Err(format!("{name}: {said:?}\n      instead of {want:?}"));
         }
     }
     Ok(())

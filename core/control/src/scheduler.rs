@@ -217,10 +217,9 @@ impl Scheduler {
             let was_here = before.is_some_and(|(uid, node)| uid == facts.uid && node == self.pool.pod_node(id));
             if let Some(node) = self.pool.pod_node(id) {
                 if !was_here {
-                    self.queue.wake(&self.pool, &Hint::PodCame);
+                    self.queue.wake(&self.pool, &Hint::PodCame(id));
                 } else if facts.terminating {
-                    // Spreading no longer counts it.
-                    self.queue.wake(&self.pool, &Hint::PodLeft(node));
+                    self.queue.wake(&self.pool, &Hint::PodLeaves(node));
                 }
                 if was_here && renewed {
                     // Other labels, or smaller requests.
@@ -347,7 +346,7 @@ impl Scheduler {
             Decision::Place(placement) => {
                 self.queue.remove(id);
                 self.pool.assume(id, placement.node);
-                self.queue.wake(&self.pool, &Hint::PodCame);
+                self.queue.wake(&self.pool, &Hint::PodCame(id));
                 if placement.claims.is_empty() {
                     let order = self.bind(id, placement.node, now);
                     orders.push(order);
@@ -362,6 +361,12 @@ impl Scheduler {
                     self.tell(id, "Unschedulable", message, None, now, orders);
                     return;
                 }
+                if diagnosis.blocked.is_some() {
+                    // What kube-scheduler adds when a pod is refused before any node is asked: its plugin for device claims finds no
+                    // state of its own.
+                    self.tell(id, "Unschedulable", format!("{message} not found"), None, now, orders);
+                    return;
+                }
                 match self.pool.preempt(id, &diagnosis) {
                     Ok(preemption) => {
                         let node = self.pool.node_name(preemption.node).clone();
@@ -374,7 +379,14 @@ impl Scheduler {
                         if nominated.is_some() {
                             self.pool.set_nominated(id, None);
                         }
-                        self.tell(id, "Unschedulable", format!("{message} preemption: {why}"), nominated, now, orders);
+                        self.tell(
+                            id,
+                            "Unschedulable",
+                            format!("{message} no new claims to deallocate, preemption: {why}"),
+                            nominated,
+                            now,
+                            orders,
+                        );
                     }
                 }
             }

@@ -60,8 +60,15 @@ pub struct SchedulingSpec {
 pub struct Claim {
     /// Name of the PersistentVolumeClaim.
     pub name: Arc<str>,
-    /// Made for this pod from its `ephemeral` volume.
-    pub ephemeral: bool,
+    /// The pod that it is made for, out of its `ephemeral` volume; None: it stands for itself.
+    pub made_for: Option<Arc<str>>,
+}
+
+impl Claim {
+    /// Made out of an `ephemeral` volume.
+    pub fn is_ephemeral(&self) -> bool {
+        self.made_for.is_some()
+    }
 }
 
 /// A term of node affinity: all expressions and fields hold. One with neither matches no node.

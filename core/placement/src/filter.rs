@@ -195,8 +195,12 @@ impl Pool {
     /// Prepares the filters of a class, or says why no node can have its pods now.
     pub(crate) fn filters<'a>(&'a self, class: ClassId, around: &'a Surroundings) -> Result<Filters<'a>, String> {
         let class = self.class(class);
+        let named = named_nodes(class.spec());
+        if named.as_ref().is_some_and(Vec::is_empty) {
+            return Err("pod affinity terms conflict".to_owned());
+        }
         let needs = self.storage.needs(&class.key)?;
-        Ok(Filters { class, named: named_nodes(class.spec()), needs, around })
+        Ok(Filters { class, named, needs, around })
     }
 
     /// What a node says.

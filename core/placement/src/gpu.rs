@@ -209,6 +209,30 @@ pub struct Fleet {
     kinds: std::collections::BTreeMap<Task, Kind>,
 }
 
+/// A task that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// What it asks for.
+    pub task: Task,
+    /// Its node.
+    pub node: usize,
+    /// Its GPUs, as bits.
+    pub on: u32,
+}
+
+/// A task moved so that another fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Which of the running ones.
+    pub running: usize,
+    /// Its new node.
+    pub to: usize,
+    /// Its GPUs there.
+    pub on: u32,
+    /// Node and GPUs of the task that room was made for.
+    pub placed: (usize, u32),
+}
+
 /// Best places of one kind of task, kept up with changes.
 struct Kind {
     seen: usize,
@@ -317,6 +341,43 @@ impl Fleet {
 
     /// Places a task where it costs least; the first such node. None when it fits nowhere.
     pub fn place(&mut self, task: &Task) -> Option<(usize, u32)> {
+        let (node, way) = self.best(task, None)?;
+        self.take(node, task, way);
+        Some((node, way))
+    }
+
+    fn take(&mut self, node: usize, task: &Task, way: u32) {
+        self.set_node(node, self.nodes[node].with(task, way));
+    }
+
+    /// Makes room for a task that fits nowhere by moving one other: of all pairs of a running task and another place for it that let
+    /// the new one in, the one after which the fleet is worth most. Both are then placed. Nothing is changed when there is none.
+    pub fn place_by_moving(&mut self, task: &Task, running: &[Running]) -> Option<Moved> {
+        let mut best: Option<(f64, Moved)> = None;
+        for (at, other) in running.iter().enumerate() {
+            let freed = self.nodes[other.node].without(&other.task, other.on);
+            if !freed.fits(task) {
+                continue;
+            }
+            let Some((to, way)) = self.best(&other.task, Some(other.node)) else { continue };
+            let leaving = self.cost(&self.nodes[to].with(&other.task, way)) - self.worth[to];
+            for on in freed.ways(task) {
+                let cost = self.cost(&freed.with(task, on)) - self.worth[other.node] + leaving;
+                if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+                    best = Some((cost, Moved { running: at, to, on: way, placed: (other.node, on) }));
+                }
+            }
+        }
+        let (_, moved) = best?;
+        let other = running[moved.running];
+        let freed = self.nodes[other.node].without(&other.task, other.on);
+        self.set_node(other.node, freed.with(task, moved.placed.1));
+        self.take(moved.to, &other.task, moved.on);
+        Some(moved)
+    }
+
+    /// The best place of a task, if need be one that is not on some node.
+    fn best(&mut self, task: &Task, but: Option<usize>) -> Option<(usize, u32)> {
         let mut kind = self.kinds.remove(task).unwrap_or_else(|| Kind {
             seen: usize::MAX,
             places: vec![(f64::INFINITY, 0); self.nodes.len()],
@@ -339,13 +400,10 @@ impl Fleet {
             }
         }
         kind.seen = self.changes.len();
-        let best = kind.order.first().map(|(_, node)| (*node as usize, kind.places[*node as usize].1));
+        let nodes = kind.order.iter().map(|(_, node)| *node as usize);
+        let best = nodes.filter(|node| but != Some(*node)).map(|node| (node, kind.places[node].1)).next();
         self.kinds.insert(*task, kind);
-        let (node, way) = best?;
-        self.nodes[node] = self.nodes[node].with(task, way);
-        self.worth[node] = self.cost(&self.nodes[node]);
-        self.changes.push(node as u32);
-        Some((node, way))
+        best
     }
 }
 
@@ -375,6 +433,23 @@ mod tests {
         assert_eq!(fleet.place(&share(1000, 1000)).map(|(node, _)| node), Some(1));
         assert_eq!(fleet.place(&picky).map(|(node, _)| node), Some(0));
         assert_eq!(fleet.place(&picky), None);
+    }
+
+    #[test]
+    fn moves_one_task_to_let_another_in() {
+        let half = share(500, 1000);
+        let demand = Demand::of([(half, 1), (share(1000, 1000), 1)]);
+        let mut fleet = Fleet::new(vec![Devices::new(8000, 8, 1, 1); 2], demand, Weighing::default());
+        fleet.set_node(0, fleet.node(0).with(&half, 1));
+        fleet.set_node(1, fleet.node(1).with(&half, 1));
+        let whole = share(1000, 1000);
+        assert_eq!(fleet.place(&whole), None);
+        let running = [Running { task: half, node: 0, on: 1 }, Running { task: half, node: 1, on: 1 }];
+        let moved = fleet.place_by_moving(&whole, &running).unwrap();
+        assert_ne!(moved.to, moved.placed.0);
+        assert_eq!(moved.placed.0, running[moved.running].node);
+        assert!(fleet.node(0).free_gpu() == 0 && fleet.node(1).free_gpu() == 0);
+        assert_eq!(fleet.place_by_moving(&half, &running), None);
     }
 
     #[test]

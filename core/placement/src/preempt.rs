@@ -155,6 +155,14 @@ impl Pool {
         (violations, highest, victims.iter().map(shifted).sum(), victims.len(), Reverse(earliest), node)
     }
 
+    /// The most important first: by priority, then who has run for longest, then by name.
+    pub(crate) fn sort_by_importance(&self, pods: &mut [PodId]) {
+        pods.sort_by(|a, b| {
+            let rank = |pod: &PodId| (Reverse(self.pod_priority(*pod)), self.entry(*pod).started);
+            rank(a).cmp(&rank(b)).then_with(|| self.pod_key(*a).cmp(self.pod_key(*b)))
+        });
+    }
+
     /// The least set of pods of a node that have to go, the most important spared first. `Err(None)`: there is nobody of lower
     /// priority; `Err(Some(_))`: it does not help.
     fn victims_on(&mut self, probe: &Probe, node: NodeId) -> Result<(usize, Vec<PodId>), Option<Verdict>> {
@@ -164,7 +172,7 @@ impl Pool {
         if lower.is_empty() {
             return Err(None);
         }
-        lower.sort_by_key(|pod| (Reverse(self.pod_priority(*pod)), self.entry(*pod).started, *pod));
+        self.sort_by_importance(&mut lower);
         for pod in &lower {
             self.detach(*pod);
         }
@@ -187,7 +195,7 @@ impl Pool {
             }
         }
         victims.iter().for_each(|pod| self.reattach(*pod, node));
-        victims.sort_by_key(|pod| (Reverse(self.pod_priority(*pod)), self.entry(*pod).started, *pod));
+        self.sort_by_importance(&mut victims);
         Ok((violations, victims))
     }
 

@@ -12,10 +12,12 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 pub enum Hint {
     /// A node joined, or its labels, taints, cordon or allocatable resources changed.
     Node(NodeId),
-    /// A pod left this node, or is being deleted there.
+    /// A pod left this node.
     PodLeft(NodeId),
-    /// A pod was placed: those may be helped that want to be near it.
-    PodCame,
+    /// A pod on this node is being deleted: spreading no longer counts it.
+    PodLeaves(NodeId),
+    /// This pod was placed: those may be helped that want to be near it, or spread among such pods.
+    PodCame(PodId),
     /// Pods' or namespaces' labels changed.
     Labels,
     /// Claims, volumes, classes or attach limits changed.
@@ -40,6 +42,10 @@ struct Waiting {
     /// None: it is in `ready`.
     refused_by: Option<u32>,
 }
+
+/// While no more than so many wait, those are asked again too whose reasons may have changed though they still cannot be placed:
+/// what they are told stays true of all nodes.
+const FEW: usize = 64;
 
 fn bit(code: Code) -> u32 {
     1 << code as u32
@@ -141,7 +147,8 @@ impl Queue {
             .map(bit)
             .into_iter()
             .sum(),
-            Hint::PodCame => bit(Code::Affinity) | bit(Code::Spread),
+            Hint::PodLeaves(_) => bit(Code::Spread),
+            Hint::PodCame(_) => bit(Code::Affinity) | bit(Code::Spread),
             Hint::Labels => [Code::Affinity, Code::Spread, Code::AntiAffinity, Code::ExistingAntiAffinity]
                 .map(bit)
                 .into_iter()
@@ -159,13 +166,15 @@ impl Queue {
             .filter(|(bits, _)| *bits & interested != 0)
             .flat_map(|(bits, pods)| pods.iter().map(|pod| (*bits, *pod)))
             .collect();
+        let few = filed.len() <= FEW;
         let mut helped: BTreeMap<(u32, u32), bool> = BTreeMap::new();
         let mut woken = 0;
         for (bits, pod) in filed {
             let class = pool.entry(pod).class;
             let may_help = *helped.entry((bits, class)).or_insert_with(|| match hint {
                 Hint::Node(node) => pool.may_turn(class, *node, bits),
-                Hint::PodLeft(node) => pool.may_have(class, *node),
+                Hint::PodLeft(node) => pool.may_have(class, *node) || (few && bits & bit(Code::Resources) != 0),
+                Hint::PodCame(came) => pool.may_miss(class, *came, bits),
                 _ => true,
             });
             if may_help || (matches!(hint, Hint::PodLeft(_)) && pool.pod_nominated(pod).is_some()) {
@@ -200,6 +209,17 @@ impl Pool {
             || (refused(Code::Taint) && tolerates(of.spec(), &entry.facts.taints))
             || (refused(Code::NodeAffinity) && affinity_allows(of.spec(), &entry.facts))
             || (refused(Code::Resources) && lacks(&of.requests, hot, &entry.extended) & Verdict::NEVER_FITS == 0)
+    }
+
+    /// Whether a pod that came is one that a class's required affinity asks for, or that its spread counts.
+    fn may_miss(&self, class: u32, came: PodId, refused_by: u32) -> bool {
+        let (of, other) = (self.class(class), self.class(self.entry(came).class));
+        let spec = of.spec();
+        let near = || !spec.affinity.is_empty() && spec.affinity.iter().all(|term| self.term_means(term, other));
+        let spread = || {
+            of.key.namespace == other.key.namespace && spec.spread.iter().any(|c| c.hard && c.counts(&other.key.labels))
+        };
+        (refused_by & bit(Code::Affinity) != 0 && near()) || (refused_by & bit(Code::Spread) != 0 && spread())
     }
 
     /// Whether a node that a pod left might have pods of a class now: its standing allows them and its resources suffice. A pod

@@ -5,7 +5,7 @@ use crate::filter::{Code, Verdict};
 use crate::pool::{NodeId, Pool};
 use model::Key;
 use model::map::{HashMap, HashSet};
-use model::scheduling::{ClaimFacts, CsiNodeFacts, NodeFacts, NodeTerm, StorageClassFacts, VolumeFacts};
+use model::scheduling::{Claim, ClaimFacts, CsiNodeFacts, NodeFacts, NodeTerm, StorageClassFacts, VolumeFacts};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -131,37 +131,65 @@ impl Storage {
         }
     }
 
-    /// Looks a class's claims up, or says why no node can have its pods now.
+    /// Looks a class's claims up, or says why no node can have its pods now. What kube-scheduler's plugins say before they ask any
+    /// node, in their order: every claim exists, every claim is whole, none waits for its volume, every volume exists.
     pub(crate) fn needs(&self, class: &ClassKey) -> Result<Needs<'_>, String> {
         let mut needs = Needs::default();
-        for claim in &class.spec.claims {
-            let key = Key { namespace: class.namespace.clone(), name: claim.name.clone() };
-            let Some(facts) = self.claims.get(&key) else {
-                return Err(if claim.ephemeral {
-                    format!(
-                        "waiting for ephemeral volume controller to create the persistentvolumeclaim \"{}\"",
-                        claim.name
-                    )
-                } else {
-                    format!("persistentvolumeclaim \"{}\" not found", claim.name)
-                });
-            };
-            self.need(&key, facts, &mut needs)?;
+        let claims = &class.spec.claims;
+        let key = |claim: &Claim| Key { namespace: class.namespace.clone(), name: claim.name.clone() };
+        if let Some(missing) =
+            claims.iter().find(|claim| !claim.is_ephemeral() && !self.claims.contains_key(&key(claim)))
+        {
+            return Err(format!("persistentvolumeclaim \"{}\" not found", missing.name));
+        }
+        for claim in claims {
+            self.whole(&key(claim), claim)?;
+        }
+        for claim in claims {
+            let key = key(claim);
+            if let Some(facts) = self.claims.get(&key) {
+                self.need(&key, facts, &mut needs)?;
+            }
+        }
+        let volume = |claim: &&Claim| &*self.claims[&key(claim)].volume;
+        let asked = claims.iter().filter(|claim| !claim.is_ephemeral() && !volume(claim).is_empty());
+        if let Some(missing) = asked.map(|claim| volume(&claim)).find(|name| !self.volumes.contains_key(*name)) {
+            return Err(format!("persistentvolume \"{missing}\" not found"));
         }
         needs.delayed.sort_by(|(a, _), (b, _)| (a.request, &a.name).cmp(&(b.request, &b.name)));
         Ok(needs)
     }
 
-    fn need<'a>(&'a self, key: &Key, claim: &'a ClaimFacts, needs: &mut Needs<'a>) -> Result<(), String> {
-        if claim.lost {
+    /// Whether a claim can be used at all.
+    fn whole(&self, key: &Key, claim: &Claim) -> Result<(), String> {
+        let Some(facts) = self.claims.get(key) else {
+            return Err(format!(
+                "waiting for ephemeral volume controller to create the persistentvolumeclaim \"{}\"",
+                claim.name
+            ));
+        };
+        if facts.lost {
             return Err(format!(
                 "persistentvolumeclaim \"{}\" bound to non-existent persistentvolume \"{}\"",
-                claim.name, claim.volume
+                claim.name, facts.volume
             ));
         }
-        if claim.deleting {
+        if facts.deleting {
             return Err(format!("persistentvolumeclaim \"{}\" is being deleted", claim.name));
         }
+        match &claim.made_for {
+            Some(pod) if facts.owner_pod != *pod => {
+                let namespace = &key.namespace;
+                Err(format!(
+                    "PVC {namespace}/{} was not created for pod {namespace}/{pod} (pod is not owner)",
+                    claim.name
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn need<'a>(&'a self, key: &Key, claim: &'a ClaimFacts, needs: &mut Needs<'a>) -> Result<(), String> {
         let exclusive = claim.access_modes.iter().any(|mode| &**mode == "ReadWriteOncePod");
         needs.exclusive_taken |= exclusive && self.users.get(key).is_some_and(|users| !users.is_empty());
         if claim.is_bound() {
@@ -172,13 +200,8 @@ impl Storage {
             needs.bound.push(volume);
             return Ok(());
         }
-        let class = match claim.class.as_deref() {
-            None | Some("") => None,
-            Some(name) => {
-                let missing = || format!("storageclass.storage.k8s.io \"{name}\" not found");
-                Some(self.classes.get(name).ok_or_else(missing)?)
-            }
-        };
+        // A class that does not exist is taken for one whose volumes are bound at once.
+        let class = claim.class.as_ref().and_then(|name| self.classes.get(name));
         match class.filter(|class| class.wait_for_consumer && claim.volume.is_empty()) {
             Some(class) => {
                 needs.attach.push((class.provisioner.clone(), key.to_string()));
@@ -374,7 +397,7 @@ impl Pool {
         }
     }
     /// Whether all claims of a pod are bound on both sides.
-    pub(crate) fn claims_bound(&self, namespace: &Arc<str>, claims: &[model::scheduling::Claim]) -> bool {
+    pub(crate) fn claims_bound(&self, namespace: &Arc<str>, claims: &[Claim]) -> bool {
         claims.iter().all(|claim| {
             let key = Key { namespace: namespace.clone(), name: claim.name.clone() };
             self.storage.claims.get(&key).is_some_and(ClaimFacts::is_bound)

@@ -196,15 +196,20 @@ impl Pool {
         hard.iter()
             .map(|(constraint, column)| {
                 let mut by = ByDomain::new(*column, &self.columns);
+                let takes_part = |node: NodeId| labelled(node) && self.takes_part(class, constraint, node);
                 let mut eligible = vec![false; by.counts.len()];
-                let mut part = vec![false; self.hot.len()];
-                for node in self.live_nodes().filter(|node| labelled(*node)) {
-                    if self.takes_part(class, constraint, node) {
-                        part[node as usize] = true;
-                        eligible[self.columns.get(*column).of(node) as usize] = true;
+                let mut unknown = by.counts.len() - 1;
+                for node in self.live_nodes() {
+                    let domain = self.columns.get(*column).of(node) as usize;
+                    if domain != 0 && !eligible[domain] && takes_part(node) {
+                        eligible[domain] = true;
+                        unknown -= 1;
+                        if unknown == 0 {
+                            break;
+                        }
                     }
                 }
-                self.add_spread_counts(class, constraint, &mut by, |node| part[node as usize]);
+                self.add_spread_counts(class, constraint, &mut by, takes_part);
                 let domains = eligible.iter().filter(|eligible| **eligible).count();
                 let least = by.counts.iter().zip(&eligible).filter(|(_, e)| **e).map(|(count, _)| *count).min();
                 let too_few = (domains as i64) < i64::from(constraint.min_domains);

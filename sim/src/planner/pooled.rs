@@ -169,7 +169,7 @@ impl Engine for Pooled<'_> {
                 Decision::Place(placement) => {
                     self.queue.remove(id);
                     self.pool.assume(id, placement.node);
-                    self.queue.wake(&self.pool, &Hint::PodCame);
+                    self.queue.wake(&self.pool, &Hint::PodCame(id));
                     self.refused.clear();
                     return Some(Step::Placed(pod, self.numbers[&placement.node], None));
                 }

@@ -296,10 +296,10 @@ fn claims(spec: &Value, pod: &str) -> Vec<Claim> {
         .iter()
         .filter_map(|volume| {
             if let Some(source) = volume.get("persistentVolumeClaim") {
-                return Some(Claim { name: text(source, "claimName"), ephemeral: false });
+                return Some(Claim { name: text(source, "claimName"), made_for: None });
             }
             volume.get("ephemeral")?;
-            Some(Claim { name: format!("{pod}-{}", text(volume, "name")).into(), ephemeral: true })
+            Some(Claim { name: format!("{pod}-{}", text(volume, "name")).into(), made_for: Some(pod.into()) })
         })
         .collect()
 }

@@ -25,7 +25,7 @@ pub fn pod(meta: Meta, spec: &PodSpec, new: &NewPod) -> Pod {
         let mut scheduling = SchedulingSpec::clone(&spec.scheduling);
         for (_, claim) in &new.claims {
             spec.claims.push(claim.clone());
-            scheduling.claims.push(Claim { name: claim.clone(), ephemeral: false });
+            scheduling.claims.push(Claim { name: claim.clone(), made_for: None });
         }
         if let Some(node) = &new.only_node {
             only_node(&mut scheduling, node);

@@ -6,7 +6,6 @@ use crate::explain::Diagnosis;
 use crate::filter::{Verdict, lacks, standing};
 use crate::pool::{NodeId, PodId, Pool};
 use crate::preempt::Weight;
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Classes whose losses are kept at once.
@@ -162,7 +161,7 @@ impl Pool {
         if lower.is_empty() {
             return Err(None);
         }
-        lower.sort_by_key(|pod| (Reverse(self.pod_priority(*pod)), self.entry(*pod).started, *pod));
+        self.sort_by_importance(&mut lower);
         let mut hot = self.hot[node as usize];
         let mut extended =
             if class.requests.extended.is_empty() { Vec::new() } else { self.nodes[node as usize].extended.clone() };
@@ -198,7 +197,7 @@ impl Pool {
                 }
             }
         }
-        victims.sort_by_key(|pod| (Reverse(self.pod_priority(*pod)), self.entry(*pod).started, *pod));
+        self.sort_by_importance(&mut victims);
         Ok((violations, victims))
     }
 

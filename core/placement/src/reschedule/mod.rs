@@ -1,11 +1,16 @@
-//! Moves that would mend what time has broken: nodes that run hot, and pods on nodes that would no longer have them. A plan is
+//! Moves that would mend what time has broken: pods on nodes that would no longer have them, rules about other pods that no longer
+//! hold ([`rules`]), nodes that run hot, nodes that are hardly used ([`empty`]), and room that lies scattered ([`room`]). A plan is
 //! data; carrying it out (a new pod first, then the old one's eviction) is elsewhere.
 //!
 //! Every move is made on the pool as it is planned, so that the next one sees it, and all are taken back in the end. A target is
 //! found by the same decision as for a new pod, with load counted: it never becomes hot by it, so a plan cannot trade one hot
 //! spot for another, and a pod is moved at most once. Budgets bound what is taken from a node, a workload and in all.
 
-use crate::class::ClassId;
+mod empty;
+mod room;
+mod rules;
+
+use crate::class::{Class, ClassId};
 use crate::decide::Decision;
 use crate::filter::standing;
 use crate::load::Load;
@@ -26,11 +31,14 @@ pub struct MoveLimits {
     pub workload_pct: usize,
     /// A hot node is relieved until it is this far below the load policy's bounds, in per cent of allocatable.
     pub margin_pct: i64,
+    /// Nodes of whose CPU and memory no more than this is asked for, in per cent, are emptied when their pods all fit on nodes that
+    /// stay in use. None: no node is emptied.
+    pub empty_below_pct: Option<i64>,
 }
 
 impl Default for MoveLimits {
     fn default() -> Self {
-        MoveLimits { moves: 10_000, per_node: 5, workload_pct: 10, margin_pct: 5 }
+        MoveLimits { moves: 10_000, per_node: 5, workload_pct: 10, margin_pct: 5, empty_below_pct: None }
     }
 }
 
@@ -39,8 +47,14 @@ impl Default for MoveLimits {
 pub enum Cause {
     /// Its node's taints, cordon or labels would not let it in any more.
     Standing,
+    /// Pods that came later, or labels that changed, have broken its required (anti-)affinity or its spread.
+    Rules,
     /// Its node uses more than the load policy allows.
     Hot,
+    /// Its node is to be handed back.
+    Empty,
+    /// It makes room for a pod that fits nowhere.
+    Room,
 }
 
 /// One move.
@@ -63,47 +77,70 @@ struct Draft {
     from_node: HashMap<NodeId, usize>,
     of_class: HashMap<ClassId, usize>,
     budgets: BTreeMap<Key, i32>,
-    reports: Vec<(PodId, u32)>,
-    loads: HashMap<NodeId, Load>,
+    steps: Vec<Step>,
+}
+
+/// How to take a move back.
+struct Step {
+    report: u32,
+    loads: [(NodeId, Load); 2],
+}
+
+/// A pod that was taken off its node.
+struct Taken {
+    pod: PodId,
+    from: NodeId,
+    report: u32,
+    load: Load,
 }
 
 impl Pool {
+    fn draft(&self) -> Draft {
+        let budgets = self.budgets.iter().map(|(key, budget)| (key.clone(), budget.allowed)).collect();
+        Draft { budgets, ..Draft::default() }
+    }
+
     /// Plans moves. Nothing is changed.
     pub fn plan_moves(&mut self, limits: &MoveLimits) -> Vec<Move> {
-        let mut draft = Draft {
-            budgets: self.budgets.iter().map(|(key, budget)| (key.clone(), budget.allowed)).collect(),
-            ..Draft::default()
-        };
+        let mut draft = self.draft();
         for (pod, node) in self.misplaced() {
             self.try_move(&mut draft, limits, pod, node, Cause::Standing);
+        }
+        for (pod, node) in self.unruly() {
+            self.mend(&mut draft, limits, pod, node);
         }
         for node in self.hot_nodes(0) {
             self.relieve(&mut draft, limits, node);
         }
-        self.take_back(&mut draft);
-        draft.moves
+        if let Some(pct) = limits.empty_below_pct {
+            self.empty_nodes(&mut draft, limits, pct);
+        }
+        let moves = draft.moves.clone();
+        self.undo(&mut draft, 0);
+        moves
     }
 
-    /// Pods on nodes whose standing would refuse them now.
+    /// Pods on nodes whose standing would refuse them now, the least important first.
     fn misplaced(&self) -> Vec<(PodId, NodeId)> {
-        let mut refused: HashMap<(ClassId, NodeId), bool> = HashMap::default();
         let mut found = Vec::new();
-        for node in self.live_nodes() {
-            let facts = &self.nodes[node as usize].facts;
-            if facts.taints.is_empty() && !facts.unschedulable {
-                // Labels seldom change under running pods, and required node affinity is about scheduling only.
-                continue;
-            }
-            for pod in &self.nodes[node as usize].pods {
-                let class = self.entry(*pod).class;
-                let says_no = || !standing(self.class(class).spec(), None, facts).is_ok();
-                if *refused.entry((class, node)).or_insert_with(says_no) {
-                    found.push((*pod, node));
+        for (_, class) in self.placed_classes() {
+            let spec = class.spec();
+            let choosy = !spec.node_selector.is_empty() || spec.node_affinity.is_some();
+            for node in class.nodes.keys() {
+                let facts = &self.nodes[*node as usize].facts;
+                if (choosy || facts.unschedulable || !facts.taints.is_empty()) && !standing(spec, None, facts).is_ok() {
+                    found.extend(self.pods_of(class, *node).map(|pod| (pod, *node)));
                 }
             }
         }
         found.sort_by_key(|(pod, node)| (self.pod_priority(*pod), *node, *pod));
         found
+    }
+
+    /// A class's pods on a node.
+    fn pods_of<'a>(&'a self, class: &'a Class, node: NodeId) -> impl Iterator<Item = PodId> + 'a {
+        let here = self.nodes[node as usize].pods.iter().copied();
+        here.filter(move |pod| std::ptr::eq(self.class(self.entry(*pod).class), class))
     }
 
     /// Reported use above the policy's bounds less `margin`, in per cent; None: it is not.
@@ -138,42 +175,74 @@ impl Pool {
         }
     }
 
-    fn try_move(&mut self, draft: &mut Draft, limits: &MoveLimits, pod: PodId, from: NodeId, cause: Cause) {
+    fn try_move(&mut self, draft: &mut Draft, limits: &MoveLimits, pod: PodId, from: NodeId, cause: Cause) -> bool {
         if !self.may_move(draft, limits, pod, from) {
-            return;
+            return false;
         }
-        let class = self.entry(pod).class;
-        let report = self.entry(pod).report;
-        let before = self.loads[from as usize];
-        let nominal = self.class(class).requests.nominal;
+        let taken = self.take_off(pod, from);
+        let to = self.decide(pod).node().filter(|to| *to != from && self.heat(*to, 0).is_none());
+        match to {
+            Some(to) => self.put_on(draft, &taken, to, cause),
+            None => self.put_back(&taken),
+        }
+        to.is_some()
+    }
+
+    /// Takes a pod off its node, with the share of the node's reported use that its requests are of all requests there.
+    fn take_off(&mut self, pod: PodId, from: NodeId) -> Taken {
+        let taken = Taken { pod, from, report: self.entry(pod).report, load: self.loads[from as usize] };
+        let nominal = self.class(self.entry(pod).class).requests.nominal;
         let all = self.hot[from as usize].nominal;
         self.detach(pod);
-        // What the pod is taken to use of what the node reports: its share of what the node's pods ask for.
-        let load = &mut self.loads[from as usize];
-        if let Some(used) = &mut load.reported {
+        if let Some(used) = &mut self.loads[from as usize].reported {
             for resource in 0..2 {
                 used[resource] -= used[resource] * nominal[resource] / all[resource].max(1);
             }
         }
-        let to = self.decide(pod).node().filter(|to| *to != from && self.heat(*to, 0).is_none());
-        let Some(to) = to else {
-            self.loads[from as usize] = before;
-            self.reattach_with(pod, from, report);
-            return;
-        };
-        draft.loads.entry(from).or_insert(before);
-        draft.loads.entry(to).or_insert(self.loads[to as usize]);
+        taken
+    }
+
+    fn put_back(&mut self, taken: &Taken) {
+        self.loads[taken.from as usize] = taken.load;
+        self.reattach_with(taken.pod, taken.from, taken.report);
+    }
+
+    /// Puts a pod that was taken off on another node, and notes the move.
+    fn put_on(&mut self, draft: &mut Draft, taken: &Taken, to: NodeId, cause: Cause) {
+        let (pod, from) = (taken.pod, taken.from);
+        draft.steps.push(Step { report: taken.report, loads: [(from, taken.load), (to, self.loads[to as usize])] });
         self.attach(pod, to);
-        draft.reports.push((pod, report));
         draft.moves.push(Move { pod, from, to, cause });
-        *draft.from_node.entry(from).or_default() += 1;
-        *draft.of_class.entry(class).or_default() += 1;
-        let (key, labels) = (self.entry(pod).key.clone(), self.class(class).key.labels.clone());
+        self.spend(draft, pod, from, 1);
+    }
+
+    /// Counts a move against the bounds, or takes it out of the count.
+    fn spend(&self, draft: &mut Draft, pod: PodId, from: NodeId, by: i32) {
+        let class = self.entry(pod).class;
+        let count = |number: &mut usize| *number = number.saturating_add_signed(by as isize);
+        count(draft.from_node.entry(from).or_default());
+        count(draft.of_class.entry(class).or_default());
+        let (key, labels) = (&self.entry(pod).key, &self.class(class).key.labels);
         for (name, left) in &mut draft.budgets {
             let selects = self.budgets.get(name).and_then(|budget| budget.selector.as_ref());
-            if name.namespace == key.namespace && selects.is_some_and(|selector| selector.matches(&labels)) {
-                *left -= 1;
+            if name.namespace == key.namespace && selects.is_some_and(|selector| selector.matches(labels)) {
+                *left -= by;
             }
+        }
+    }
+
+    /// Takes the last moves back until so many are left.
+    fn undo(&mut self, draft: &mut Draft, left: usize) {
+        while draft.moves.len() > left
+            && let (Some(moved), Some(step)) = (draft.moves.pop(), draft.steps.pop())
+        {
+            self.spend(draft, moved.pod, moved.from, -1);
+            self.detach(moved.pod);
+            for (node, load) in step.loads.into_iter().rev() {
+                self.loads[node as usize] = load;
+                self.indexes.touch(node);
+            }
+            self.reattach_with(moved.pod, moved.from, step.report);
         }
     }
 
@@ -199,17 +268,6 @@ impl Pool {
     fn reattach_with(&mut self, pod: PodId, node: NodeId, report: u32) {
         self.entry_mut(pod).report = report;
         self.reattach(pod, node);
-    }
-
-    fn take_back(&mut self, draft: &mut Draft) {
-        for (moved, (_, report)) in draft.moves.iter().zip(&draft.reports).rev() {
-            self.detach(moved.pod);
-            self.reattach_with(moved.pod, moved.from, *report);
-        }
-        for (node, load) in draft.loads.drain() {
-            self.loads[node as usize] = load;
-            self.indexes.touch(node);
-        }
     }
 
     /// Where a pod would go if it had to leave its node; None when nobody else can have it. Nothing is changed.
