@@ -2,6 +2,10 @@
 //!
 //! Random draws are arguments, so that a choice can be repeated.
 
+pub mod chooser;
+pub mod locality;
+pub mod table;
+
 use model::map::stable_hash;
 use model::mesh::{Backend, Endpoint, Health};
 use std::net::SocketAddr;
@@ -28,6 +32,8 @@ pub enum Policy {
     LeastRequest,
     /// In turn.
     RoundRobin,
+    /// Any.
+    Random,
     /// The same for the same key, as far as endpoints stay: a change moves only the keys of the endpoints that changed.
     Hash(u64),
 }
@@ -105,6 +111,7 @@ impl Pool {
         }
         let first = match policy {
             Policy::RoundRobin => (turn % count as u64) as usize,
+            Policy::Random => self.draw(draws[0]),
             Policy::Hash(key) => return self.by_hash(key, skip),
             Policy::LeastRequest => {
                 let (a, b) = (self.draw(draws[0]), self.draw(draws[1]));
@@ -117,6 +124,16 @@ impl Pool {
             }
         };
         (0..count).map(|step| (first + step) % count).find(|index| !skip(*index)).or(Some(first))
+    }
+
+    /// A draw that falls on an endpoint.
+    pub(crate) fn draw_of(&self, index: usize) -> u32 {
+        let (before, total) = match self.sums.last() {
+            None => (index as u64, self.endpoints.len() as u64),
+            Some(total) => (index.checked_sub(1).map_or(0, |before| self.sums[before]), *total),
+        };
+        // The least draw whose share is not below.
+        ((u128::from(before) << 32).div_ceil(u128::from(total.max(1)))) as u32
     }
 
     fn draw(&self, draw: u32) -> usize {
@@ -159,7 +176,7 @@ impl HealthRank for Endpoint {
 }
 
 /// FNV's high bits are weak in the last bytes; this finishing step (of splitmix64) spreads them.
-fn mix(mut hash: u64) -> u64 {
+pub(crate) fn mix(mut hash: u64) -> u64 {
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     hash ^ (hash >> 31)
@@ -241,6 +258,18 @@ mod tests {
         let turns: Vec<_> = (0..5).map(|turn| choose(&pool, Policy::RoundRobin, [0, 0], turn).unwrap()).collect();
         assert_eq!(turns, [0, 1, 2, 3, 0]);
         assert_eq!(choose(&Pool::default(), Policy::LeastRequest, [0, 0], 0), None);
+    }
+
+    #[test]
+    fn a_draw_can_be_made_for_every_endpoint() {
+        for weights in [&[1, 1, 1][..], &[3, 1, 7], &[1], &[1, 1_000_000]] {
+            let endpoints: Vec<Endpoint> =
+                (1..).zip(weights).map(|(last, weight)| endpoint(last, Health::Ready, *weight)).collect();
+            let pool = pool(&endpoints);
+            for index in 0..weights.len() {
+                assert_eq!(pool.draw(pool.draw_of(index)), index, "{weights:?}");
+            }
+        }
     }
 
     #[test]

@@ -9,11 +9,13 @@ pub mod balance;
 pub mod compile;
 pub mod cors;
 pub mod directory;
+pub mod outlier;
 pub mod pattern;
 pub mod request;
 pub mod retry;
 pub mod rewrite;
 pub mod table;
+pub mod warmup;
 
 pub use balance::{Policy, Pool};
 pub use compile::{AddressPool, Compiler, Output, Settings};

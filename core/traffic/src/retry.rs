@@ -1,6 +1,7 @@
 //! Whether to try again.
 
 use model::mesh::Retry;
+use model::mesh::traffic::RetryBudget;
 
 /// How a try failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,10 @@ fn backoff(policy: Option<&Retry>, tries: u32, draw: u32) -> u64 {
 pub struct Budget {
     /// In hundredths of a retry.
     tokens: u32,
+    /// What a full one holds.
+    full: u32,
+    /// What a request adds.
+    share: u32,
 }
 
 impl Budget {
@@ -98,11 +103,18 @@ impl Budget {
 
     /// A full budget.
     pub const fn new() -> Self {
-        Budget { tokens: Budget::FULL }
+        Budget { tokens: Budget::FULL, full: Budget::FULL, share: Budget::SHARE }
+    }
+
+    /// As a service's policy has it: a percentage of its requests, and so many at once in any case.
+    pub fn of(policy: Option<RetryBudget>) -> Self {
+        let Some(policy) = policy else { return Budget::new() };
+        let full = policy.min_concurrency.saturating_mul(100).max(100);
+        Budget { tokens: full, full, share: policy.percent }
     }
     /// A request (not a retry) came.
     pub fn earn(&mut self) {
-        self.tokens = (self.tokens + Budget::SHARE).min(Budget::FULL);
+        self.tokens = self.tokens.saturating_add(self.share).min(self.full);
     }
     fn take(&mut self) -> bool {
         match self.tokens.checked_sub(100) {
@@ -182,5 +194,17 @@ mod tests {
         }
         // The full budget at the start, then a fifth.
         assert_eq!(retries, 100 + 10_000 / 5 - 1);
+    }
+
+    #[test]
+    fn a_services_own_budget() {
+        let policy = Retry { attempts: 1, backoff_ms: None, codes: vec![503] };
+        let mut budget = Budget::of(Some(RetryBudget { percent: 10, min_concurrency: 3 }));
+        let mut retries = 0;
+        for _ in 0..1_000 {
+            budget.earn();
+            retries += u32::from(decide(Some(&policy), Failure::Status(503), FIRST, &mut budget, 0).is_some());
+        }
+        assert_eq!(retries, 3 + 100 - 1);
     }
 }

@@ -20,7 +20,7 @@ pub fn path<'a>(modifier: &'a PathModifier, path: &'a str, prefix: Option<&str>)
                 (new, rest) => Cow::Owned(format!("{new}{rest}")),
             }
         }
-        PathModifier::ReplaceMatched(new) => match prefix.and_then(|prefix| path.strip_prefix(prefix)) {
+        PathModifier::ReplaceMatched(new) => match prefix.and_then(|prefix| after(path, prefix)) {
             Some("") | None => Cow::Borrowed(new),
             Some(rest) => Cow::Owned(format!("{new}{rest}")),
         },
@@ -29,6 +29,11 @@ pub fn path<'a>(modifier: &'a PathModifier, path: &'a str, prefix: Option<&str>)
             regex.replace_all(path, |found: &regex::Captures<'_>| substituted(substitution, found))
         }
     }
+}
+
+/// What follows a prefix that may have matched in another case.
+fn after<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    path.get(..prefix.len()).filter(|begin| begin.eq_ignore_ascii_case(prefix)).map(|begin| &path[begin.len()..])
 }
 
 /// `\1` to `\9` stand for groups, `\0` for all that was found, and two backslashes for one.

@@ -35,7 +35,7 @@ pub fn routed(worker: &Worker, port: &Arc<Port>) -> Option<Arc<Port>> {
     let route = port.entry().streams.iter().find(|route| route.kind == RouteKind::Tcp);
     let Some(rule) = route.and_then(|route| route.rules.first()) else { return Some(port.clone()) };
     match &rule.backends.get(traffic::balance::weighted(&rule.backends, random::u32())?)?.target {
-        BackendTarget::Service { service, port } => worker.ports.get(&worker.shared.mesh, service, *port),
+        BackendTarget::Service { service, port } => worker.ports.get(&worker.shared, service, *port),
         BackendTarget::Invalid { .. } => None,
     }
 }

@@ -30,7 +30,7 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: 
         return tracing::debug!(pod = %pod.attachment.name, %to, "a connection to the proxy's own port is refused");
     }
     let service = worker.shared.mesh.known().directory.service_at(to.ip()).map(|entry| entry.service.key.clone());
-    let port = service.and_then(|key| worker.ports.get(&worker.shared.mesh, &key, to.port()));
+    let port = service.and_then(|key| worker.ports.get(&worker.shared, &key, to.port()));
     let mut stream = Stream::from(stream);
     match port {
         Some(port) => {

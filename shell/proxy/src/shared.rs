@@ -2,14 +2,17 @@
 use crate::config::Config;
 use crate::dns::forward::Forwarder;
 use crate::identity::Identities;
+use crate::limits::States;
 use crate::mesh::Mesh;
 use crate::pods::Pods;
 use crate::telemetry::Telemetry;
+use model::mesh::Workload;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
+use traffic::balance::locality::Place;
 
 /// How long connections may take to finish when the process is told to stop.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -29,6 +32,8 @@ pub struct Shared {
     pub telemetry: Telemetry,
     /// Asks about the world outside.
     pub forwarder: Forwarder,
+    /// What services' policies remember.
+    pub states: States,
     /// When the process began.
     pub started: Instant,
     versions: Mutex<BTreeMap<String, String>>,
@@ -56,6 +61,7 @@ impl Shared {
             identities,
             pods: Pods::default(),
             telemetry: Telemetry::default(),
+            states: States::default(),
             started: Instant::now(),
             versions: Mutex::default(),
             stopping: watch::Sender::new(false),
@@ -94,6 +100,20 @@ impl Shared {
     pub fn busy(self: &Arc<Self>) -> Busy {
         self.busy.fetch_add(1, Ordering::Relaxed);
         Busy(self.clone())
+    }
+
+    /// Milliseconds since the process began.
+    pub fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Where this proxy's callers are: its first pod's place, which is its node's.
+    pub fn place(&self) -> Place {
+        let address = self.pods.list().first().and_then(|pod| pod.origin.addresses.first().copied());
+        let workload = address.and_then(|address| self.mesh.workload_at(address));
+        let place =
+            |it: Arc<Workload>| Place { region: it.region.clone(), zone: it.zone.clone(), node: it.node.clone() };
+        workload.map(place).unwrap_or_default()
     }
 
     /// Waits until nothing is busy, or patience ends.

@@ -1,15 +1,20 @@
 //! A service's port as one worker sees it, and the choice among its endpoints.
+use crate::limits::{Health, PortState};
 use crate::mesh::Mesh;
 use crate::random;
+use crate::shared::Shared;
 use model::Key;
 use model::map::HashMap;
-use model::mesh::{AppProtocol, Transport, Workload};
+use model::mesh::traffic::{Balancer, HashKey, Outlier};
+use model::mesh::{AppProtocol, TrafficPolicy, Transport, Workload};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use traffic::balance::PoolEndpoint;
+use traffic::balance::chooser::{Chooser, Look};
+use traffic::balance::locality::Place;
 use traffic::retry::Budget;
-use traffic::{Policy, PortEntry, ServiceEntry};
+use traffic::{PortEntry, ServiceEntry, outlier};
 
 /// How long an endpoint that said that it drains is passed over. By then the control plane has told the same.
 const DRAINING_MS: u64 = 30_000;
@@ -59,6 +64,10 @@ pub struct Port {
     loads: Vec<Arc<Load>>,
     turn: AtomicU64,
     budget: Mutex<Budget>,
+    chooser: Chooser,
+    state: Arc<PortState>,
+    /// In the order of the pool's endpoints; empty when the policy does not ask for it.
+    healths: Vec<Arc<Health>>,
 }
 
 /// Where a request goes.
@@ -95,14 +104,17 @@ impl Port {
         let pool = &self.entry().pool;
         let endpoints = pool.endpoints();
         let load = |index: usize| self.loads[index].in_flight.load(Ordering::Relaxed);
+        let ejections = self.ejections_count(now_ms);
         let skip = |index: usize| {
             let endpoint: &PoolEndpoint = &endpoints[index];
-            tried.contains(&endpoint.address()) || self.loads[index].is_draining(now_ms)
+            tried.contains(&endpoint.address())
+                || self.loads[index].is_draining(now_ms)
+                || (ejections && self.healths[index].is_ejected(now_ms))
         };
-        let policy = affinity.map_or(Policy::LeastRequest, Policy::Hash);
-        let draws = [random::u32(), random::u32()];
+        let age_ms = |index: usize| self.healths.get(index).map_or(u64::MAX, |health| health.age_ms(now_ms));
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let index = pool.choose(policy, draws, turn, &load, &skip)?;
+        let look = Look { load: &load, skip: &skip, age_ms: &age_ms };
+        let index = self.chooser.choose(pool, affinity, turn, &mut random::u32, look)?;
         let endpoint = &endpoints[index];
         Some(Upstream {
             address: endpoint.address(),
@@ -110,6 +122,41 @@ impl Port {
             load: self.loads[index].clone(),
             last_resort: skip(index),
         })
+    }
+
+    /// How its endpoints are called.
+    pub fn policy(&self) -> Option<&TrafficPolicy> {
+        self.entry().port.traffic.as_deref()
+    }
+
+    /// What is remembered of it.
+    pub fn state(&self) -> &Arc<PortState> {
+        &self.state
+    }
+
+    /// What of a request keeps it on its endpoint.
+    pub fn hash_key(&self) -> Option<&HashKey> {
+        match &self.policy()?.balancer {
+            Balancer::Hash { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
+    /// Whether there are ejected endpoints, and they are to be left out.
+    fn ejections_count(&self, now_ms: u64) -> bool {
+        let Some(policy) = self.policy().and_then(|policy| policy.outlier.as_ref()) else { return false };
+        self.state.has_ejected(now_ms) && outlier::counts(policy, self.ejected(now_ms), self.len())
+    }
+
+    fn ejected(&self, now_ms: u64) -> usize {
+        self.healths.iter().filter(|health| health.is_ejected(now_ms)).count()
+    }
+
+    /// An endpoint that is looked after: by which policy, and how many of how many endpoints are ejected.
+    pub fn watched(&self, address: SocketAddr, now_ms: u64) -> Option<(&Outlier, Arc<Health>, (usize, usize))> {
+        let policy = self.policy()?.outlier.as_ref()?;
+        let index = self.entry().pool.endpoints().iter().position(|endpoint| endpoint.address() == address)?;
+        Some((policy, self.healths.get(index)?.clone(), (self.ejected(now_ms), self.len())))
     }
 
     /// The retries that this port's requests may make.
@@ -133,12 +180,13 @@ struct Inner {
 
 impl Ports {
     /// The port of a service as it is now.
-    pub fn get(&self, mesh: &Mesh, service: &Key, port: u16) -> Option<Arc<Port>> {
-        self.get_as(mesh, service, port, Transport::Tcp)
+    pub fn get(&self, shared: &Shared, service: &Key, port: u16) -> Option<Arc<Port>> {
+        self.get_as(shared, service, port, Transport::Tcp)
     }
 
     /// The port of a service, of one of the transports that can have the same number.
-    pub fn get_as(&self, mesh: &Mesh, service: &Key, port: u16, transport: Transport) -> Option<Arc<Port>> {
+    pub fn get_as(&self, shared: &Shared, service: &Key, port: u16, transport: Transport) -> Option<Arc<Port>> {
+        let mesh = &shared.mesh;
         let version = mesh.version();
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (service.clone(), port, transport);
@@ -161,7 +209,17 @@ impl Ports {
         let load_key = |it: &PoolEndpoint| (it.address(), it.workload.clone());
         let loads = endpoints.iter().map(|it| inner.loads.entry(load_key(it)).or_default().clone()).collect();
         let turn = AtomicU64::new(u64::from(random::u32()));
-        let compiled = Arc::new(Port { entry, index, loads, turn, budget: Mutex::default() });
+        let policy = entry.ports[index].port.traffic.clone();
+        let state = shared.states.get(service, port);
+        let watched = policy.as_ref().is_some_and(|policy| policy.outlier.is_some() || policy.warmup.is_some());
+        let now_ms = shared.now_ms();
+        let healths = endpoints.iter().filter(|_| watched);
+        let healths = healths.map(|it| state.health(it.address(), &it.workload, now_ms)).collect();
+        let place = if policy.is_some() { shared.place() } else { Place::default() };
+        let chooser = Chooser::new(policy.as_ref(), &place, &entry.ports[index].pool);
+        let budget = Budget::of(policy.as_ref().and_then(|policy| policy.retry_budget));
+        let budget = Mutex::new(budget);
+        let compiled = Arc::new(Port { entry, index, loads, turn, budget, chooser, state, healths });
         inner.ports.insert(key, (version, compiled.clone()));
         Some(compiled)
     }

@@ -53,7 +53,7 @@ pub struct Worker {
 impl Worker {
     /// Milliseconds since the process began.
     pub fn now_ms(&self) -> u64 {
-        self.shared.started.elapsed().as_millis() as u64
+        self.shared.now_ms()
     }
 }
 
@@ -91,6 +91,7 @@ async fn run(worker: Arc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>
                 worker.http.sweep();
                 worker.backend_tls.sweep();
                 worker.ports.sweep(&worker.shared.mesh);
+                worker.shared.states.sweep();
             }
         }
     }

@@ -24,7 +24,7 @@ pub enum Tried {
     /// An answer was passed on (or the client is gone).
     Finished(Finished),
     /// The answer is one that the rule wants tried again.
-    Again { pause: u64 },
+    Again { pause: u64, status: u16 },
     /// Nothing was answered.
     Failed {
         failure: Failure,
@@ -147,7 +147,7 @@ async fn once_h1<'r>(
     let again = answer.keep_alive && whole;
     match received {
         Ok(Received::Switched) => switch(exchange, answer, responder, connection, cells).await,
-        Ok(Received::TryAgain(pause)) => Tried::Again { pause },
+        Ok(Received::TryAgain(pause)) => Tried::Again { pause, status: answer.status },
         Ok(Received::Passed(passed)) => {
             if again {
                 exchange.worker.http.put_h1(connection);
@@ -210,7 +210,7 @@ async fn once_h2<'r>(
     let cells = connection.cells.clone();
     match received {
         Ok(Received::Switched) => failed(Failure::Reset, "a switch of protocols in HTTP/2".into(), false),
-        Ok(Received::TryAgain(pause)) => Tried::Again { pause },
+        Ok(Received::TryAgain(pause)) => Tried::Again { pause, status: answer.status },
         Ok(Received::Passed(passed)) => finished(passed, sent, answer, cells),
         Err(broken) => {
             if matches!(broken, Broken::NoAnswer(..)) {

@@ -6,7 +6,8 @@ use super::plan::{self, Plan, Target};
 use super::pool::PoolKey;
 use super::reply::{Reply, Responder, UNANSWERED, is_grpc, unanswered};
 use super::upstream::{self, Connected};
-use super::{Place, Site, access};
+use super::{Place, Site, access, affinity};
+use crate::limits::{self, Admitted};
 use crate::pods::Phase;
 use crate::random;
 use crate::stream::Stream;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
+use traffic::outlier::Outcome as Ended;
 use traffic::retry::{Attempt, Budget, Failure, decide};
 
 /// Pooled connections that may turn out closed before a request fails: as many as a restarted endpoint leaves behind.
@@ -60,6 +62,8 @@ pub struct Exchange<'a> {
     pub replayable: AtomicBool,
     /// Tries begun.
     pub tries: u32,
+    /// What keeps it on its endpoint.
+    pub affinity: Option<u64>,
 }
 
 /// Serves one request. `came_in_http2`: what the client speaks.
@@ -80,14 +84,15 @@ pub async fn run(
     }
     continue_trace(head);
     let mut exchange = match plan::plan(worker, site, head) {
-        Ok(plan) => {
+        Ok(mut plan) => {
+            let affinity = affinity_of(site, head, &mut plan);
             grpc |= plan.chosen.as_ref().is_some_and(plan::Chosen::is_grpc);
             let http2 = plan.http2(site, came_in_http2) && head.upgrade().is_none();
             let limit = plan.timeouts().request_ms.filter(|ms| *ms > 0);
             let deadline = limit.map(|ms| started + Duration::from_millis(ms));
             let idempotent = head.is_idempotent();
             let replayable = AtomicBool::new(true);
-            Exchange { worker, site, plan, http2, grpc, started, deadline, idempotent, replayable, tries: 0 }
+            Exchange { worker, site, plan, http2, grpc, started, deadline, idempotent, replayable, tries: 0, affinity }
         }
         Err(reply) => {
             pause(reply.after_ms).await;
@@ -100,9 +105,32 @@ pub async fn run(
         Ok(None) => Body::Stream(Kept::new(source)),
         Err(()) => return Outcome::Close,
     };
+    let _admitted = match exchange.admit().await {
+        Ok(admitted) => admitted,
+        Err(limits::Overflow) => {
+            let source = match body {
+                Body::Whole(_) => Source::Empty,
+                Body::Stream(kept) => kept.rest(),
+            };
+            count_unsent(worker, site, Some(&exchange.plan), grpc, 503, started);
+            return answer(responder, &overflow(), grpc, source, log, started).await;
+        }
+    };
     super::mirror::send_copies(&exchange, head, &body);
     pause(exchange.plan.delay_ms).await;
     exchange.run_tries(head, body, responder, log).await
+}
+
+fn affinity_of(site: &Site, head: &RequestHead, plan: &mut Plan) -> Option<u64> {
+    let Target::Port(port) = &plan.target else { return None };
+    let port = port.clone();
+    affinity::of_request(&port, site, head, plan)
+}
+
+/// In Envoy's words, which people look for.
+fn overflow() -> Reply {
+    Reply::new(503, "upstream connect error or disconnect/reset before headers. reset reason: overflow")
+        .with("x-envoy-overloaded", "true".to_owned())
 }
 
 /// A delay that is made on purpose.
@@ -168,8 +196,12 @@ impl Exchange<'_> {
                 Ok((connected, upstream)) => {
                     let tried_once = attempt::once(self, head, &mut body, &mut responder, connected, &upstream).await;
                     match tried_once {
-                        Tried::Finished(finished) => return self.finish(finished, log, &upstream),
-                        Tried::Again { pause } => {
+                        Tried::Finished(finished) => {
+                            self.report(&upstream, Some(Failure::Status(finished.status)));
+                            return self.finish(finished, log, &upstream);
+                        }
+                        Tried::Again { pause, status } => {
+                            self.report(&upstream, Some(Failure::Status(status)));
                             tried.push(upstream.address);
                             tokio::time::sleep(Duration::from_millis(pause)).await;
                             continue;
@@ -181,6 +213,7 @@ impl Exchange<'_> {
                                 self.tries -= 1;
                                 continue;
                             }
+                            self.report(&upstream, Some(failure));
                             tried.push(upstream.address);
                             (failure, why)
                         }
@@ -207,7 +240,7 @@ impl Exchange<'_> {
     fn look_again(&mut self) {
         if let Target::Port(port) = &mut self.plan.target
             && let Some(now) =
-                self.worker.ports.get(&self.worker.shared.mesh, &port.service().service.key, port.entry().port.port)
+                self.worker.ports.get(&self.worker.shared, &port.service().service.key, port.entry().port.port)
         {
             *port = now;
         }
@@ -236,17 +269,40 @@ impl Exchange<'_> {
                 last_resort: true,
             },
             Target::Port(port) => {
-                let affinity = port.service().service.affinity_s.map(|_| super::hash_of_address(self.site.client.ip()));
-                let chosen = port.choose(tried, affinity, self.worker.now_ms());
+                let chosen = port.choose(tried, self.affinity, self.worker.now_ms());
                 chosen.ok_or_else(|| (None, "no endpoint is ready".to_owned(), true))?
             }
         };
         match upstream::connect(self, &upstream).await {
             Ok(connected) => Ok((connected, upstream)),
             Err(error) => {
+                self.report(&upstream, Some(Failure::NotSent));
                 tracing::debug!(%error, address = %upstream.address, "an endpoint is not reached");
                 Err((Some(upstream.address), error.to_string(), !error.is_retriable()))
             }
+        }
+    }
+
+    /// Tells the service's policy how a try at an endpoint ended.
+    fn report(&self, upstream: &Upstream, failure: Option<Failure>) {
+        let Target::Port(port) = &self.plan.target else { return };
+        let outcome = match failure {
+            // The client went away: the endpoint is not to blame.
+            Some(Failure::Status(0)) | None => return,
+            Some(Failure::Status(status)) => Ended::Status(status),
+            Some(Failure::NotSent | Failure::Reset | Failure::TryTimeout) => Ended::Local,
+        };
+        limits::report(port, upstream.address, outcome, self.worker.now_ms());
+    }
+
+    /// Waits until the service's limits let the request in.
+    async fn admit(&self) -> Result<Admitted, limits::Overflow> {
+        let Target::Port(port) = &self.plan.target else { return Ok(Admitted::default()) };
+        match port.policy().map(|policy| policy.pool) {
+            Some(pool) if pool.max_requests > 0 || pool.max_connections > 0 => {
+                port.state().admit(pool, self.http2).await
+            }
+            _ => Ok(Admitted::default()),
         }
     }
 

@@ -24,7 +24,7 @@ pub fn send_copies(exchange: &Exchange<'_>, head: &RequestHead, body: &Body<'_>)
         let BackendTarget::Service { service, port } = &mirror.backend else { continue };
         let worker = exchange.worker;
         let own = exchange.plan.target.port().filter(|_| *port == 0);
-        let Some(port) = worker.ports.get(&worker.shared.mesh, service, own.unwrap_or(*port)) else { continue };
+        let Some(port) = worker.ports.get(&worker.shared, service, own.unwrap_or(*port)) else { continue };
         let own = Plan::new(exchange.plan.origin.clone(), Target::Port(port));
         let plan = Plan { gateway: exchange.plan.gateway.clone(), ..own };
         let copy = send(worker.clone(), plan, head.clone(), bytes.clone(), exchange.site.client, exchange.grpc);
@@ -49,6 +49,7 @@ async fn send(worker: Arc<Worker>, plan: Plan, mut head: RequestHead, bytes: Byt
         idempotent: false,
         replayable: AtomicBool::new(false),
         tries: 1,
+        affinity: None,
     };
     let Ok(connected) = upstream::connect(&exchange, &upstream).await else { return };
     let mut responder = Some(Responder::Nobody);

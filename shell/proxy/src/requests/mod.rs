@@ -1,5 +1,6 @@
 //! HTTP: requests from captured connections, gateways and tunnels, to endpoints or to the local process.
 mod access;
+mod affinity;
 mod attempt;
 mod body;
 mod conn;

@@ -139,6 +139,7 @@ impl Plan {
     pub fn http2(&self, site: &Site, came_in_http2: bool) -> bool {
         match (&self.target, &site.place) {
             (Target::Port(port), _) if port.app_protocol().is_http2() => true,
+            (Target::Port(port), _) if port.policy().is_some_and(|policy| policy.pool.upgrade_to_http2) => true,
             // A gateway ends its clients' connections: what they speak says nothing about what the service speaks.
             (Target::Port(_), Place::Gateway(..)) => false,
             (Target::Port(port), _) => came_in_http2 && port.app_protocol() != AppProtocol::Tls,
@@ -162,7 +163,11 @@ impl Plan {
             }
         }
         for (name, value) in &self.answer_headers {
-            let _ = head.fields.set(name, value.as_bytes());
+            // Cookies of others stay.
+            let _ = match *name {
+                "set-cookie" => head.fields.append(name, value.as_bytes()),
+                _ => head.fields.set(name, value.as_bytes()),
+            };
         }
     }
 }
@@ -186,7 +191,7 @@ pub fn plan(worker: &Worker, site: &Site, head: &mut RequestHead) -> Result<Plan
             Ok(Plan::new(pod.origin.clone(), Target::Process(pod.local_address(*to))))
         }
         Place::Service { service, port } => {
-            let port = worker.ports.get(&worker.shared.mesh, service, *port);
+            let port = worker.ports.get(&worker.shared, service, *port);
             let port = port.ok_or(Reply::new(503, "the service is gone"))?;
             let table = port.entry().table_for(&site.origin.namespace);
             if table.is_empty() {
@@ -298,7 +303,7 @@ fn carry_out(
         BackendTarget::Invalid { .. } => return Err(failed("the backend is not valid")),
         BackendTarget::Service { service, port } => {
             let port = if *port == 0 { came_by.1 } else { *port };
-            let port = worker.ports.get(&worker.shared.mesh, service, port);
+            let port = worker.ports.get(&worker.shared, service, port);
             Target::Port(port.ok_or(failed("the backend does not exist"))?)
         }
     };

@@ -3,6 +3,7 @@
 mod bad_input;
 mod dashboard;
 mod helm;
+mod istio;
 mod kubectl;
 mod mesh;
 mod pods;

@@ -19,6 +19,7 @@ pub fn run(runner: &mut Runner, p: &Platform) {
         runner.check("mesh::rolling update loses no request", || rolling(p));
         runner.check("mesh::telemetry", || telemetry(p));
         runner.check("mesh::conditions of bad routes", || conditions(p));
+        super::istio::checks(runner, p);
     }
     drop(guests);
     let _ = run_program(Command::new("ip").args(["netns", "del", "dk-e2e"]), None);
@@ -40,15 +41,15 @@ impl Drop for Guests {
     }
 }
 
-fn example(name: &str) -> String {
+pub fn example(name: &str) -> String {
     format!("{}/../../examples/bookstore/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-fn k(p: &Platform, arguments: &[&str]) -> e2e::shell::Ran {
+pub fn k(p: &Platform, arguments: &[&str]) -> e2e::shell::Ran {
     p.kubectl(&[&["-n", NS], arguments].concat())
 }
 
-fn curl(arguments: &[&str]) -> String {
+pub fn curl(arguments: &[&str]) -> String {
     run_program(Command::new("curl").args(["-sS", "-m", "10"]).args(arguments), None).stdout
 }
 

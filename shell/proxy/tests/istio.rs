@@ -1,0 +1,184 @@
+//! What Istio's kinds ask of a proxy, by real clients: order of rules, faults, answers, hashing, ejection, limits.
+mod support;
+
+use diolkos_proxy::mesh::Change;
+use model::mesh::traffic::{Balancer, ConnectionPool, HashKey, HashTable, Outlier};
+use model::mesh::*;
+use model::{Key, Timestamp};
+use std::io::{Read, Write};
+use std::sync::Arc;
+use support::{Node, curl, inside, serve_http};
+
+fn in_order(rules: Vec<Rule>) -> Change {
+    let target = ParentTarget::Service { service: Key::new("default", "web"), port: None, consumer: None };
+    Change::Set(Resource::Route(Arc::new(Route {
+        name: "VirtualService/default/r".into(),
+        key: Key::new("default", "r"),
+        kind: RouteKind::Http,
+        created: Timestamp(1),
+        parents: vec![Parent { target, hostnames: vec![] }],
+        rules,
+        ordered: true,
+    })))
+}
+
+fn rule(path: &str, filters: Vec<Filter>) -> Rule {
+    let target = BackendTarget::Service { service: Key::new("default", "web"), port: 0 };
+    Rule {
+        matches: vec![Match { path: PathMatch::Text(path.into()), ..Match::default() }],
+        filters,
+        backends: vec![Backend { target, weight: 1, filters: vec![] }],
+        ..Rule::default()
+    }
+}
+
+/// The service `web` again, with a policy.
+fn with_policy(policy: TrafficPolicy, pods: &[u8]) -> Vec<Change> {
+    let pods: Vec<(u8, Health)> = pods.iter().map(|last| (*last, Health::Ready)).collect();
+    let mut changes = support::service("web", 50, AppProtocol::Http, &pods);
+    if let Change::Set(Resource::Service(service)) = &mut changes[0] {
+        let mut changed = Service::clone(service);
+        changed.ports[0].traffic = Some(Arc::new(policy));
+        *service = Arc::new(changed);
+    }
+    changes
+}
+
+fn code(client: &str, arguments: &[&str]) -> String {
+    curl(client, &[&["-o", "/dev/null", "-w", "%{http_code}"], arguments].concat())
+}
+
+#[test]
+fn rules_in_order_with_faults_and_answers() {
+    need_root!("rules_in_order_with_faults_and_answers");
+    let mut node = Node::start(|_| {});
+    let (client, server) = (node.pod(5, "client"), node.pod(6, "web"));
+    serve_http(&server, "web");
+    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
+    let abort = |abort| Filter::Fault(Fault { delay: None, abort: Some((abort, Fraction::ALL)) });
+    let delay = Filter::Fault(Fault { delay: Some((300, Fraction::ALL)), abort: None });
+    let tea = Filter::Respond(Response { status: 418, body: b"tea".as_slice().into() });
+    let rewrite = |path| Filter::Rewrite(Rewrite { hostname: None, path: Some(path) });
+    let swap = PathModifier::ReplaceRegex { pattern: "^/swap/([a-z]+)/(.*)$".into(), substitution: "/\\2/\\1".into() };
+    let mut not_for_bots = rule("/a", vec![rewrite(PathModifier::ReplaceMatched("/people".into()))]);
+    not_for_bots.matches[0].more = Some(Box::new(MatchMore {
+        without_headers: vec![ValueMatch { name: "x-bot".into(), value: TextMatch::Present }],
+        ignore_case: true,
+        ..MatchMore::default()
+    }));
+    node.proxy().apply([in_order(vec![
+        rule("/abort", vec![abort(Abort::Http(503))]),
+        rule("/grpc", vec![abort(Abort::Grpc(14))]),
+        rule("/delay", vec![delay]),
+        rule("/tea", vec![tea]),
+        not_for_bots,
+        rule("/a", vec![rewrite(PathModifier::ReplaceMatched("/bots".into()))]),
+        rule("/swap", vec![rewrite(swap)]),
+        rule("", vec![]),
+        // Never reached: the one before takes all, though this is more specific.
+        rule("/last", vec![abort(Abort::Http(500))]),
+    ])]);
+    let url = |path: &str| format!("http://10.96.0.50{path}");
+    assert_eq!(code(&client, &[&url("/abort")]), "503");
+    assert_eq!(curl(&client, &[&url("/abort")]), "fault filter abort");
+    assert_eq!(code(&client, &[&url("/grpc")]), "503", "who does not speak gRPC is told in HTTP");
+    let grpc = curl(&client, &["-i", "-H", "content-type: application/grpc", &url("/grpc")]);
+    assert!(grpc.contains("grpc-status: 14") && grpc.contains("200"), "{grpc}");
+    assert_eq!((code(&client, &[&url("/tea")]).as_str(), curl(&client, &[&url("/tea")]).as_str()), ("418", "tea"));
+    let took: f64 = curl(&client, &["-o", "/dev/null", "-w", "%{time_total}", &url("/delay")]).parse().unwrap();
+    assert!(took >= 0.3, "{took}");
+    assert!(curl(&client, &[&url("/Ab/c")]).starts_with("web GET /peopleb/c "));
+    assert!(curl(&client, &[&url("/ab/c?q=1")]).starts_with("web GET /peopleb/c?q=1 "), "a text, not an element");
+    assert!(curl(&client, &["-H", "x-bot: 1", &url("/a")]).starts_with("web GET /bots "));
+    assert!(curl(&client, &[&url("/swap/one/two")]).starts_with("web GET /two/one "));
+    assert_eq!(code(&client, &[&url("/last")]), "200");
+}
+
+fn hash(key: HashKey) -> TrafficPolicy {
+    let balancer = Balancer::Hash { key, table: HashTable::Maglev { entries: 1_009 } };
+    TrafficPolicy { balancer, ..TrafficPolicy::default() }
+}
+
+#[test]
+fn keys_keep_requests_on_their_endpoint() {
+    need_root!("keys_keep_requests_on_their_endpoint");
+    let mut node = Node::start(|_| {});
+    let (client, one, two) = (node.pod(5, "client"), node.pod(6, "web"), node.pod(7, "web"));
+    serve_http(&one, "one");
+    serve_http(&two, "two");
+    let who = |arguments: &[&str]| {
+        let answer = curl(&client, &[arguments, &["http://10.96.0.50/"]].concat());
+        answer.split(' ').next().unwrap_or_default().to_owned()
+    };
+    node.proxy().apply(with_policy(hash(HashKey::Header("x-user".into())), &[6, 7]));
+    let mut met = std::collections::BTreeSet::new();
+    for user in 0..16 {
+        let header = format!("x-user: {user}");
+        let first = who(&["-H", &header]);
+        assert!((0..5).all(|_| who(&["-H", &header]) == first), "user {user}");
+        met.insert(first);
+    }
+    assert_eq!(met.len(), 2, "users are spread");
+
+    let cookie = HashKey::Cookie { name: "stick".into(), path: "/".into(), ttl_s: Some(60) };
+    node.proxy().apply(with_policy(hash(cookie), &[6, 7]));
+    let head = curl(&client, &["-i", "http://10.96.0.50/"]);
+    let made =
+        head.lines().find(|line| line.to_ascii_lowercase().starts_with("set-cookie:")).expect("a cookie is made");
+    assert!(made.contains("Max-Age=60") && made.contains("Path=/"), "{made}");
+    let value = made.split([':', ';']).nth(1).unwrap().trim().to_owned();
+    let first = if head.contains("one GET") { "one" } else { "two" };
+    assert!((0..8).all(|_| who(&["-b", &value]) == first));
+    assert!(!curl(&client, &["-i", "-b", &value, "http://10.96.0.50/"]).to_ascii_lowercase().contains("set-cookie"));
+}
+
+/// Answers everything with 503, one request a connection.
+fn serve_failure(netns: &str) {
+    let (ready, started) = std::sync::mpsc::channel();
+    inside(netns, move || {
+        let listener = std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
+        ready.send(()).unwrap();
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut head = [0; 4_096];
+            let _ = stream.read(&mut head);
+            let _ = stream.write_all(b"HTTP/1.1 503 no\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
+    });
+    started.recv().unwrap();
+}
+
+#[test]
+fn what_fails_is_ejected() {
+    need_root!("what_fails_is_ejected");
+    let mut node = Node::start(|_| {});
+    let (client, good, bad) = (node.pod(5, "client"), node.pod(6, "web"), node.pod(7, "web"));
+    serve_http(&good, "good");
+    serve_failure(&bad);
+    let outlier = Outlier { consecutive_5xx: 3, base_ejection_ms: 60_000, ..Outlier::default() };
+    let policy = TrafficPolicy { balancer: Balancer::RoundRobin, outlier: Some(outlier), ..TrafficPolicy::default() };
+    node.proxy().apply(with_policy(policy, &[6, 7]));
+    let codes: Vec<String> = (0..30).map(|_| code(&client, &["http://10.96.0.50/"])).collect();
+    let failed = codes.iter().filter(|code| *code == "503").count();
+    assert_eq!(failed, 3, "three in a row, then no more: {codes:?}");
+    assert!(codes[10..].iter().all(|code| code == "200"), "{codes:?}");
+}
+
+#[test]
+fn limits_answer_with_overflow() {
+    need_root!("limits_answer_with_overflow");
+    let mut node = Node::start(|_| {});
+    let (client, server) = (node.pod(5, "client"), node.pod(6, "web"));
+    serve_http(&server, "web");
+    let pool = ConnectionPool { max_requests: 1, ..ConnectionPool::default() };
+    node.proxy().apply(with_policy(TrafficPolicy { pool, ..TrafficPolicy::default() }, &[6]));
+    let slow = || {
+        let client = client.clone();
+        std::thread::spawn(move || curl(&client, &["-i", "http://10.96.0.50/slow"]))
+    };
+    // Each takes three seconds: one of two has the only place.
+    let answers = [slow(), slow()].map(|slow| slow.join().unwrap());
+    let overflown = answers.iter().filter(|answer| answer.contains("x-envoy-overloaded: true")).count();
+    assert_eq!((overflown, answers.iter().filter(|answer| answer.contains(" 200")).count()), (1, 1), "{answers:?}");
+    assert_eq!(code(&client, &["http://10.96.0.50/"]), "200", "its place is free again");
+}
