@@ -41,10 +41,13 @@ impl Health {
     }
 }
 
+/// Address and workload: an address can be another workload's tomorrow.
+type Endpoint = (SocketAddr, Arc<str>);
+
 /// What is remembered of a port.
 #[derive(Debug, Default)]
 pub struct PortState {
-    healths: Mutex<HashMap<(SocketAddr, Arc<str>), Arc<Health>>>,
+    healths: Mutex<HashMap<Endpoint, Arc<Health>>>,
     /// No endpoint is ejected after this.
     last_ejection_ends_ms: AtomicU64,
     requests: AtomicU32,
