@@ -1,6 +1,7 @@
 //! Connections that are passed whole to one endpoint of a service.
 use crate::copy::{self, Copied};
 use crate::dial::{self, DialError, Dialled};
+use crate::limits;
 use crate::origin::Origin;
 use crate::random;
 use crate::requests;
@@ -10,11 +11,13 @@ use crate::tls_out;
 use crate::upstream::{InFlight, Port, Upstream};
 use crate::worker::Worker;
 use model::Key;
+use model::mesh::traffic::HashKey;
 use model::mesh::{BackendTarget, RouteKind};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use traffic::GatewayEntry;
+use traffic::outlier::Outcome;
 
 /// Endpoints that a connection is tried on.
 const CONNECT_TRIES: usize = 3;
@@ -35,24 +38,36 @@ pub fn routed(worker: &Worker, port: &Arc<Port>) -> Option<Arc<Port>> {
     let route = port.entry().streams.iter().find(|route| route.kind == RouteKind::Tcp);
     let Some(rule) = route.and_then(|route| route.rules.first()) else { return Some(port.clone()) };
     match &rule.backends.get(traffic::balance::weighted(&rule.backends, random::u32())?)?.target {
-        BackendTarget::Service { service, port } => worker.ports.get(&worker.shared, service, *port),
+        BackendTarget::Service { service, port: number } => {
+            let number = if *number == 0 { port.entry().port.port } else { *number };
+            worker.ports.get(&worker.shared, service, number)
+        }
         BackendTarget::Invalid { .. } => None,
     }
 }
 
 /// A connection to a service: passed whole to one of its endpoints.
 pub async fn balance(worker: &Arc<Worker>, onward: Onward<'_>, stream: Stream, port: &Arc<Port>) {
-    let affinity = port.service().service.affinity_s.map(|_| requests::hash_of_address(onward.from.ip()));
+    let by_address = port.service().service.affinity_s.is_some() || port.hash_key() == Some(&HashKey::SourceIp);
+    let affinity = by_address.then(|| requests::hash_of_address(onward.from.ip()));
     let mut tried = Vec::new();
     let dialled = loop {
         let Some(upstream) = port.choose(&tried, affinity, worker.now_ms()) else { break Err(None) };
         match reach(worker, onward, port, &upstream).await {
-            Ok(dialled) => break Ok((dialled, upstream)),
-            Err(error) if error.is_retriable() && tried.len() + 1 < CONNECT_TRIES => tried.push(upstream.address),
-            Err(error) => break Err(Some(error)),
+            Ok(dialled) => {
+                limits::report(port, upstream.address, Outcome::Status(200), worker.now_ms());
+                break Ok((dialled, upstream));
+            }
+            Err(error) => {
+                limits::report(port, upstream.address, Outcome::Local, worker.now_ms());
+                if !error.is_retriable() || tried.len() + 1 >= CONNECT_TRIES {
+                    break Err(Some(error));
+                }
+                tried.push(upstream.address);
+            }
         }
     };
-    let service = &port.service().service.key;
+    let service = port.service().service.known_as();
     match dialled {
         Ok((dialled, upstream)) => pass(worker, onward.origin, stream, dialled, upstream, Some(service)).await,
         Err(error) => refuse(onward.origin, stream, &format!("service {service}"), error.as_ref()),

@@ -145,7 +145,7 @@ impl Port {
     /// Whether there are ejected endpoints, and they are to be left out.
     fn ejections_count(&self, now_ms: u64) -> bool {
         let Some(policy) = self.policy().and_then(|policy| policy.outlier.as_ref()) else { return false };
-        self.state.has_ejected(now_ms) && outlier::counts(policy, self.ejected(now_ms), self.len())
+        self.state.has_ejected(now_ms) && outlier::counts(policy, self.ejected(now_ms), self.loads.len())
     }
 
     fn ejected(&self, now_ms: u64) -> usize {
@@ -156,7 +156,7 @@ impl Port {
     pub fn watched(&self, address: SocketAddr, now_ms: u64) -> Option<(&Outlier, Arc<Health>, (usize, usize))> {
         let policy = self.policy()?.outlier.as_ref()?;
         let index = self.entry().pool.endpoints().iter().position(|endpoint| endpoint.address() == address)?;
-        Some((policy, self.healths.get(index)?.clone(), (self.ejected(now_ms), self.len())))
+        Some((policy, self.healths.get(index)?.clone(), (self.ejected(now_ms), self.loads.len())))
     }
 
     /// The retries that this port's requests may make.

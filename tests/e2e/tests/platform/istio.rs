@@ -9,12 +9,12 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(10);
 
 pub fn checks(runner: &mut Runner, p: &Platform) {
-    runner.check("istio::the older family routes a service and both objects say so", || conflict(p));
-    runner.check("istio::VirtualService splits by subset, header and order", || subsets(p));
-    runner.check("istio::faults are made", || faults(p));
-    runner.check("istio::consistent hash keeps a caller on its endpoint", || hashing(p));
-    runner.check("istio::an endpoint that fails is ejected", || ejection(p));
-    runner.check("istio::ServiceEntry is a service", || entry(p));
+    runner.check("mesh::istio: the older family routes a service and both objects say so", || conflict(p));
+    runner.check("mesh::istio: VirtualService splits by subset, header and order", || subsets(p));
+    runner.check("mesh::istio: faults are made", || faults(p));
+    runner.check("mesh::istio: consistent hash keeps a caller on its endpoint", || hashing(p));
+    runner.check("mesh::istio: an endpoint that fails is ejected", || ejection(p));
+    runner.check("mesh::istio: ServiceEntry is a service", || entry(p));
     let _ = k(p, &["delete", "virtualservices,destinationrules,serviceentries", "--all"]);
     let _ = k(p, &["apply", "-f", &example("30-reviews-route.yaml")]);
 }
