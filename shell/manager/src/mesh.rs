@@ -15,6 +15,7 @@ mod ca;
 mod certificates;
 mod core;
 mod ear;
+mod envoy;
 mod hosts;
 mod identity;
 mod join;

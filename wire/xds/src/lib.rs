@@ -10,5 +10,6 @@ pub mod ca;
 pub mod catalog;
 pub mod convert;
 pub mod discovery;
+pub mod envoy;
 pub mod resources;
 pub mod session;

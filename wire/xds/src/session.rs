@@ -12,9 +12,11 @@
 
 mod client;
 mod server;
+mod whole;
 
 pub use client::{Client, Received, ReceivedResource};
 pub use server::{Progress, Refusal, Server};
+pub use whole::WholeServer;
 
 /// The peer broke the protocol; the stream is to be closed (and the client may connect again).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

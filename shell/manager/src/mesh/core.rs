@@ -1,6 +1,7 @@
 //! The state that everything shares, and the task that changes it.
 
 use super::ear::Fact;
+use super::envoy::View;
 use super::statuses::Pending;
 use super::{Config, MeshCa};
 use bytes::Bytes;
@@ -27,6 +28,8 @@ pub struct Core {
     pub ca: MeshCa,
     compiler: Mutex<Compiler>,
     catalog: RwLock<Catalog>,
+    /// The same in Envoy's words, from the first client on that speaks them.
+    envoy: RwLock<Option<View>>,
     /// The catalog's sequence, 0 until the first configuration is complete.
     published: watch::Sender<u64>,
     /// Counts changes of objects: who waits for one to appear looks again when it moves.
@@ -84,6 +87,7 @@ impl Core {
             ca,
             compiler: Mutex::new(Compiler::new(settings)),
             catalog: RwLock::new(catalog),
+            envoy: RwLock::default(),
             published: watch::Sender::new(0),
             observed: watch::Sender::new(0),
             statuses: Pending::default(),
@@ -97,6 +101,26 @@ impl Core {
 
     pub fn catalog(&self) -> RwLockReadGuard<'_, Catalog> {
         self.catalog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at what is told to clients that speak Envoy's words.
+    pub fn envoy<T>(&self, look: impl FnOnce(&Catalog) -> T) -> T {
+        if let Some(view) = &*self.envoy.read().unwrap_or_else(PoisonError::into_inner) {
+            return look(view.catalog());
+        }
+        // Nothing is compiled while it is made: what comes later is told to it.
+        let compiler = lock(&self.compiler);
+        let mut made = self.envoy.write().unwrap_or_else(PoisonError::into_inner);
+        let first = now().as_micros() as u64;
+        let view = made.get_or_insert_with(|| View::new(first, compiler.resources().values()));
+        look(view.catalog())
+    }
+
+    /// Number of the last change of a type, and how many resources of it there are; of Envoy's types only if somebody asked for them.
+    pub fn newest(&self, type_url: &str) -> u64 {
+        let envoy = self.envoy.read().unwrap_or_else(PoisonError::into_inner);
+        let of_envoy = envoy.as_ref().map_or(0, |view| view.catalog().type_sequence(type_url));
+        of_envoy.max(self.catalog().type_sequence(type_url))
     }
 
     /// Looks at the compiler's objects.
@@ -131,6 +155,13 @@ impl Core {
     pub fn update_stream(&self, id: u64, progress: Vec<xds::session::Progress>) {
         if let Some(stream) = lock(&self.streams).get_mut(&id) {
             stream.progress = progress;
+        }
+    }
+
+    /// A client has said who it is.
+    pub fn name_stream(&self, id: u64, proxy: String) {
+        if let Some(stream) = lock(&self.streams).get_mut(&id) {
+            stream.proxy = proxy;
         }
     }
 
@@ -215,6 +246,10 @@ impl Core {
             for (type_url, name, value) in encoded {
                 catalog.set(type_url, &name, value);
             }
+            if let Some(view) = &mut *self.envoy.write().unwrap_or_else(PoisonError::into_inner) {
+                let changes = output.resources.iter();
+                view.apply(changes.map(|((kind, name), resource)| (*kind, name.clone(), resource.clone())));
+            }
         }
         self.statuses.decide(output);
     }
@@ -245,6 +280,12 @@ impl Core {
         for kind in ResourceKind::ALL {
             let type_url = type_url(kind);
             catalog.forget(type_url, told.get(type_url).copied().unwrap_or(sequence).min(sequence));
+        }
+        drop(catalog);
+        if let Some(view) = &mut *self.envoy.write().unwrap_or_else(PoisonError::into_inner) {
+            for of in xds::envoy::types::ALL {
+                view.forget(of, told.get(of).copied().unwrap_or(u64::MAX));
+            }
         }
     }
 }

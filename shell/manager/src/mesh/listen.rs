@@ -1,6 +1,6 @@
 //! The port: TLS, HTTP/2, and which call is which.
 
-use super::ads::Ads;
+use super::ads::{Ads, Whole};
 use super::ca::{CaError, split_pem};
 use super::certificates::Certificates;
 use super::core::Core;
@@ -23,7 +23,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::server::Grpc;
 use tonic_prost::ProstCodec;
 use xds::ca::{CREATE_CERTIFICATE_PATH, JOIN_PATH};
-use xds::discovery::DELTA_PATH;
+use xds::discovery::{DELTA_PATH, SOTW_PATH};
 
 /// Connections at once; further ones wait.
 const CONNECTIONS: usize = 8_192;
@@ -147,6 +147,11 @@ impl Handler {
                 let service =
                     Ads { core: self.core, caller: self.caller, address: self.address, stopped: self.stopped };
                 Grpc::new(ProstCodec::default()).streaming(service, request).await
+            }
+            SOTW_PATH => {
+                let service =
+                    Ads { core: self.core, caller: self.caller, address: self.address, stopped: self.stopped };
+                Grpc::new(ProstCodec::default()).streaming(Whole(service), request).await
             }
             CREATE_CERTIFICATE_PATH => {
                 let service = Certificates { core: self.core, caller: self.caller };

@@ -7,7 +7,6 @@ use std::sync::PoisonError;
 /// See [`Handle::report`](super::Handle::report).
 pub fn report(core: &Core) -> Value {
     let streams = core.streams();
-    let catalog = core.catalog();
     let proxies: Vec<Value> = streams
         .iter()
         .map(|stream| {
@@ -16,7 +15,7 @@ pub fn report(core: &Core) -> Value {
                 .iter()
                 .map(|progress| {
                     // Types that did not change since are up to date whatever the whole configuration's number is.
-                    let newest = catalog.type_sequence(progress.type_url);
+                    let newest = core.newest(progress.type_url);
                     let behind = progress.acked < newest && progress.refusal.is_none();
                     json!({
                         "type": short(progress.type_url),
@@ -49,6 +48,7 @@ pub fn report(core: &Core) -> Value {
             })
         })
         .collect();
+    let catalog = core.catalog();
     let resources: serde_json::Map<String, Value> =
         catalog.type_urls().map(|type_url| (short(type_url).to_owned(), catalog.count(type_url).into())).collect();
     let unusable: Vec<Value> = core

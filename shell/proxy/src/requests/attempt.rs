@@ -112,35 +112,39 @@ async fn once_h1<'r>(
     let kind = if head.method() == "HEAD" { RequestKind::Head } else { RequestKind::Other };
     let (reader, writer) = (&mut connection.reader, &mut connection.writer);
     let framing = head.framing;
-    let send = async {
-        match body {
-            Body::Whole(bytes) => {
-                writer.flush_with(&[bytes]).await.map_err(PumpError::Sink)?;
-                Ok(Pumped { bytes: bytes.len() as u64, trailers: None })
-            }
-            Body::Stream(kept) => kept.pump(&mut Sink::H1(writer, framing), &exchange.replayable).await,
-        }
-    };
-    let receive = async {
-        loop {
-            match reader.response(kind, answer).await {
-                Ok(Some(())) if answer.is_interim() => {}
-                Ok(Some(())) => break,
-                Ok(None) => {
-                    return Err(Broken::NoAnswer(Failure::Reset, "the connection ended before an answer".into()));
+    let (sent, received) = {
+        let mut send = pin!(async {
+            match body {
+                Body::Whole(bytes) => {
+                    writer.flush_with(&[bytes]).await.map_err(PumpError::Sink)?;
+                    Ok(Pumped { bytes: bytes.len() as u64, trailers: None })
                 }
-                Err(ReadError::Head(error)) => return Err(Broken::NoAnswer(Failure::Status(502), error.to_string())),
-                Err(error) => return Err(Broken::NoAnswer(Failure::Reset, error.to_string())),
+                Body::Stream(kept) => kept.pump(&mut Sink::H1(writer, framing), &exchange.replayable).await,
             }
-        }
-        if answer.status == 101 {
-            return Ok(Received::Switched);
-        }
-        unanswered(exchange, upstream, answer)?;
-        let source = Source::H1(reader, BodyDecoder::new(answer.framing));
-        pass(exchange, answer, source, responder).await
+        });
+        let mut receive = pin!(async {
+            loop {
+                match reader.response(kind, answer).await {
+                    Ok(Some(())) if answer.is_interim() => {}
+                    Ok(Some(())) => break,
+                    Ok(None) => {
+                        return Err(Broken::NoAnswer(Failure::Reset, "the connection ended before an answer".into()));
+                    }
+                    Err(ReadError::Head(error)) => {
+                        return Err(Broken::NoAnswer(Failure::Status(502), error.to_string()));
+                    }
+                    Err(error) => return Err(Broken::NoAnswer(Failure::Reset, error.to_string())),
+                }
+            }
+            if answer.status == 101 {
+                return Ok(Received::Switched);
+            }
+            unanswered(exchange, upstream, answer)?;
+            let source = Source::H1(reader, BodyDecoder::new(answer.framing));
+            pass(exchange, answer, source, responder).await
+        });
+        both(send.as_mut(), receive.as_mut(), until).await
     };
-    let (sent, received) = both(send, receive, until).await;
     let reused = connection.reused;
     let cells = connection.cells.clone();
     let whole = sent.as_ref().is_some_and(Result::is_ok);
@@ -188,25 +192,27 @@ async fn once_h2<'r>(
             return failed(Failure::NotSent, error.to_string(), connection.reused);
         }
     };
-    let send = async {
-        let mut sink = if ended { Sink::Ended } else { Sink::H2(stream) };
-        match body {
-            Body::Whole(bytes) => pump(&mut Source::Bytes(bytes.clone()), &mut sink).await,
-            Body::Stream(kept) => kept.pump(&mut sink, &exchange.replayable).await,
-        }
+    let (sent, received) = {
+        let mut send = pin!(async {
+            let mut sink = if ended { Sink::Ended } else { Sink::H2(stream) };
+            match body {
+                Body::Whole(bytes) => pump(&mut Source::Bytes(bytes.clone()), &mut sink).await,
+                Body::Stream(kept) => kept.pump(&mut sink, &exchange.replayable).await,
+            }
+        });
+        let head_request = head.method() == "HEAD";
+        let mut receive = pin!(async {
+            let response = response.await.map_err(|error| {
+                let failure = if is_unprocessed(&error) { Failure::NotSent } else { Failure::Reset };
+                Broken::NoAnswer(failure, error.to_string())
+            })?;
+            let ended = response.body().is_end_stream();
+            *answer = convert::response(&response, ended, head_request);
+            unanswered(exchange, upstream, answer)?;
+            pass(exchange, answer, Source::H2(response.into_body()), responder).await
+        });
+        both(send.as_mut(), receive.as_mut(), until).await
     };
-    let head_request = head.method() == "HEAD";
-    let receive = async {
-        let response = response.await.map_err(|error| {
-            let failure = if is_unprocessed(&error) { Failure::NotSent } else { Failure::Reset };
-            Broken::NoAnswer(failure, error.to_string())
-        })?;
-        let ended = response.body().is_end_stream();
-        *answer = convert::response(&response, ended, head_request);
-        unanswered(exchange, upstream, answer)?;
-        pass(exchange, answer, Source::H2(response.into_body()), responder).await
-    };
-    let (sent, received) = both(send, receive, until).await;
     let cells = connection.cells.clone();
     match received {
         Ok(Received::Switched) => failed(Failure::Reset, "a switch of protocols in HTTP/2".into(), false),
@@ -223,15 +229,14 @@ async fn once_h2<'r>(
 
 /// Runs both halves. The answer decides when it is over: an endpoint may answer before it has read everything.
 async fn both<S, R>(
-    send: S,
-    receive: R,
+    mut send: Pin<&mut S>,
+    mut receive: Pin<&mut R>,
     until: Option<Instant>,
 ) -> (Option<Result<Pumped, PumpError>>, Result<Received, Broken>)
 where
     S: Future<Output = Result<Pumped, PumpError>>,
     R: Future<Output = Result<Received, Broken>>,
 {
-    let (mut send, mut receive) = (pin!(send), pin!(receive));
     let mut timer = until.map(|at| Box::pin(tokio::time::sleep_until(at.into())));
     let mut sent = None;
     let received = poll_fn(|cx| {

@@ -3,7 +3,7 @@ use super::Place;
 use super::conn;
 use super::exchange::Exchange;
 use super::plan::Target;
-use super::pool::{H1Connection, H2Connection};
+use super::pool::{H1Connection, H2Connection, PoolKey};
 use crate::dial::{self, DialError, Dialled};
 use crate::hbone::{STREAM_WINDOW_BYTES, TUNNEL_WINDOW_BYTES};
 use crate::telemetry::Peers;
@@ -32,6 +32,12 @@ pub async fn connect(exchange: &Exchange<'_>, upstream: &Upstream) -> Result<Con
     } else if let Some(connection) = worker.http.take_h1(&key) {
         return Ok(Connected::H1(connection));
     }
+    // Apart, so that requests that find a connection do not carry room for opening one.
+    Box::pin(open(exchange, upstream, key)).await
+}
+
+async fn open(exchange: &Exchange<'_>, upstream: &Upstream, key: PoolKey) -> Result<Connected, DialError> {
+    let worker = exchange.worker;
     // One that waited may be closed by now as well as one that was used.
     let mut waited = false;
     let dialled = match &exchange.plan.target {

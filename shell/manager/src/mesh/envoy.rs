@@ -1,0 +1,251 @@
+//! The mesh in Envoy's words: what the compiler made, told to Envoys and to gRPC clients that speak xDS. It is made when the first of them
+//! comes; a mesh without them pays nothing.
+//!
+//! Names: cluster `outbound|PORT||HOST` (`outbound|PORT|SUBSET|HOST`), route table `outbound/HOST:PORT` or `gateway/NAMESPACE/NAME/PORT`, listener
+//! `HOST:PORT` (gRPC), `sidecar/...`, `gateway/...`. Who asks sees the listeners of its own role.
+
+mod policies;
+mod role;
+mod routes;
+
+pub use role::Role;
+
+use model::Key;
+use model::map::HashMap;
+use model::mesh::{AuthorizationPolicy, ListenerProtocol, Resource, ResourceKind, TlsMode, TlsSecret, Transport};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use traffic::{Directory, GatewayEntry, PortEntry, ServiceEntry};
+use xds::catalog::Catalog;
+use xds::envoy::{self, Door, types};
+
+/// What a sidecar listens on for captured connections, and for requests by name.
+const CAPTURE_PORT: u16 = 15_001;
+const BY_NAME_PORT: u16 = 15_080;
+const PASSTHROUGH: &str = "passthrough";
+
+/// See the [module](self).
+pub struct View {
+    directory: Directory,
+    policies: BTreeMap<Key, Arc<AuthorizationPolicy>>,
+    secrets: BTreeMap<Key, Arc<TlsSecret>>,
+    catalog: Catalog,
+    /// What each place was told last: resources of types and names.
+    told: HashMap<Place, BTreeSet<(&'static str, String)>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Place {
+    Service(Key),
+    Gateway(Key),
+    Sidecars,
+}
+
+/// Resources of one place.
+#[derive(Default)]
+struct Emission(Vec<(&'static str, String, bytes::Bytes)>);
+
+impl Emission {
+    fn add(&mut self, of: &'static str, name: impl Into<String>, value: bytes::Bytes) {
+        self.0.push((of, name.into(), value));
+    }
+}
+
+impl View {
+    /// From all that there is. Versions start at `first`.
+    pub fn new<'a>(first: u64, resources: impl Iterator<Item = &'a Resource>) -> Self {
+        let mut catalog = Catalog::starting_at(first);
+        types::ALL.into_iter().for_each(|of| catalog.declare(of));
+        let mut view = View {
+            directory: Directory::new(),
+            policies: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            catalog,
+            told: HashMap::default(),
+        };
+        view.catalog.set(types::CLUSTER, PASSTHROUGH, Some(envoy::passthrough(PASSTHROUGH)));
+        view.apply(resources.map(|resource| (resource.kind(), resource.name().to_string(), Some(resource.clone()))));
+        view
+    }
+
+    /// What there is to tell.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Forgets removals that every stream was told of.
+    pub fn forget(&mut self, of: &'static str, position: u64) {
+        self.catalog.forget(of, position.min(self.catalog.sequence()));
+    }
+
+    /// Takes changes in; a change costs what it touches, but for routes, gateways and policies, which are looked at together.
+    pub fn apply(&mut self, changes: impl Iterator<Item = (ResourceKind, String, Option<Resource>)>) {
+        let mut services = BTreeSet::new();
+        let mut wide = false;
+        self.directory.hold();
+        for (kind, name, resource) in changes {
+            match &resource {
+                Some(Resource::Service(service)) => drop(services.insert(service.key.clone())),
+                Some(Resource::Endpoints(group)) => drop(services.insert(group.service.clone())),
+                Some(Resource::AuthorizationPolicy(policy)) => {
+                    self.policies.insert(policy.key.clone(), policy.clone());
+                    wide = true;
+                }
+                Some(Resource::Secret(secret)) => {
+                    self.secrets.insert(secret.key.clone(), secret.clone());
+                    let value = envoy::tls_secret(&name, &secret.certificate_chain, &secret.private_key);
+                    self.catalog.set(types::SECRET, &name, Some(value));
+                }
+                Some(Resource::Route(_) | Resource::Gateway(_)) => wide = true,
+                Some(_) => {}
+                None => {
+                    if kind == ResourceKind::Secret {
+                        self.catalog.set(types::SECRET, &name, None);
+                    }
+                    if let Some((namespace, name)) = name.split_once('/') {
+                        let key = Key::new(namespace, name);
+                        self.policies.remove(&key);
+                        self.secrets.remove(&key);
+                        services.insert(key);
+                    }
+                    wide |= kind != ResourceKind::Workload;
+                }
+            }
+            match resource {
+                Some(resource) => self.directory.set(resource),
+                None => self.directory.remove(kind, &name),
+            }
+        }
+        self.directory.release();
+        if wide {
+            services.extend(self.directory.services().iter().map(|entry| entry.service.key.clone()));
+            self.emit_gateways();
+        }
+        for key in &services {
+            self.emit_service(key);
+        }
+        if !services.is_empty() {
+            self.emit_sidecars();
+        }
+    }
+
+    fn tell(&mut self, place: Place, emission: Emission) {
+        let mut now = BTreeSet::new();
+        for (of, name, value) in emission.0 {
+            self.catalog.set(of, &name, Some(value));
+            now.insert((of, name));
+        }
+        let before = if now.is_empty() { self.told.remove(&place) } else { self.told.insert(place, now.clone()) };
+        for (of, name) in before.into_iter().flatten().filter(|it| !now.contains(it)) {
+            self.catalog.set(of, &name, None);
+        }
+    }
+
+    fn emit_service(&mut self, key: &Key) {
+        let mut emission = Emission::default();
+        if let Some(entry) = self.directory.service(key).cloned() {
+            for port in entry.ports.iter().filter(|port| port.port.transport == Transport::Tcp) {
+                self.emit_port(&entry, port, &mut emission);
+            }
+        }
+        self.tell(Place::Service(key.clone()), emission);
+    }
+
+    fn emit_port(&self, entry: &ServiceEntry, port: &PortEntry, out: &mut Emission) {
+        let number = port.port.port;
+        let cluster = routes::cluster_name(&self.directory, &entry.service.key, number);
+        let mut endpoints: Vec<_> =
+            port.pool.endpoints().iter().map(|it| (&*it.zone, it.address(), it.weight)).collect();
+        endpoints.sort();
+        out.add(types::CLUSTER, &cluster, envoy::cluster(&cluster, port.app_protocol().is_http2()));
+        out.add(types::ENDPOINT, &cluster, envoy::assignment(&cluster, endpoints));
+        let Some(host) = entry.service.hostnames.first().filter(|_| entry.service.subset_of.is_none()) else { return };
+        let table = format!("outbound/{host}:{number}");
+        let hosts = routes::of_service(&self.directory, entry, port);
+        out.add(types::ROUTE, &table, envoy::route_configuration(&table, &hosts));
+        for name in routes::names(&entry.service) {
+            let name = format!("{name}:{number}");
+            out.add(types::LISTENER, &name, envoy::api_listener(&name, &table));
+        }
+        let door = if port.app_protocol().is_http() {
+            Door { routes: Some(table), ..Door::default() }
+        } else {
+            Door { cluster, ..Door::default() }
+        };
+        for vip in &entry.service.vips {
+            let name = format!("sidecar/{host}:{number}/{vip}");
+            let value = envoy::listener(&name, (&vip.to_string(), number), false, false, std::slice::from_ref(&door));
+            out.add(types::LISTENER, name, value);
+        }
+    }
+
+    /// What a sidecar has beside its services' listeners: the one that takes captured connections and hands them on, and one for requests
+    /// by name, for hosts on which nothing is captured.
+    fn emit_sidecars(&mut self) {
+        let mut out = Emission::default();
+        let direct = Door { cluster: PASSTHROUGH.to_owned(), ..Door::default() };
+        let capture = envoy::listener("sidecar/capture", ("0.0.0.0", CAPTURE_PORT), true, true, &[direct]);
+        out.add(types::LISTENER, "sidecar/capture", capture);
+        let table = "sidecar/by-name";
+        let door = Door { routes: Some(table.to_owned()), ..Door::default() };
+        out.add(types::LISTENER, table, envoy::listener(table, ("127.0.0.1", BY_NAME_PORT), true, false, &[door]));
+        out.add(types::ROUTE, table, envoy::route_configuration(table, &routes::by_name(&self.directory)));
+        self.tell(Place::Sidecars, out);
+    }
+
+    fn emit_gateways(&mut self) {
+        let gateways: Vec<Arc<GatewayEntry>> = self.directory.gateways().into_iter().cloned().collect();
+        let now: BTreeSet<Place> = gateways.iter().map(|entry| Place::Gateway(entry.gateway.key.clone())).collect();
+        let gone = self.told.keys().filter(|place| matches!(place, Place::Gateway(_)) && !now.contains(place));
+        for place in gone.cloned().collect::<Vec<_>>() {
+            self.tell(place, Emission::default());
+        }
+        for entry in &gateways {
+            let emission = self.gateway(entry);
+            self.tell(Place::Gateway(entry.gateway.key.clone()), emission);
+        }
+    }
+
+    fn gateway(&self, entry: &GatewayEntry) -> Emission {
+        let mut out = Emission::default();
+        let filters = policies::filters(&self.policies, &entry.gateway);
+        let ports: BTreeSet<u16> = entry.listeners.iter().map(|it| it.listener.port).collect();
+        for port in ports {
+            let name = format!("gateway/{}/{port}", entry.gateway.key);
+            let listeners: Vec<_> = entry.listeners.iter().filter(|it| it.listener.port == port).collect();
+            let http: Vec<_> = listeners
+                .iter()
+                .copied()
+                .filter(|it| matches!(it.listener.protocol, ListenerProtocol::Http | ListenerProtocol::Https))
+                .collect();
+            let mut doors = Vec::new();
+            if !http.is_empty() {
+                let hosts = routes::of_gateway(&self.directory, &entry.gateway.key, &http);
+                out.add(types::ROUTE, &name, envoy::route_configuration(&name, &hosts));
+            }
+            let mut plain = false;
+            for it in &http {
+                let secured = it.listener.tls == TlsMode::Terminate;
+                if !secured && std::mem::replace(&mut plain, true) {
+                    // Without TLS the route table tells hosts apart.
+                    continue;
+                }
+                doors.push(Door {
+                    server_names: it.listener.hostname.iter().filter(|_| secured).map(ToString::to_string).collect(),
+                    secrets: it.listener.certificates.iter().filter(|_| secured).map(ToString::to_string).collect(),
+                    routes: Some(name.clone()),
+                    filters: filters.clone(),
+                    ..Door::default()
+                });
+            }
+            for it in listeners.iter().filter(|it| it.listener.protocol == ListenerProtocol::Tcp) {
+                let first = it.streams.first().and_then(|route| routes::first_cluster(&self.directory, route));
+                doors.extend(first.map(|cluster| Door { cluster, ..Door::default() }));
+            }
+            if !doors.is_empty() {
+                out.add(types::LISTENER, &name, envoy::listener(&name, ("0.0.0.0", port), true, false, &doors));
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,282 @@
+//! Route tables in Envoy's words: a list in which the first that matches counts, so precedence is put into its order.
+use model::Key;
+use model::mesh::Service;
+use model::mesh::{
+    Backend, BackendTarget, Filter, HeaderModifier, Hostname, Match, ParentTarget, PathMatch, PathModifier, Route,
+    Rule, TextMatch,
+};
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use traffic::{Directory, ListenerEntry, PortEntry, ServiceEntry};
+use xds::envoy::{HeaderChange, PathRewrite, RouteAction, RouteEntry, RouteMatchPath, Text, VirtualHost};
+
+/// A cluster that never is: its share of requests is answered with 500.
+const INVALID: &str = "invalid";
+
+/// The cluster of a service's port.
+pub fn cluster_name(directory: &Directory, key: &Key, port: u16) -> String {
+    let (name, subset) = key.name.split_once('|').unwrap_or((&key.name, ""));
+    let whole = Key::new(&*key.namespace, name);
+    let host = directory.service(&whole).and_then(|entry| entry.service.hostnames.first().cloned());
+    let host = host.unwrap_or_else(|| format!("{name}.{}", key.namespace).into());
+    format!("outbound|{port}|{subset}|{host}")
+}
+
+/// Names by which a service may be asked for from anywhere: its own, and `NAME.NAMESPACE` and `NAME.NAMESPACE.svc`. The name alone means a
+/// service of the asker's namespace, which is not known here.
+pub fn names(service: &Service) -> Vec<String> {
+    let mut names: Vec<String> =
+        service.hostnames.iter().filter(|name| name.contains('.')).map(ToString::to_string).collect();
+    let short = format!("{}.{}", service.key.name, service.key.namespace);
+    if names.iter().any(|name| name.strip_prefix(&short).is_some_and(|rest| rest.starts_with(".svc."))) {
+        names.extend([format!("{short}.svc"), short]);
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Where the bytes of a TCP or TLS route go: its first backend.
+pub fn first_cluster(directory: &Directory, route: &Route) -> Option<String> {
+    route.rules.iter().flat_map(|rule| &rule.backends).find_map(|backend| match &backend.target {
+        BackendTarget::Service { service, port } => Some(cluster_name(directory, service, *port)),
+        BackendTarget::Invalid { .. } => None,
+    })
+}
+
+/// Requests to a service's port.
+pub fn of_service(directory: &Directory, entry: &ServiceEntry, port: &PortEntry) -> Vec<VirtualHost> {
+    let number = port.port.port;
+    let own = cluster_name(directory, &entry.service.key, number);
+    let candidates = port.table.routes().iter().flat_map(|route| candidates(directory, route, number)).collect();
+    let mut routes = in_order(candidates);
+    if port.table.is_empty() {
+        routes.push(plain(own));
+    }
+    vec![VirtualHost { name: "all".to_owned(), domains: vec!["*".to_owned()], routes }]
+}
+
+/// Requests to services by their names.
+pub fn by_name(directory: &Directory) -> Vec<VirtualHost> {
+    let mut hosts = Vec::new();
+    for entry in directory.services().into_iter().filter(|entry| entry.service.subset_of.is_none()) {
+        let http = |port: &&PortEntry| port.app_protocol().is_http();
+        let first = entry.ports.iter().filter(http).min_by_key(|port| (port.port.port != 80, port.port.port));
+        let Some(port) = first else { continue };
+        let domains = names(&entry.service);
+        for host in of_service(directory, entry, port) {
+            hosts.push(VirtualHost { name: entry.service.key.to_string(), domains: domains.clone(), ..host });
+        }
+    }
+    hosts.retain(|host| !host.domains.is_empty());
+    hosts.sort_by(|a, b| a.name.cmp(&b.name));
+    hosts
+}
+
+/// Requests to a gateway's port. A host's own routes come first, then those of wider names that it falls under.
+pub fn of_gateway(directory: &Directory, gateway: &Key, listeners: &[&ListenerEntry]) -> Vec<VirtualHost> {
+    let mut names: BTreeSet<Option<Hostname>> = BTreeSet::new();
+    let mut hung: Vec<(Option<Hostname>, Arc<Route>)> = Vec::new();
+    for listener in listeners {
+        for route in listener.table.routes() {
+            let here = |target: &ParentTarget| matches!(target, ParentTarget::Listener { gateway: of, listener: name } if of == gateway && *name == listener.listener.name);
+            for parent in route.parents.iter().filter(|parent| here(&parent.target)) {
+                let hostnames: Vec<Option<Hostname>> = if parent.hostnames.is_empty() {
+                    vec![listener.listener.hostname.clone()]
+                } else {
+                    parent.hostnames.iter().cloned().map(Some).collect()
+                };
+                for hostname in hostnames {
+                    names.insert(hostname.clone());
+                    hung.push((hostname, route.clone()));
+                }
+            }
+        }
+    }
+    let port = listeners.first().map_or(0, |it| it.listener.port);
+    let host = |name: &Option<Hostname>| {
+        let mut groups: Vec<&Option<Hostname>> = names.iter().filter(|wider| covers(wider, name)).collect();
+        groups.sort_by_key(|wider| Reverse(wider.as_ref().map(Hostname::specificity)));
+        let routes = groups.into_iter().flat_map(|group| {
+            let of_group = hung.iter().filter(|(of, _)| of == group);
+            in_order(of_group.flat_map(|(_, route)| candidates(directory, route, port)).collect())
+        });
+        let domain = name.as_ref().map_or_else(|| "*".to_owned(), ToString::to_string);
+        VirtualHost { name: domain.clone(), domains: vec![domain], routes: routes.collect() }
+    };
+    names.iter().map(host).collect()
+}
+
+fn covers(wider: &Option<Hostname>, name: &Option<Hostname>) -> bool {
+    match (wider, name) {
+        (None, _) => true,
+        (Some(wider), Some(name)) => wider == name || wider.intersect(name).as_ref() == Some(name),
+        (Some(_), None) => false,
+    }
+}
+
+/// What orders routes: the ordered ones as they are, before the others by Gateway API's precedence.
+type Rank = (bool, u8, Reverse<usize>, Reverse<(bool, usize, usize)>, (i64, Arc<str>), usize, usize);
+
+fn candidates(directory: &Directory, route: &Arc<Route>, port: u16) -> Vec<(Rank, RouteEntry)> {
+    let mut out = Vec::new();
+    for (rule_index, rule) in route.rules.iter().enumerate() {
+        for (match_index, matched) in rule.matches.iter().enumerate() {
+            // What Envoy's table cannot say here is left out rather than widened (docs/mesh.md).
+            if matched.more.is_some() {
+                continue;
+            }
+            let (class, length) = match &matched.path {
+                _ if route.ordered => (0, 0),
+                PathMatch::Exact(_) => (0, 0),
+                PathMatch::Prefix(prefix) if &**prefix != "/" => (1, prefix.len()),
+                PathMatch::Text(prefix) => (1, prefix.len()),
+                PathMatch::Regex(_) => (2, 0),
+                PathMatch::Prefix(_) => (3, 0),
+            };
+            let more = if route.ordered {
+                (false, 0, 0)
+            } else {
+                (matched.method.is_some(), matched.headers.len(), matched.query.len())
+            };
+            let age = (route.created.0, route.name.clone());
+            let rank = (!route.ordered, class, Reverse(length), Reverse(more), age, rule_index, match_index);
+            out.push((rank, entry(directory, route, rule, matched, port)));
+        }
+    }
+    out
+}
+
+fn in_order(mut candidates: Vec<(Rank, RouteEntry)>) -> Vec<RouteEntry> {
+    candidates.sort_by(|(a, _), (b, _)| a.cmp(b));
+    candidates.into_iter().map(|(_, entry)| entry).collect()
+}
+
+fn text(of: &TextMatch) -> Text {
+    match of {
+        TextMatch::Exact(text) => Text::Exact(text.to_string()),
+        TextMatch::Prefix(text) => Text::Prefix(text.to_string()),
+        TextMatch::Regex(text) => Text::Regex(text.to_string()),
+        TextMatch::Present => Text::Present,
+    }
+}
+
+fn plain(cluster: String) -> RouteEntry {
+    RouteEntry {
+        name: cluster.clone(),
+        path: RouteMatchPath::Prefix("/".to_owned()),
+        headers: Vec::new(),
+        query: Vec::new(),
+        action: RouteAction::Clusters(vec![(cluster, 1, HeaderChange::default())]),
+        host: None,
+        rewrite: None,
+        timeout_ms: 0,
+        retry: None,
+        request: HeaderChange::default(),
+        response: HeaderChange::default(),
+        mirrors: Vec::new(),
+    }
+}
+
+fn entry(directory: &Directory, route: &Route, rule: &Rule, matched: &Match, port: u16) -> RouteEntry {
+    let path = match &matched.path {
+        PathMatch::Exact(path) => RouteMatchPath::Exact(path.to_string()),
+        PathMatch::Regex(expression) => RouteMatchPath::Regex(expression.to_string()),
+        PathMatch::Text(prefix) => RouteMatchPath::Prefix(prefix.to_string()),
+        PathMatch::Prefix(prefix) => match prefix.strip_suffix('/').unwrap_or(prefix) {
+            "" => RouteMatchPath::Prefix("/".to_owned()),
+            prefix => RouteMatchPath::Elements(prefix.to_owned()),
+        },
+    };
+    let method = matched.method.iter().map(|method| (":method".to_owned(), Text::Exact(method.to_string())));
+    let named = |it: &model::mesh::ValueMatch| (it.name.to_string(), text(&it.value));
+    let mut entry = RouteEntry {
+        name: route.name.to_string(),
+        path,
+        headers: method.chain(matched.headers.iter().map(named)).collect(),
+        query: matched.query.iter().map(named).collect(),
+        action: clusters(directory, &rule.backends, port),
+        timeout_ms: rule.timeouts.request_ms.unwrap_or(0),
+        retry: rule
+            .retry
+            .as_ref()
+            .map(|retry| (retry.attempts, retry.codes.clone(), rule.timeouts.backend_request_ms.filter(|ms| *ms > 0))),
+        ..plain(String::new())
+    };
+    for filter in &rule.filters {
+        apply(directory, &mut entry, filter, port);
+    }
+    entry
+}
+
+fn clusters(directory: &Directory, backends: &[Backend], port: u16) -> RouteAction {
+    let shares = backends.iter().filter(|backend| backend.weight > 0).map(|backend| {
+        let name = match &backend.target {
+            BackendTarget::Service { service, port: 0 } => cluster_name(directory, service, port),
+            BackendTarget::Service { service, port } => cluster_name(directory, service, *port),
+            BackendTarget::Invalid { .. } => INVALID.to_owned(),
+        };
+        let mut changes = HeaderChange::default();
+        for filter in &backend.filters {
+            if let Filter::RequestHeaders(modifier) = filter {
+                changes = change(modifier);
+            }
+        }
+        (name, backend.weight, changes)
+    });
+    let shares: Vec<_> = shares.collect();
+    if shares.is_empty() { RouteAction::Respond(500, Vec::new()) } else { RouteAction::Clusters(shares) }
+}
+
+fn change(modifier: &HeaderModifier) -> HeaderChange {
+    let pairs = |pairs: &[(Arc<str>, Arc<str>)]| {
+        pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+    };
+    HeaderChange {
+        set: pairs(&modifier.set),
+        add: pairs(&modifier.add),
+        remove: modifier.remove.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn rewrite(modifier: &PathModifier) -> Option<PathRewrite> {
+    match modifier {
+        PathModifier::ReplaceFull(path) => Some(PathRewrite::Full(path.to_string())),
+        PathModifier::ReplacePrefix(prefix) | PathModifier::ReplaceMatched(prefix) => {
+            Some(PathRewrite::Prefix(prefix.to_string()))
+        }
+        PathModifier::ReplaceRegex { .. } => None,
+    }
+}
+
+fn apply(directory: &Directory, entry: &mut RouteEntry, filter: &Filter, port: u16) {
+    match filter {
+        Filter::RequestHeaders(modifier) => entry.request = change(modifier),
+        Filter::ResponseHeaders(modifier) => entry.response = change(modifier),
+        Filter::Redirect(redirect) => {
+            entry.action = RouteAction::Redirect {
+                scheme: redirect.scheme.as_ref().map(ToString::to_string),
+                host: redirect.hostname.as_ref().map(ToString::to_string),
+                port: redirect.port,
+                path: redirect.path.as_ref().and_then(rewrite),
+                status: redirect.status,
+            };
+        }
+        Filter::Rewrite(change) => {
+            entry.host = change.hostname.as_ref().map(ToString::to_string);
+            entry.rewrite = change.path.as_ref().and_then(rewrite);
+        }
+        Filter::Mirror(mirror) => {
+            if let BackendTarget::Service { service, port: of } = &mirror.backend {
+                let share =
+                    u64::from(mirror.fraction.numerator) * 1_000_000 / u64::from(mirror.fraction.denominator.max(1));
+                let of = if *of == 0 { port } else { *of };
+                entry.mirrors.push((cluster_name(directory, service, of), share as u32));
+            }
+        }
+        Filter::Respond(answer) => entry.action = RouteAction::Respond(answer.status, answer.body.to_vec()),
+        // Not said to Envoys (docs/mesh.md).
+        Filter::Cors(_) | Filter::Fault(_) => {}
+    }
+}

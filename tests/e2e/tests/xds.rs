@@ -1,0 +1,355 @@
+//! Envoy and gRPC as clients of mesh control, the real ones, against a control plane alone: no node, no containers, no root.
+
+use bytes::Bytes;
+use client::{DeleteOptions, HttpsApi, ObjectApi, Resource};
+use e2e::{Check, Runner, Server, contains, eventually, platform, shell};
+use serde_json::{Value, json};
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
+
+const PORT: u16 = 16_470;
+const MESH_PORT: u16 = PORT + 2;
+const GATEWAY_PORT: u16 = 16_480;
+const BACKENDS: [u16; 2] = [16_481, 16_482];
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const SERVICES: Resource = Resource { group: "", version: "v1", plural: "services" };
+const SLICES: Resource = Resource { group: "discovery.k8s.io", version: "v1", plural: "endpointslices" };
+const GATEWAYS: Resource = Resource { group: "gateway.networking.k8s.io", version: "v1", plural: "gateways" };
+const ROUTES: Resource = Resource { group: "gateway.networking.k8s.io", version: "v1", plural: "httproutes" };
+const POLICIES: Resource = Resource { group: "security.istio.io", version: "v1", plural: "authorizationpolicies" };
+
+fn main() -> ExitCode {
+    let mut runner = Runner::from_arguments();
+    let gateway =
+        "xds::an Envoy serves a Gateway, by delta and by state of the world, with its routes, endpoints and policies";
+    let sidecar = "xds::an Envoy beside a process reaches services by name";
+    let grpc = "xds::a gRPC client without a proxy finds its endpoints and follows them";
+    let Some(binary) = platform::binary("DIOLKOS_BIN") else {
+        for name in [gateway, sidecar, grpc] {
+            runner.skip(name, "DIOLKOS_BIN does not name the binary; run it with `cargo xtask test --only e2e`");
+        }
+        return runner.finish();
+    };
+    let world = match World::start(&binary) {
+        Ok(world) => world,
+        Err(why) => {
+            _ = runner.check("xds::a control plane to ask", || Err::<(), _>(why));
+            return runner.finish();
+        }
+    };
+    match platform::binary("ENVOY") {
+        None => {
+            runner.skip(gateway, "ENVOY names no Envoy");
+            runner.skip(sidecar, "ENVOY names no Envoy");
+        }
+        Some(envoy) => {
+            _ = runner.check(gateway, || {
+                world.gateway(&envoy, "DELTA_GRPC")?;
+                world.gateway(&envoy, "GRPC")
+            });
+            _ = runner.check(sidecar, || world.sidecar(&envoy));
+        }
+    }
+    match platform::binary("PYTHON").filter(|python| has_grpc(python)) {
+        None => runner.skip(grpc, "PYTHON names no Python with grpcio"),
+        Some(python) => _ = runner.check(grpc, || world.grpc(&python)),
+    }
+    runner.finish()
+}
+
+fn has_grpc(python: &Path) -> bool {
+    shell::run(Command::new(python).args(["-c", "import grpc"]), None).ok
+}
+
+/// A control plane and what it knows.
+struct World {
+    dir: PathBuf,
+    address: String,
+    api: HttpsApi,
+    runtime: tokio::runtime::Runtime,
+    _backends: Vec<Process>,
+    _server: Server,
+}
+
+struct Process(Child);
+
+impl Process {
+    fn start(command: &mut Command) -> Check<Process> {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        child.map(Process).map_err(|error| format!("{:?}: {error}", command.get_program()))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The address that others see: an endpoint's must not be a loopback address.
+fn own_address() -> Check<String> {
+    let socket = UdpSocket::bind("0.0.0.0:0").map_err(|error| error.to_string())?;
+    // Nothing is sent.
+    socket.connect("192.0.2.1:9").map_err(|error| error.to_string())?;
+    Ok(socket.local_addr().map_err(|error| error.to_string())?.ip().to_string())
+}
+
+const HTTP_BACKEND: &str = r#"
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        body = f"{sys.argv[2]} {self.command} {self.path} host={self.headers['Host']} extra={self.headers['X-Extra']}\n".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *arguments):
+        pass
+ThreadingHTTPServer(("0.0.0.0", int(sys.argv[1])), Handler).serve_forever()
+"#;
+
+impl World {
+    fn start(binary: &Path) -> Check<World> {
+        let dir = std::env::temp_dir().join(format!("diolkos-xds-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let mut server = Server::start(binary, &dir, PORT)?;
+        let api = runtime.block_on(server.ready())?;
+        let backends = BACKENDS.iter().map(|port| {
+            Process::start(Command::new("python3").args([
+                "-c",
+                HTTP_BACKEND,
+                &port.to_string(),
+                &format!("backend-{port}"),
+            ]))
+        });
+        let backends = backends.collect::<Check<Vec<_>>>()?;
+        let world = World { dir, address: own_address()?, api, runtime, _backends: backends, _server: server };
+        world.service("one", &[BACKENDS[0]])?;
+        world.service("two", &[BACKENDS[1]])?;
+        Ok(world)
+    }
+
+    fn put(&self, resource: Resource, object: &Value) -> Check {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let body = Bytes::from(object.to_string());
+        self.runtime
+            .block_on(async {
+                let _ = self.api.delete(resource, "default", name, DeleteOptions::default()).await;
+                self.api.create(resource, "default", None, body).await
+            })
+            .map(drop)
+            .map_err(|error| format!("{name}: {error}"))
+    }
+
+    /// A service at port 80 over one endpoint at these ports.
+    fn service(&self, name: &str, ports: &[u16]) -> Check {
+        self.put(
+            SERVICES,
+            &json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": name },
+                "spec": { "ports": [{ "name": "http", "port": 80 }] } }),
+        )?;
+        self.endpoints(name, ports)
+    }
+
+    fn endpoints(&self, name: &str, ports: &[u16]) -> Check {
+        for (index, port) in ports.iter().enumerate() {
+            self.put(
+                SLICES,
+                &json!({ "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+                    "metadata": { "name": format!("{name}-{index}"), "labels": { "kubernetes.io/service-name": name } },
+                    "ports": [{ "name": "http", "port": port }],
+                    "endpoints": [{ "addresses": [self.address], "conditions": { "ready": true } }] }),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn route(&self, backends: &Value) -> Check {
+        self.put(
+            ROUTES,
+            &json!({ "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": { "name": "edge" },
+                "spec": { "parentRefs": [{ "name": "edge" }], "hostnames": ["shop.example"], "rules": [
+                    { "matches": [{ "path": { "type": "PathPrefix", "value": "/two" } }],
+                      "filters": [
+                        { "type": "URLRewrite", "urlRewrite": { "path": { "type": "ReplacePrefixMatch", "replacePrefixMatch": "/x" } } },
+                        { "type": "RequestHeaderModifier", "requestHeaderModifier": { "set": [{ "name": "X-Extra", "value": "yes" }] } }],
+                      "backendRefs": [{ "name": "two", "port": 80 }] },
+                    { "matches": [{ "headers": [{ "name": "x-which", "value": "two" }] }], "backendRefs": [{ "name": "two", "port": 80 }] },
+                    { "backendRefs": backends }] } }),
+        )
+    }
+
+    /// Starts an Envoy that knows nothing but where to ask.
+    fn envoy(&self, binary: &Path, kind: &str, metadata: &Value) -> Check<Process> {
+        let pki = self.dir.join("pki");
+        let file = |name: &str| json!({ "filename": pki.join(name) });
+        let tls = json!({ "name": "envoy.transport_sockets.tls", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context": {
+                "tls_certificates": [{ "certificate_chain": file("node.crt"), "private_key": file("node.key") }],
+                "validation_context": { "trusted_ca": file("ca.crt") } } } });
+        let http2 = json!({ "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": { "http2_protocol_options": {} } } });
+        let endpoint = json!({ "endpoint": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": MESH_PORT } } } });
+        let bootstrap = json!({
+            "node": { "id": format!("test-{kind}"), "cluster": "test", "metadata": metadata },
+            "dynamic_resources": {
+                "ads_config": { "api_type": kind, "transport_api_version": "V3",
+                    "grpc_services": [{ "envoy_grpc": { "cluster_name": "diolkos" } }] },
+                "lds_config": { "ads": {}, "resource_api_version": "V3" },
+                "cds_config": { "ads": {}, "resource_api_version": "V3" } },
+            "static_resources": { "clusters": [{ "name": "diolkos", "type": "STATIC", "connect_timeout": "2s",
+                "typed_extension_protocol_options": http2, "transport_socket": tls,
+                "load_assignment": { "cluster_name": "diolkos", "endpoints": [{ "lb_endpoints": [endpoint] }] } }] } });
+        let path = self.dir.join(format!("{kind}.json"));
+        std::fs::write(&path, bootstrap.to_string()).map_err(|error| error.to_string())?;
+        let log = std::fs::File::create(self.dir.join(format!("{kind}.log"))).map_err(|error| error.to_string())?;
+        let mut command = Command::new(binary);
+        command.arg("-c").arg(path).args(["--concurrency", "1", "--use-dynamic-base-id", "-l", "warn"]);
+        Process::start(command.stderr(log))
+    }
+
+    fn log(&self, kind: &str) -> String {
+        let text = std::fs::read_to_string(self.dir.join(format!("{kind}.log"))).unwrap_or_default();
+        text[text.len().saturating_sub(1500)..].to_owned()
+    }
+
+    fn gateway(&self, envoy: &Path, kind: &str) -> Check {
+        self.put(
+            GATEWAYS,
+            &json!({ "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": { "name": "edge" },
+                "spec": { "gatewayClassName": "diolkos", "listeners": [{ "name": "http", "port": GATEWAY_PORT, "protocol": "HTTP" }] } }),
+        )?;
+        self.route(&json!([{ "name": "one", "port": 80 }]))?;
+        let _envoy = self.envoy(envoy, kind, &json!({ "gateway": "default/edge" }))?;
+        let ask = |path: &str, headers: &[&str]| ask(GATEWAY_PORT, "shop.example", path, headers);
+        let said = |what: Check<String>, needles: &[&str]| {
+            what.and_then(|text| contains(&text, needles)).map_err(|why| format!("{why}\n{}", self.log(kind)))
+        };
+        eventually(PATIENCE, || said(ask("/a", &[]), &["backend-16481 GET /a "]))?;
+        said(ask("/two/b", &[]), &["backend-16482 GET /x/b ", "extra=yes"])?;
+        said(ask("/c", &["x-which: two"]), &["backend-16482 GET /c "])?;
+        // What is not the gateway's is not answered, and what changes is followed.
+        said(status(GATEWAY_PORT, "other.example", "/a"), &["404"])?;
+        self.route(&json!([{ "name": "one", "port": 80, "weight": 0 }, { "name": "two", "port": 80, "weight": 1 }]))?;
+        eventually(PATIENCE, || said(ask("/a", &[]), &["backend-16482 GET /a "]))?;
+        self.endpoints("two", &[BACKENDS[0]])?;
+        eventually(PATIENCE, || said(ask("/a", &[]), &["backend-16481 GET /a "]))?;
+        self.endpoints("two", &[BACKENDS[1]])?;
+        self.put(
+            POLICIES,
+            &json!({ "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": { "name": "edge" },
+                "spec": { "targetRefs": [{ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge" }],
+                    "action": "DENY", "rules": [{ "to": [{ "operation": { "paths": ["/private/*"] } }] }] } }),
+        )?;
+        eventually(PATIENCE, || said(status(GATEWAY_PORT, "shop.example", "/private/x"), &["403"]))?;
+        said(status(GATEWAY_PORT, "shop.example", "/public"), &["200"])?;
+        self.report(&format!("envoy test-{kind}"))
+    }
+
+    /// `mesh status` knows the client, and that it runs the newest of everything.
+    fn report(&self, client: &str) -> Check {
+        eventually(PATIENCE, || {
+            let call = self.api.call(http::Method::GET, "/diolkos/v1/mesh", "", Bytes::new());
+            let answer = self.runtime.block_on(call).map_err(|error| error.to_string())?;
+            let report: Value = serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
+            let proxies = report["proxies"].as_array().cloned().unwrap_or_default();
+            let named = |it: &&Value| it["proxy"].as_str().is_some_and(|name| name.starts_with(client));
+            match proxies.iter().find(named) {
+                Some(proxy) if proxy["state"] == "synced" => Ok(()),
+                Some(proxy) => Err(proxy.to_string()),
+                None => Err(format!("no {client} in {report}")),
+            }
+        })
+    }
+
+    fn sidecar(&self, envoy: &Path) -> Check {
+        let _envoy = self.envoy(envoy, "DELTA_GRPC", &json!({}))?;
+        eventually(PATIENCE, || {
+            let answer = ask(15_080, "one.default.svc.cluster.local", "/s", &[])?;
+            contains(&answer, &["backend-16481 GET /s "])
+        })
+        .map_err(|why| format!("{why}\n{}", self.log("DELTA_GRPC")))?;
+        contains(&ask(15_080, "two.default", "/s", &[])?, &["backend-16482 GET /s "])
+    }
+
+    fn grpc(&self, python: &Path) -> Check {
+        let servers: Vec<u16> = vec![16_483, 16_484];
+        let start = |port: &u16| Process::start(Command::new(python).args(["-c", GRPC_SERVER, &port.to_string()]));
+        let _servers = servers.iter().map(start).collect::<Check<Vec<_>>>()?;
+        self.service("calls", &servers[..1])?;
+        let pki = self.dir.join("pki");
+        let bootstrap = json!({
+            "xds_servers": [{ "server_uri": format!("127.0.0.1:{MESH_PORT}"), "server_features": ["xds_v3"],
+                "channel_creds": [{ "type": "tls", "config": {
+                    "ca_certificate_file": pki.join("ca.crt"), "certificate_file": pki.join("node.crt"),
+                    "private_key_file": pki.join("node.key") } }] }],
+            "node": { "id": "test-grpc" } });
+        let path = self.dir.join("grpc.json");
+        std::fs::write(&path, bootstrap.to_string()).map_err(|error| error.to_string())?;
+        let mut command = Command::new(python);
+        command.args(["-c", GRPC_CLIENT]).env("GRPC_XDS_BOOTSTRAP", &path).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| error.to_string())?;
+        let (input, output) = (child.stdin.take(), child.stdout.take());
+        let _client = Process(child);
+        let (Some(mut input), Some(output)) = (input, output) else { return Err("no pipes".into()) };
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(output));
+        let mut call = || {
+            std::io::Write::write_all(&mut input, b"\n").map_err(|error| error.to_string())?;
+            lines.next().ok_or("the client ended")?.map_err(|error| error.to_string())
+        };
+        eventually(PATIENCE, || contains(&call()?, &["16483 hello"]))?;
+        self.report("gRPC")?;
+        self.endpoints("calls", &servers[1..])?;
+        eventually(PATIENCE, || contains(&call()?, &["16484 hello"]))
+    }
+}
+
+const GRPC_SERVER: &str = r#"
+import sys, grpc
+from concurrent import futures
+class Handler(grpc.GenericRpcHandler):
+    def service(self, details):
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: sys.argv[1].encode() + b" " + request)
+server = grpc.server(futures.ThreadPoolExecutor(2))
+server.add_generic_rpc_handlers((Handler(),))
+server.add_insecure_port("0.0.0.0:" + sys.argv[1])
+server.start()
+server.wait_for_termination()
+"#;
+
+const GRPC_CLIENT: &str = r#"
+import sys, grpc
+channel = grpc.insecure_channel("xds:///calls.default.svc.cluster.local:80")
+call = channel.unary_unary("/a.B/C")
+for line in sys.stdin:
+    try:
+        print(call(b"hello", timeout=5, wait_for_ready=True).decode(), flush=True)
+    except grpc.RpcError as error:
+        print(error.code(), error.details().replace("\n", " "), flush=True)
+"#;
+
+fn curl(port: u16, host: &str, path: &str, more: &[&str]) -> Check<String> {
+    let mut command = Command::new("curl");
+    command.args(["-sS", "-m", "3", "-H", &format!("Host: {host}")]).args(more);
+    shell::run(command.arg(format!("http://127.0.0.1:{port}{path}")), None).ok()
+}
+
+fn ask(port: u16, host: &str, path: &str, headers: &[&str]) -> Check<String> {
+    let headers: Vec<&str> = headers.iter().flat_map(|header| ["-H", header]).collect();
+    curl(port, host, path, &headers)
+}
+
+fn status(port: u16, host: &str, path: &str) -> Check<String> {
+    curl(port, host, path, &["-o", "/dev/null", "-w", "%{http_code}"])
+}

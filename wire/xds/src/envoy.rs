@@ -1,0 +1,34 @@
+//! Envoy's own resource types (`envoy.config.*.v3`), as Envoy and proxyless gRPC read them. The control plane only writes them, so a message
+//! is a writer of fields and not a struct: what is not set is not there, and the field numbers stand beside the names that the public
+//! protocol gives them.
+
+mod cluster;
+mod listener;
+mod message;
+mod rbac;
+mod route;
+mod secret;
+
+pub use cluster::{assignment, cluster, passthrough};
+pub use listener::{Door, api_listener, listener};
+pub use rbac::{Principal, RbacRule, rbac_filter};
+pub use route::{
+    HeaderChange, PathRewrite, RouteAction, RouteEntry, RouteMatchPath, Text, VirtualHost, route_configuration,
+};
+pub use secret::tls_secret;
+
+/// Type URLs, in the order in which a client must be told: what is pointed at comes before what points.
+pub mod types {
+    /// Clusters.
+    pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+    /// Their endpoints.
+    pub const ENDPOINT: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+    /// Listeners.
+    pub const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+    /// Route tables.
+    pub const ROUTE: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+    /// Certificates.
+    pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+    /// All of them.
+    pub const ALL: [&str; 5] = [CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET];
+}

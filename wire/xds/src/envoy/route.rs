@@ -1,0 +1,241 @@
+//! Route tables.
+use super::message::Message;
+use bytes::Bytes;
+
+/// How a text matches.
+#[derive(Clone, Debug)]
+pub enum Text {
+    /// Equal.
+    Exact(String),
+    /// It begins so.
+    Prefix(String),
+    /// The whole of it matches this RE2 expression.
+    Regex(String),
+    /// It is there.
+    Present,
+}
+
+/// How a path matches.
+#[derive(Clone, Debug)]
+pub enum RouteMatchPath {
+    /// Equal.
+    Exact(String),
+    /// Equal up to an element's end; without a final slash, and not `/`.
+    Elements(String),
+    /// It begins so.
+    Prefix(String),
+    /// The whole of it matches this RE2 expression.
+    Regex(String),
+}
+
+/// A change of headers.
+#[derive(Clone, Debug, Default)]
+pub struct HeaderChange {
+    /// Replace all values.
+    pub set: Vec<(String, String)>,
+    /// Add one.
+    pub add: Vec<(String, String)>,
+    /// Remove all.
+    pub remove: Vec<String>,
+}
+
+/// A new path.
+#[derive(Clone, Debug)]
+pub enum PathRewrite {
+    /// Whole.
+    Full(String),
+    /// In place of what matched.
+    Prefix(String),
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug)]
+pub enum RouteAction {
+    /// To clusters by weight, each with its own changes of headers on the way in.
+    Clusters(Vec<(String, u32, HeaderChange)>),
+    /// Elsewhere.
+    Redirect {
+        /// `http` or `https`.
+        scheme: Option<String>,
+        /// Host.
+        host: Option<String>,
+        /// Port.
+        port: Option<u16>,
+        /// Path.
+        path: Option<PathRewrite>,
+        /// 301, 302, 303, 307, 308.
+        status: u16,
+    },
+    /// Answered here.
+    Respond(u16, Vec<u8>),
+}
+
+/// One route.
+#[derive(Clone, Debug)]
+pub struct RouteEntry {
+    /// For logs.
+    pub name: String,
+    /// On the path.
+    pub path: RouteMatchPath,
+    /// On headers, `:method` among them.
+    pub headers: Vec<(String, Text)>,
+    /// On query parameters.
+    pub query: Vec<(String, Text)>,
+    /// Where to.
+    pub action: RouteAction,
+    /// Another host.
+    pub host: Option<String>,
+    /// Another path.
+    pub rewrite: Option<PathRewrite>,
+    /// Limit on the whole; 0: none.
+    pub timeout_ms: u64,
+    /// Tries after the first, statuses, limit on each.
+    pub retry: Option<(u32, Vec<u16>, Option<u64>)>,
+    /// On the way in.
+    pub request: HeaderChange,
+    /// On the way out.
+    pub response: HeaderChange,
+    /// Clusters that get a copy, in parts of a million.
+    pub mirrors: Vec<(String, u32)>,
+}
+
+/// Hosts and their routes; the first that matches counts.
+#[derive(Clone, Debug)]
+pub struct VirtualHost {
+    /// Unique.
+    pub name: String,
+    /// Names, `*.suffix`, `*`.
+    pub domains: Vec<String>,
+    /// In order.
+    pub routes: Vec<RouteEntry>,
+}
+
+/// `envoy.config.route.v3.RouteConfiguration`.
+pub fn route_configuration(name: &str, hosts: &[VirtualHost]) -> Bytes {
+    let hosts = hosts.iter().map(|host| {
+        let message = Message::new().text(1, &host.name);
+        let message = host.domains.iter().fold(message, |message, domain| message.text(2, domain));
+        message.children(3, host.routes.iter().map(route))
+    });
+    // ignore_port_in_host_matching
+    Message::new().text(1, name).children(2, hosts).number(14, 1).finish()
+}
+
+/// `envoy.type.matcher.v3.RegexMatcher`.
+fn regex(expression: &str) -> Message {
+    Message::new().text(2, expression)
+}
+
+/// `envoy.type.matcher.v3.StringMatcher`.
+pub(super) fn string_matcher(text: &Text) -> Message {
+    match text {
+        Text::Exact(text) => Message::new().text(1, text),
+        Text::Prefix(text) => Message::new().text(2, text),
+        Text::Regex(expression) => Message::new().child(5, regex(expression)),
+        Text::Present => Message::new().child(5, regex(".*")),
+    }
+}
+
+fn route_match(entry: &RouteEntry) -> Message {
+    let message = match &entry.path {
+        RouteMatchPath::Prefix(text) => Message::new().text(1, text),
+        RouteMatchPath::Exact(text) => Message::new().text(2, text),
+        RouteMatchPath::Regex(expression) => Message::new().child(10, regex(expression)),
+        RouteMatchPath::Elements(text) => Message::new().text(14, text),
+    };
+    let named = |tag: u32, present: u32| {
+        move |(name, text): &(String, Text)| {
+            let message = Message::new().text(1, name);
+            match text {
+                Text::Present => message.number(present, 1),
+                text => message.child(tag, string_matcher(text)),
+            }
+        }
+    };
+    // headers { name, string_match | present_match }, query_parameters { name, string_match | present_match }
+    message.children(6, entry.headers.iter().map(named(13, 7))).children(7, entry.query.iter().map(named(5, 6)))
+}
+
+/// Field numbers of the four lists: to add (and to set), to remove, for requests and answers.
+fn change(message: Message, (add, remove): (u32, u32), change: &HeaderChange) -> Message {
+    // header { key, value }, append_action: OVERWRITE_IF_EXISTS_OR_ADD is 2, APPEND_IF_EXISTS_OR_ADD is 0
+    let option = |(name, value): &(String, String), action: u64| {
+        Message::new().child(1, Message::new().text(1, name).text(2, value)).number(3, action)
+    };
+    let message = message.children(add, change.set.iter().map(|pair| option(pair, 2)));
+    let message = message.children(add, change.add.iter().map(|pair| option(pair, 0)));
+    change.remove.iter().fold(message, |message, name| message.text(remove, name))
+}
+
+fn route(entry: &RouteEntry) -> Message {
+    let message = Message::new().text(14, &entry.name).child(1, route_match(entry));
+    let message = match &entry.action {
+        RouteAction::Clusters(clusters) => message.child(2, to_clusters(entry, clusters)),
+        RouteAction::Redirect { scheme, host, port, path, status } => {
+            let redirect = host.iter().fold(Message::new(), |message, host| message.text(1, host));
+            let redirect = match path {
+                Some(PathRewrite::Full(path)) => redirect.text(2, path),
+                Some(PathRewrite::Prefix(prefix)) => redirect.text(5, prefix),
+                None => redirect,
+            };
+            let redirect = scheme.iter().fold(redirect, |message, scheme| message.text(7, scheme));
+            let redirect = port.iter().fold(redirect, |message, port| message.number(8, u64::from(*port)));
+            let code = match status {
+                301 => 0,
+                303 => 2,
+                307 => 3,
+                308 => 4,
+                _ => 1,
+            };
+            message.child(3, redirect.number(3, code))
+        }
+        RouteAction::Respond(status, body) => {
+            let answer = Message::new().number(1, u64::from(*status));
+            let body = (!body.is_empty()).then(|| Message::new().bytes(2, body));
+            message.child(7, answer.maybe(2, body))
+        }
+    };
+    change(change(message, (9, 12), &entry.request), (10, 11), &entry.response)
+}
+
+fn to_clusters(entry: &RouteEntry, clusters: &[(String, u32, HeaderChange)]) -> Message {
+    let message = match clusters {
+        [(name, _, changes)] if changes.set.is_empty() && changes.add.is_empty() && changes.remove.is_empty() => {
+            Message::new().text(1, name)
+        }
+        several => {
+            let weights = several.iter().map(|(name, weight, changes)| {
+                change(Message::new().text(1, name).wrapped(2, u64::from(*weight)), (4, 9), changes)
+            });
+            Message::new().child(3, Message::new().children(1, weights))
+        }
+    };
+    let message = match &entry.rewrite {
+        Some(PathRewrite::Prefix(prefix)) => message.text(5, prefix),
+        Some(PathRewrite::Full(path)) => {
+            // regex_rewrite { pattern, substitution }: the whole path, whatever it is; its query stays
+            message.child(32, Message::new().child(1, regex("^/[^?]*")).text(2, path))
+        }
+        None => message,
+    };
+    let message = entry.host.iter().fold(message, |message, host| message.text(6, host));
+    // timeout; cluster_not_found_response_code INTERNAL_SERVER_ERROR
+    let message = message.duration_ms(8, entry.timeout_ms).number(20, 2);
+    let message = match &entry.retry {
+        None => message,
+        Some((tries, codes, each)) => {
+            let retry = Message::new().text(1, "connect-failure,refused-stream,unavailable,retriable-status-codes");
+            let retry = retry.wrapped(2, u64::from(*tries));
+            let retry = each.iter().fold(retry, |message, ms| message.duration_ms(3, *ms));
+            message.child(9, codes.iter().fold(retry, |message, code| message.number(7, u64::from(*code))))
+        }
+    };
+    message.children(
+        30,
+        entry.mirrors.iter().map(|(name, millionths)| {
+            // cluster, runtime_fraction { default_value { numerator, denominator MILLION } }
+            let share = Message::new().number(1, u64::from(*millionths)).number(2, 2);
+            Message::new().text(1, name).child(3, Message::new().child(1, share))
+        }),
+    )
+}
