@@ -237,7 +237,8 @@ impl World {
             what.and_then(|text| contains(&text, needles)).map_err(|why| format!("{why}\n{}", self.log(kind)))
         };
         eventually(PATIENCE, || said(ask("/a", &[]), &["backend-16481 GET /a "]))?;
-        said(ask("/two/b", &[]), &["backend-16482 GET /x/b ", "extra=yes"])?;
+        // Clusters warm up one by one.
+        eventually(PATIENCE, || said(ask("/two/b", &[]), &["backend-16482 GET /x/b ", "extra=yes"]))?;
         said(ask("/c", &["x-which: two"]), &["backend-16482 GET /c "])?;
         // What is not the gateway's is not answered, and what changes is followed.
         said(status(GATEWAY_PORT, "other.example", "/a"), &["404"])?;
@@ -280,7 +281,7 @@ impl World {
             contains(&answer, &["backend-16481 GET /s "])
         })
         .map_err(|why| format!("{why}\n{}", self.log("DELTA_GRPC")))?;
-        contains(&ask(15_080, "two.default", "/s", &[])?, &["backend-16482 GET /s "])
+        eventually(PATIENCE, || contains(&ask(15_080, "two.default", "/s", &[])?, &["backend-16482 GET /s "]))
     }
 
     fn grpc(&self, python: &Path) -> Check {
