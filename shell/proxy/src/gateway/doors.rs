@@ -7,6 +7,7 @@ use crate::stream::Stream;
 use crate::worker::Worker;
 use model::mesh::{Hostname, ListenerProtocol, TlsMode};
 use rustls::ServerConfig;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -149,18 +150,33 @@ impl Found {
 pub struct Door {
     place: Place,
     users: Mutex<Arc<[User]>>,
+    /// Addresses that are gateways' own: the host's sockets hear what comes there too, and must not take it.
+    foreign: Mutex<Arc<BTreeSet<IpAddr>>>,
     closed: watch::Sender<bool>,
 }
 
 impl Door {
     /// A door for these gateways.
     pub fn new(place: Place, users: Vec<User>) -> Self {
-        Self { place, users: Mutex::new(users.into()), closed: watch::Sender::new(false) }
+        Self { place, users: Mutex::new(users.into()), foreign: Mutex::default(), closed: watch::Sender::new(false) }
     }
 
     /// The gateways have changed.
     pub fn set_users(&self, users: Vec<User>) {
         *self.users.lock().unwrap_or_else(PoisonError::into_inner) = users.into();
+    }
+
+    /// The addresses that are gateways' own have changed.
+    pub fn set_foreign(&self, addresses: &Arc<BTreeSet<IpAddr>>) {
+        *self.foreign.lock().unwrap_or_else(PoisonError::into_inner) = addresses.clone();
+    }
+
+    /// Whether a connection came to an address that is a gateway's own and not the host's.
+    fn is_foreign(&self, stream: &TcpStream) -> bool {
+        let own = |local: SocketAddr| {
+            self.foreign.lock().unwrap_or_else(PoisonError::into_inner).contains(&local.ip().to_canonical())
+        };
+        self.place.address.is_none() && stream.local_addr().is_ok_and(own)
     }
 
     /// Takes no more connections.
@@ -253,6 +269,7 @@ async fn accept(worker: Arc<Worker>, door: Arc<Door>, listener: TcpListener) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
+            Ok((stream, _)) if door.is_foreign(&stream) => Stream::from(stream).abort(),
             Ok((stream, from)) => {
                 let _ = stream.set_nodelay(true);
                 tokio::spawn(connection(worker.clone(), door.clone(), stream, from));

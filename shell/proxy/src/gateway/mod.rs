@@ -17,8 +17,9 @@ use doors::User;
 use model::Key;
 use model::map::HashMap;
 use model::mesh::TlsSecret;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -74,13 +75,17 @@ impl State {
             }
             stays
         });
+        let own = gateways.iter().flat_map(|gateway| gateway.gateway.addresses.iter().copied());
+        let own: Arc<BTreeSet<IpAddr>> = Arc::new(own.collect());
         let mut failed = false;
         for (place, users) in wanted {
             if let Some(known) = self.doors.get(&place) {
                 known.set_users(users);
+                known.set_foreign(&own);
                 continue;
             }
             let door = Arc::new(Door::new(place, users));
+            door.set_foreign(&own);
             match self.bind(place, workers, &door) {
                 Ok(()) => {
                     tracing::info!(%place, "gateway port open");
@@ -92,7 +97,6 @@ impl State {
                 }
             }
         }
-        let own = gateways.iter().flat_map(|gateway| gateway.gateway.addresses.iter().copied()).collect();
         self.addresses.keep_only(&own);
         failed
     }

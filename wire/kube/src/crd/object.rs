@@ -106,7 +106,7 @@ fn dotted(path: &str) -> String {
 }
 
 impl CustomVersion {
-    /// Fills in the schema's defaults, also where a null stands that the schema does not allow.
+    /// Fills in the schema's defaults, also where a null stands that the schema does not allow; one without a default is taken out.
     pub fn set_defaults(&self, value: &mut Value) {
         defaults(self.schema(), value);
     }
@@ -127,6 +127,9 @@ fn defaults(schema: Schema<'_>, value: &mut Value) {
                     if missing {
                         map.insert(field.name().to_owned(), default.clone());
                     }
+                } else if !form.is_nullable() && map.get(field.name()).is_some_and(Value::is_null) {
+                    // Clients that know the type write null for an empty list; a null that may not be counts as absent.
+                    map.remove(field.name());
                 }
                 if let Some(child) = map.get_mut(field.name()) {
                     defaults(form, child);
