@@ -31,21 +31,23 @@ pub struct Options {
 const PODS: Resource = Resource { group: "", version: "v1", plural: "pods" };
 const PORT: u16 = 16_445;
 
-struct Server(Child);
+/// A server process of its own.
+pub(crate) struct Server(Child);
 
 impl Server {
-    fn start(options: &Options) -> Result<Server, String> {
-        let log = std::fs::File::create(options.dir.join("server.log")).map_err(|error| error.to_string())?;
-        let child = Command::new(&options.binary)
+    /// Starts it on an empty or filled directory.
+    pub(crate) fn start(binary: &Path, dir: &Path) -> Result<Server, String> {
+        let log = std::fs::File::create(dir.join("server.log")).map_err(|error| error.to_string())?;
+        let child = Command::new(binary)
             .arg("server")
-            .arg(format!("--data-dir={}", options.dir.display()))
-            .arg(format!("--run-dir={}", options.dir.join("run").display()))
+            .arg(format!("--data-dir={}", dir.display()))
+            .arg(format!("--run-dir={}", dir.join("run").display()))
             .args([format!("--api-listen=127.0.0.1:{PORT}"), "--dashboard-listen=127.0.0.1:17072".into()])
             .args(["--mesh-listen=127.0.0.1:25014", "--node-name=bench", "--node-ip=127.0.0.1", "--log=warn"])
             .stdin(Stdio::null())
             .stderr(log)
             .spawn();
-        child.map(Server).map_err(|error| format!("{}: {error}", options.binary.display()))
+        child.map(Server).map_err(|error| format!("{}: {error}", binary.display()))
     }
 
     fn status(&self, field: &str) -> f64 {
@@ -54,7 +56,8 @@ impl Server {
         line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok()).unwrap_or(0.0) * 1024.0
     }
 
-    fn cpu_s(&self) -> f64 {
+    /// Processor time that it has used, in seconds.
+    pub(crate) fn cpu_s(&self) -> f64 {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap_or_default();
         let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
@@ -78,7 +81,7 @@ async fn measure(options: &Options) -> Result<(), String> {
     let _ = std::fs::remove_dir_all(&options.dir);
     std::fs::create_dir_all(&options.dir).map_err(|error| error.to_string())?;
     let mut report = Report::new("api");
-    let mut server = Server::start(options)?;
+    let mut server = Server::start(&options.binary, &options.dir)?;
     let api = ready(&options.dir).await?;
     let idle = server.status("VmRSS:");
     report.add("idle", "resident", idle / 1e6, "MB");
@@ -90,7 +93,7 @@ async fn measure(options: &Options) -> Result<(), String> {
     server.0.kill().map_err(|error| error.to_string())?;
     drop(server);
     let begun = Instant::now();
-    let server = Server::start(options)?;
+    let server = Server::start(&options.binary, &options.dir)?;
     let _api = ready(&options.dir).await?;
     report.add("restart", "to_first_answer", begun.elapsed().as_secs_f64(), "s");
     report.add("restart", "resident_a_pod", (server.status("VmRSS:") - idle) / options.pods as f64, "bytes");
@@ -99,7 +102,8 @@ async fn measure(options: &Options) -> Result<(), String> {
     report.write()
 }
 
-async fn ready(dir: &Path) -> Result<HttpsApi, String> {
+/// Waits until it serves, accounts included.
+pub(crate) async fn ready(dir: &Path) -> Result<HttpsApi, String> {
     for _ in 0..3000 {
         if let Ok(api) = HttpsApi::from_kubeconfig(&dir.join("admin.kubeconfig"))
             && api.call(Method::GET, "/readyz", "", Bytes::new()).await.is_ok_and(|answer| answer.status.is_success())

@@ -3,6 +3,7 @@
 
 mod openb;
 mod scenarios;
+mod through_api;
 mod workloads;
 
 use crate::report::Report;
@@ -20,6 +21,9 @@ pub struct Options {
     /// Only this trace (`openb_pod_list_default`).
     #[arg(long)]
     trace: Option<String>,
+    /// The binary, for what goes through the API.
+    #[arg(long, env = "DIOLKOS_BIN")]
+    binary: Option<PathBuf>,
     /// How many seeds of each trace, from 42 on.
     #[arg(long, default_value_t = 10)]
     seeds: u64,
@@ -31,6 +35,11 @@ pub fn run(options: &Options) -> Result<(), String> {
     for (name, run) in scenarios::ALL {
         if wanted(name) {
             run(name, &mut report)?;
+        }
+    }
+    for (name, nodes, pods, apart) in through_api::ALL {
+        if wanted(name) {
+            through_api::run(name, nodes, pods, apart, options, &mut report)?;
         }
     }
     if options.trace.is_some() || options.scenario.as_deref().is_none_or(|only| only.starts_with("openb")) {

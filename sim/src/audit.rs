@@ -179,9 +179,15 @@ fn is_beside(api: &Api, node: &Node, label: &str, other: &Pod) -> bool {
 /// Required affinity: somebody of that kind is in the domain, or nobody is anywhere and the pod is of the kind itself.
 fn alone(api: &Api, pod: &Pod, node: &Node, view: View<'_>) -> Option<String> {
     let others = |pods: &[Arc<Pod>], term: &PodTerm, label: Option<&str>| {
-        pods.iter()
-            .filter(|other| is_placed(other) && other.meta.key != pod.meta.key && means(term, pod, other))
-            .any(|other| label.is_none_or(|label| is_beside(api, node, label, other)))
+        pods.iter().filter(|other| is_placed(other) && other.meta.key != pod.meta.key && means(term, pod, other)).any(
+            |other| match label {
+                Some(label) => is_beside(api, node, label, other),
+                // Those on nodes without the label are in no domain.
+                None => {
+                    node_of(api, &other.spec.node_name).is_some_and(|n| n.meta.labels.contains_key(&term.topology_key))
+                }
+            },
+        )
     };
     pod.spec.scheduling.affinity.iter().find_map(|term| {
         let label = Some(&*term.topology_key);

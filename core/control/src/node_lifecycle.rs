@@ -70,6 +70,20 @@ pub fn is_lost(node: &Node) -> bool {
     ready(node) == Truth::Unknown
 }
 
+/// How a node is, as far as its agent has said. A Ready condition that is older than the node object by more than the grace, with no lease
+/// behind it, was said by nobody who runs the node here (somebody made the object with it): it keeps no pods out.
+fn told(cx: &Cx, node: &Node) -> Truth {
+    let said = condition::find(&node.conditions, "Ready");
+    let before = |c: &Condition| {
+        c.last_update > Timestamp::default() && c.last_update.plus_ms(cx.config.node_grace_ms) < node.meta.created
+    };
+    let renewed = || cx.world.leases.contains_key(&Key::new(crate::control::NODE_LEASES, node.meta.key.name.clone()));
+    match said {
+        Some(c) if c.status == Truth::False && before(c) && !renewed() => Truth::True,
+        _ => ready(node),
+    }
+}
+
 /// Looks at one node.
 pub fn reconcile(cx: &Cx, memory: &mut Memory, key: &Key) -> Plan {
     let mut plan = Plan::default();
@@ -92,7 +106,7 @@ pub fn reconcile(cx: &Cx, memory: &mut Memory, key: &Key) -> Plan {
     if wanted != node.taints {
         plan.update(Kind::Node, &node.meta, Change::Taints(wanted));
     }
-    if ready(node) != Truth::True {
+    if told(cx, node) != Truth::True {
         unready_pods(cx, node, &mut plan);
     }
     plan
@@ -147,7 +161,7 @@ fn taints(cx: &Cx, memory: &mut Memory, node: &Node, plan: &mut Plan) -> Vec<Tai
             wanted.push(Taint::new(key, TaintEffect::NoSchedule));
         }
     }
-    let state = match ready(node) {
+    let state = match told(cx, node) {
         Truth::True => None,
         Truth::False => Some(NOT_READY),
         Truth::Unknown => Some(UNREACHABLE),

@@ -311,7 +311,11 @@ fn node(world: &World, old: Option<&Arc<Node>>, new: &Arc<Node>, deleted: bool, 
             }
         }
     }
-    let ready = |node: &Node| condition::find(&node.conditions, "Ready").map_or(Truth::Unknown, |c| c.status);
+    // Of a node that says that it is not ready it matters too when it said so.
+    let ready = |node: &Node| {
+        let said = condition::find(&node.conditions, "Ready");
+        said.map(|c| (c.status, Some(c.last_update).filter(|_| c.status == Truth::False)))
+    };
     if changed || old.is_none_or(|old| ready(old) != ready(new)) {
         touch(Item::new(Controller::NodeLifecycle, Kind::Node, key));
     }

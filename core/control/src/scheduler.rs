@@ -271,15 +271,23 @@ impl Scheduler {
             // The pod is gone; its deletion is on the way.
             return;
         }
+        if !self.told.contains_key(&key) {
+            // A fact was faster: it is bound.
+            return;
+        }
         let tries = self.refusals.entry(id).or_insert(0);
         *tries += 1;
         // Without an answer, or when somebody has bound it before (perhaps this order, whose answer was lost), the pod may be there:
         // its room stays taken until a fact tells, or the same binding is tried again.
         let unknown = refusal.code == 0 || refusal.code >= 500 || refusal.is_conflict();
-        if !unknown || *tries > BIND_AGAIN {
-            self.pool.forget(id);
-        }
         let wait = (RETRY_MS.0 << (*tries - 1).min(4)).min(RETRY_MS.1);
+        if !unknown || *tries > BIND_AGAIN {
+            let left = self.pool.pod_node(id);
+            self.pool.forget(id);
+            if let Some(node) = left {
+                self.queue.wake(&self.pool, &Hint::PodLeft(node));
+            }
+        }
         // The receipt carries no time: the wait counts from the next step.
         self.retries.insert((Timestamp(-wait), id), ());
     }

@@ -166,6 +166,31 @@ fn a_node_that_speaks_before_its_lease_is_heard() {
     assert!(node.taints.is_empty(), "{:?}", node.taints);
 }
 
+/// Somebody made the node object together with a condition of long ago, and no agent is behind it: nobody has said that it is not ready.
+#[test]
+fn a_condition_from_before_the_node_taints_only_with_an_agent_behind_it() {
+    let mut cluster = Cluster::new(1);
+    cluster.dead.push("made".into());
+    let stale = cluster.now.plus_ms(-3_600_000);
+    let conditions = vec![model::Condition::new("Ready", false, "KubeletReady", "", stale)];
+    let meta = Meta { key: Key::new("", "made"), ..Meta::default() };
+    cluster.put(model::Node { meta, conditions, ..model::Node::default() });
+    cluster.run(5);
+    let taints = |cluster: &Cluster| match cluster.api.get(Kind::Node, &Key::new("", "made")) {
+        Some(Object::Node(node)) => node.taints.len(),
+        other => panic!("no node: {other:?}"),
+    };
+    assert_eq!(taints(&cluster), 0);
+    let now = cluster.now;
+    cluster.edit(Kind::Node, "", "made", |object| {
+        if let Object::Node(o) = object {
+            Arc::make_mut(o).conditions = vec![model::Condition::new("Ready", false, "KubeletNotReady", "", now)];
+        }
+    });
+    cluster.run(5);
+    assert!(taints(&cluster) > 0, "now its agent says so");
+}
+
 /// Guards against a running Job's pods staying for ever after it was deleted: nobody is left to count them.
 #[test]
 fn pods_of_a_deleted_job_go() {
