@@ -300,13 +300,19 @@ fn conditions(problem: Option<&str>, disk: bool, memory: bool, time: &str) -> Va
     ])
 }
 
-/// The kubelet's default thresholds for evictions: less than 100 MiB of memory, less than 10 % of the disk.
+/// The kubelet's default threshold for evictions.
 fn memory_is_low() -> bool {
     crate::machine::meminfo("MemAvailable").is_some_and(|available| available < 100 << 20)
 }
 
+/// So many free bytes are always enough for a node to work with: a tenth of a large disk, the kubelet's default, is no pressure.
+const DISK_ENOUGH: u64 = 5 << 30;
+
 fn disk_is_full(config: &Config) -> bool {
-    nix::sys::statvfs::statvfs(&config.data_dir).is_ok_and(|fs| fs.blocks_available() < fs.blocks() / 10)
+    nix::sys::statvfs::statvfs(&config.data_dir).is_ok_and(|fs| {
+        let available = fs.blocks_available() * fs.fragment_size();
+        available < DISK_ENOUGH.min(fs.blocks() * fs.fragment_size() / 10)
+    })
 }
 
 fn image_list(images: &[Image]) -> Value {
