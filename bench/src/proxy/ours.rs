@@ -5,18 +5,21 @@ use super::peers::{BACKEND, Peer, Ports};
 use clap::Args;
 use model::Key;
 use model::mesh::{
-    Action, AppProtocol, AuthorizationPolicy, Backend, BackendTarget, Endpoint, EndpointGroup, Gateway, Health,
-    Listener, ListenerProtocol, Match, Operation, Parent, ParentTarget, PolicyRule, Resource, Route, RouteKind, Rule,
-    Scope, Service, ServicePort, TlsMode, Tunnel, Workload, WorkloadStatus,
+    Action, AppProtocol, AuthorizationPolicy, Backend, BackendTarget, ClientValidation, Endpoint, EndpointGroup,
+    Gateway, Health, Listener, ListenerProtocol, Match, Operation, Parent, ParentTarget, PolicyRule, Resource, Route,
+    RouteKind, Rule, Scope, Service, ServicePort, TlsMode, TlsSecret, Tunnel, Workload, WorkloadStatus,
 };
 use proxy::identity::LocalIssuer;
 use proxy::mesh::Change;
 use proxy::{Config, Proxy};
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use xds::attach::PodAttachment;
 
-const PORTS: Ports = Ports { http: 25_901, http2: Some(25_901), mtls: None, tcp: None };
+const MTLS_PORT: u16 = 25_911;
+const TCP_PORT: u16 = 25_921;
+const PORTS: Ports = Ports { http: 25_901, http2: Some(25_901), mtls: Some(MTLS_PORT), tcp: Some(TCP_PORT) };
 /// Address of the service in `pod_to_pod`.
 pub const VIP: &str = "10.96.0.50";
 const VIP_PORT: u16 = 80;
@@ -27,20 +30,24 @@ pub struct Options {
     /// Namespaces of two pods, client and server; none: a gateway.
     #[arg(long, num_args = 2)]
     pods: Vec<String>,
+    /// Where the certificates of a gateway are.
+    #[arg(long)]
+    certs: PathBuf,
 }
 
 /// A gateway before the backend.
-pub fn start(_work: &Scratch) -> Result<Peer, String> {
+pub fn start(work: &Scratch) -> Result<Peer, String> {
     let mut command = on_core(0, None);
     command.arg(std::env::current_exe().map_err(|error| error.to_string())?).arg("proxy-under-test");
+    command.arg("--certs").arg(work.path());
     Peer::start("self", PORTS, command, true)
 }
 
 /// The proxy of a node with two pods.
-pub fn start_for_pods(_work: &Scratch, pods: &Pods) -> Result<Peer, String> {
+pub fn start_for_pods(work: &Scratch, pods: &Pods) -> Result<Peer, String> {
     let mut command = on_core(0, Some(&pods.node));
     command.arg(std::env::current_exe().map_err(|error| error.to_string())?).arg("proxy-under-test");
-    command.args(["--pods", &pods.client, &pods.server]);
+    command.args(["--pods", &pods.client, &pods.server]).arg("--certs").arg(work.path());
     let peer = Peer::start("self", Ports { http: VIP_PORT, ..Ports::default() }, command, false)?;
     // Attaching takes nft's time.
     std::thread::sleep(std::time::Duration::from_secs(2));
@@ -64,7 +71,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         }
         _ => {
             proxy.apply(service("10.96.0.60", [127, 0, 0, 1].into(), BACKEND, ""));
-            proxy.apply(gateway());
+            proxy.apply(gateway(&options.certs)?);
         }
     }
     loop {
@@ -120,42 +127,72 @@ fn policy_name() -> Key {
     Key::new("default", "hundred")
 }
 
-fn gateway() -> Vec<Change> {
+fn secret() -> Key {
+    Key::new("default", "bench")
+}
+
+/// HTTP, HTTPS for clients with a certificate, and TCP, all to the same service.
+fn gateway(certs: &Path) -> Result<Vec<Change>, String> {
+    let read = |name: &str| std::fs::read_to_string(certs.join(name)).map_err(|error| format!("{name}: {error}"));
     let key = Key::new("default", "edge");
-    let listener = Listener {
-        name: "http".into(),
-        port: PORTS.http,
-        protocol: ListenerProtocol::Http,
+    let plain = |name: &str, port: u16, protocol: ListenerProtocol| Listener {
+        name: name.into(),
+        port,
+        protocol,
         hostname: None,
         certificates: vec![],
         tls: TlsMode::None,
         on_nodes: true,
         clients: None,
     };
-    let target = ParentTarget::Listener { gateway: key.clone(), listener: "http".into() };
-    let backend = BackendTarget::Service { service: Key::new("default", "web"), port: VIP_PORT };
-    let rule = Rule {
-        matches: vec![Match::default()],
-        backends: vec![Backend { target: backend, weight: 1, filters: vec![] }],
-        ..Rule::default()
+    let listeners = vec![
+        plain("http", PORTS.http, ListenerProtocol::Http),
+        Listener {
+            certificates: vec![secret()],
+            tls: TlsMode::Terminate,
+            clients: Some(ClientValidation { roots: vec![read("ca.pem")?.into()], insecure_fallback: false }),
+            ..plain("mtls", MTLS_PORT, ListenerProtocol::Https)
+        },
+        plain("tcp", TCP_PORT, ListenerProtocol::Tcp),
+    ];
+    let route = |name: &str, kind: RouteKind, listeners: &[&str]| {
+        let parent = |listener: &&str| Parent {
+            target: ParentTarget::Listener { gateway: key.clone(), listener: (*listener).into() },
+            hostnames: vec![],
+        };
+        let backend = BackendTarget::Service { service: Key::new("default", "web"), port: VIP_PORT };
+        let rule = Rule {
+            matches: vec![Match::default()],
+            backends: vec![Backend { target: backend, weight: 1, filters: vec![] }],
+            ..Rule::default()
+        };
+        Change::Set(Resource::Route(Arc::new(Route {
+            name: format!("{name}/default/edge").into(),
+            key: key.clone(),
+            kind,
+            created: model::Timestamp(1),
+            parents: listeners.iter().map(parent).collect(),
+            rules: vec![rule],
+            ordered: false,
+        })))
     };
-    let route = Route {
-        name: "HTTPRoute/default/edge".into(),
-        key: key.clone(),
-        kind: RouteKind::Http,
-        created: model::Timestamp(1),
-        parents: vec![Parent { target, hostnames: vec![] }],
-        rules: vec![rule],
-        ordered: false,
-    };
+    let routes = [route("HTTPRoute", RouteKind::Http, &["http", "mtls"]), route("TCPRoute", RouteKind::Tcp, &["tcp"])];
     let gateway = Gateway {
-        key,
-        listeners: vec![listener],
+        key: key.clone(),
+        listeners,
         service_account: "edge".into(),
         authorization_policies: vec![policy_name()],
         ..Gateway::default()
     };
-    vec![Change::Set(Resource::Gateway(Arc::new(gateway))), Change::Set(Resource::Route(Arc::new(route)))]
+    let certificate = TlsSecret {
+        key: secret(),
+        certificate_chain: read("server.pem")?.into_bytes().into(),
+        private_key: read("server.key")?.into_bytes().into(),
+    };
+    let mut changes =
+        vec![Change::Set(Resource::Secret(Arc::new(certificate))), Change::Set(Resource::Gateway(Arc::new(gateway)))];
+    changes.extend(routes);
+    Ok(changes)
 }
 
 fn workload(last: u8, account: &str) -> Workload {

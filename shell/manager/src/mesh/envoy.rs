@@ -12,7 +12,7 @@ pub use role::Role;
 
 use model::Key;
 use model::map::HashMap;
-use model::mesh::{AuthorizationPolicy, ListenerProtocol, Resource, ResourceKind, TlsMode, TlsSecret, Transport};
+use model::mesh::{AuthorizationPolicy, ListenerProtocol, Resource, ResourceKind, TlsMode, Transport};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use traffic::{Directory, GatewayEntry, PortEntry, ServiceEntry};
@@ -28,7 +28,6 @@ const PASSTHROUGH: &str = "passthrough";
 pub struct View {
     directory: Directory,
     policies: BTreeMap<Key, Arc<AuthorizationPolicy>>,
-    secrets: BTreeMap<Key, Arc<TlsSecret>>,
     catalog: Catalog,
     /// What each place was told last: resources of types and names.
     told: HashMap<Place, BTreeSet<(&'static str, String)>>,
@@ -56,13 +55,8 @@ impl View {
     pub fn new<'a>(first: u64, resources: impl Iterator<Item = &'a Resource>) -> Self {
         let mut catalog = Catalog::starting_at(first);
         types::ALL.into_iter().for_each(|of| catalog.declare(of));
-        let mut view = View {
-            directory: Directory::new(),
-            policies: BTreeMap::new(),
-            secrets: BTreeMap::new(),
-            catalog,
-            told: HashMap::default(),
-        };
+        let mut view =
+            View { directory: Directory::new(), policies: BTreeMap::new(), catalog, told: HashMap::default() };
         view.catalog.set(types::CLUSTER, PASSTHROUGH, Some(envoy::passthrough(PASSTHROUGH)));
         view.apply(resources.map(|resource| (resource.kind(), resource.name().to_string(), Some(resource.clone()))));
         view
@@ -92,24 +86,12 @@ impl View {
                     wide = true;
                 }
                 Some(Resource::Secret(secret)) => {
-                    self.secrets.insert(secret.key.clone(), secret.clone());
                     let value = envoy::tls_secret(&name, &secret.certificate_chain, &secret.private_key);
                     self.catalog.set(types::SECRET, &name, Some(value));
                 }
                 Some(Resource::Route(_) | Resource::Gateway(_)) => wide = true,
                 Some(_) => {}
-                None => {
-                    if kind == ResourceKind::Secret {
-                        self.catalog.set(types::SECRET, &name, None);
-                    }
-                    if let Some((namespace, name)) = name.split_once('/') {
-                        let key = Key::new(namespace, name);
-                        self.policies.remove(&key);
-                        self.secrets.remove(&key);
-                        services.insert(key);
-                    }
-                    wide |= kind != ResourceKind::Workload;
-                }
+                None => wide |= self.forget_resource(kind, &name, &mut services),
             }
             match resource {
                 Some(resource) => self.directory.set(resource),
@@ -126,6 +108,27 @@ impl View {
         }
         if !services.is_empty() {
             self.emit_sidecars();
+        }
+    }
+
+    /// A resource is gone. Names are unique only within a kind. True: all places must be looked at.
+    fn forget_resource(&mut self, kind: ResourceKind, name: &str, services: &mut BTreeSet<Key>) -> bool {
+        let key = name.split_once('/').map(|(namespace, name)| Key::new(namespace, name));
+        match (kind, key) {
+            (ResourceKind::Workload, _) => false,
+            (ResourceKind::Secret, _) => {
+                self.catalog.set(types::SECRET, name, None);
+                false
+            }
+            (ResourceKind::AuthorizationPolicy, Some(key)) => {
+                self.policies.remove(&key);
+                true
+            }
+            (ResourceKind::Service, Some(key)) => {
+                services.insert(key);
+                true
+            }
+            _ => true,
         }
     }
 
@@ -247,5 +250,54 @@ impl View {
             }
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::mesh::{Action, Gateway, Listener, PolicyRule, Scope};
+
+    fn gateway() -> Resource {
+        let listener = Listener {
+            name: "http".into(),
+            port: 80,
+            protocol: ListenerProtocol::Http,
+            hostname: None,
+            certificates: vec![],
+            tls: TlsMode::None,
+            on_nodes: true,
+            clients: None,
+        };
+        let key = Key::new("default", "edge");
+        let policies = vec![key.clone()];
+        Resource::Gateway(Arc::new(Gateway {
+            key,
+            listeners: vec![listener],
+            authorization_policies: policies,
+            ..Gateway::default()
+        }))
+    }
+
+    #[test]
+    fn a_name_is_unique_only_within_its_kind() {
+        let policy = Resource::AuthorizationPolicy(Arc::new(AuthorizationPolicy {
+            key: Key::new("default", "edge"),
+            scope: Scope::Workload,
+            action: Action::Deny,
+            dry_run: false,
+            rules: vec![PolicyRule::default()],
+        }));
+        let mut view = View::new(0, [policy, gateway()].iter());
+        let is_guarded = |view: &View| {
+            let listener = view.catalog().get(types::LISTENER, "gateway/default/edge/80");
+            let encoded = listener.and_then(|change| change.encoded);
+            encoded.is_some_and(|bytes| bytes.windows(16).any(|part| part == b"diolkos.rbac.den"))
+        };
+        assert!(is_guarded(&view));
+        view.apply([(ResourceKind::Gateway, "default/edge".to_owned(), None)].into_iter());
+        assert!(!is_guarded(&view), "the listener is gone with its gateway");
+        view.apply([(ResourceKind::Gateway, "default/edge".to_owned(), Some(gateway()))].into_iter());
+        assert!(is_guarded(&view), "the policy of the same name is still there");
     }
 }
