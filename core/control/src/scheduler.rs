@@ -8,8 +8,10 @@ use model::map::HashMap;
 use model::scheduling::{BudgetFacts, NodeFacts, PodFacts, SpreadOwner};
 use model::{Condition, Effect, Event, Key, Kind, LabelSelector, Object, Pod, Timestamp, Truth};
 use placement::{ClaimPlan, Decision, Hint, NodeId, PodId, Pool, Queue, StorageChange};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+mod gang;
 
 /// The name by which pods ask for this scheduler.
 pub const NAME: &str = "default-scheduler";
@@ -19,6 +21,10 @@ const CLAIMS_TIMEOUT_MS: i64 = 600_000;
 const RETRY_MS: (i64, i64) = (1_000, 10_000);
 /// A binding whose outcome is not known is tried again so often before another node is looked for.
 const BIND_AGAIN: u32 = 3;
+/// What would help a pending pod is worked out in pools of no more nodes than these.
+const HELP_NODES: usize = 2_000;
+/// ...and for no more pods than these in one step.
+const HELPED: usize = 4;
 /// Text of a note, as the Events API bounds it.
 const NOTE_LIMIT: usize = 1024;
 
@@ -63,6 +69,10 @@ pub struct Scheduler {
     purposes: BTreeMap<u64, Purpose>,
     retries: BTreeMap<(Timestamp, PodId), ()>,
     refusals: HashMap<PodId, u32>,
+    /// Pods that are of use only together, by gang. Numbers in it may be out of date: each is looked at before it is used.
+    gangs: BTreeMap<Key, BTreeSet<PodId>>,
+    /// Pods of this step that were told what would help.
+    helped: usize,
     next_order: u64,
 }
 
@@ -205,6 +215,9 @@ impl Scheduler {
             self.drop_pod(id, &key);
         }
         let (id, renewed) = self.pool.set_pod(facts);
+        if renewed {
+            self.join_gang(id);
+        }
         let under_way = facts.node.is_empty() && self.pool.pod_node(id).is_some();
         if renewed && !under_way {
             // Numbers are used again: what was noted of this one is not about this pod.
@@ -295,6 +308,7 @@ impl Scheduler {
     /// Decides on at most `limit` pods that wait, and gives the orders.
     pub fn step(&mut self, now: Timestamp, limit: usize) -> Vec<Order> {
         let mut orders = Vec::new();
+        self.helped = 0;
         self.wake_retries(now, &mut orders);
         self.settle_claims(now, &mut orders);
         for _ in 0..limit {
@@ -350,6 +364,15 @@ impl Scheduler {
             self.tell(id, "SchedulingGated", text.to_owned(), None, now, orders);
             return;
         }
+        if let Some(gang) = self.gang_of(id)
+            && self.decide_gang(&gang, now, orders)
+        {
+            return;
+        }
+        self.decide_one(id, now, orders);
+    }
+
+    fn decide_one(&mut self, id: PodId, now: Timestamp, orders: &mut Vec<Order>) {
         match self.pool.decide(id) {
             Decision::Place(placement) => {
                 self.queue.remove(id);
@@ -501,6 +524,16 @@ impl Scheduler {
         self.pool.set_nominated(id, Some(preemption.node));
     }
 
+    /// The smallest changes that would place a pod, as the end of its event. Only told where asking every node again is cheap.
+    fn help(&mut self, id: PodId) -> String {
+        if self.helped >= HELPED || self.pool.size().nodes > HELP_NODES || self.pool.pod_nominated(id).is_some() {
+            return String::new();
+        }
+        self.helped += 1;
+        let help: Vec<String> = self.pool.what_would_help(id).iter().map(ToString::to_string).collect();
+        if help.is_empty() { String::new() } else { format!(" What would place it: {}.", help.join("; or ")) }
+    }
+
     /// Writes a pending pod's condition and event, unless its status says the same already.
     fn tell(
         &mut self,
@@ -532,7 +565,8 @@ impl Scheduler {
         let status = Status::PodConditions { conditions: vec![condition], nominated_node: nominated };
         let mut effects = vec![Effect::PatchStatus(target.clone(), status)];
         if reason == "Unschedulable" {
-            let short: String = message.chars().take(NOTE_LIMIT).collect();
+            let help = self.help(id);
+            let short: String = format!("{message}{help}").chars().take(NOTE_LIMIT).collect();
             let note = Record {
                 about: target,
                 warning: true,

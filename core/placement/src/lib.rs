@@ -9,9 +9,11 @@
 //! Ties go to the node that joined the pool first. Nothing here knows YAML, time or chance: same input, same output.
 #![warn(missing_docs)]
 
+pub mod bands;
 mod class;
 mod column;
 mod decide;
+pub mod division;
 mod evaluate;
 mod explain;
 mod filter;
@@ -23,6 +25,7 @@ mod load;
 mod pool;
 mod preempt;
 mod queue;
+pub mod quota;
 mod reschedule;
 mod score;
 mod storage;

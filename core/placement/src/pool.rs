@@ -351,9 +351,21 @@ impl Pool {
     pub fn pod_id(&self, namespace: &str, name: &str) -> Option<PodId> {
         self.pod_ids.get(&Key::new(namespace, name)).copied()
     }
+    /// Whether there is a pod of this number.
+    pub fn is_pod(&self, id: PodId) -> bool {
+        self.pods.get(id as usize).is_some_and(Option::is_some)
+    }
     /// Name of a pod.
     pub fn pod_key(&self, id: PodId) -> &Key {
         &self.entry(id).key
+    }
+    /// Labels of a pod.
+    pub fn pod_labels(&self, id: PodId) -> &Arc<Labels> {
+        &self.class(self.entry(id).class).key.labels
+    }
+    /// What a pod asks for.
+    pub fn pod_requests(&self, id: PodId) -> &model::scheduling::Amounts {
+        &self.class(self.entry(id).class).spec().requests
     }
     /// Uid of a pod.
     pub fn pod_uid(&self, id: PodId) -> &Arc<str> {

@@ -106,6 +106,11 @@ impl Queue {
         self.file(pod, diagnosis.refused_by.max(1));
     }
 
+    /// A pod waits for any event at all: what keeps it is not a node's refusal.
+    pub fn refuse_for_now(&mut self, pod: PodId) {
+        self.file(pod, !0);
+    }
+
     /// A pod with scheduling gates waits for nothing but its own change.
     pub fn postpone_gated(&mut self, pod: PodId) {
         self.file(pod, 0);

@@ -1,0 +1,167 @@
+//! Gangs: pods that carry the field's labels for pod groups are placed together or not at all.
+
+use super::{Order, Scheduler};
+use model::{Key, Timestamp};
+use placement::{Hint, PodId};
+
+/// Labels that name a pod's group: the coscheduling plugin's, the one that Koordinator reads too, and the older one.
+const NAMES: [&str; 3] =
+    ["scheduling.x-k8s.io/pod-group", "pod-group.scheduling.sigs.k8s.io/name", "pod-group.scheduling.sigs.k8s.io"];
+/// Label that says how many have to be there.
+const LEAST: &str = "pod-group.scheduling.sigs.k8s.io/min-available";
+
+impl Scheduler {
+    /// The gang that a pod is of.
+    pub(super) fn gang_of(&self, id: PodId) -> Option<Key> {
+        let labels = self.pool.pod_labels(id);
+        let name = NAMES.iter().find_map(|label| labels.get(*label))?;
+        Some(Key { namespace: self.pool.pod_key(id).namespace.clone(), name: name.clone() })
+    }
+
+    /// Notes a pod that is new in this form; whoever waits for it is tried again.
+    pub(super) fn join_gang(&mut self, id: PodId) {
+        let Some(gang) = self.gang_of(id) else { return };
+        self.gangs.entry(gang.clone()).or_default().insert(id);
+        for member in self.members(&gang) {
+            if self.queue.waits_refused(member) {
+                self.queue.push(member, self.pool.pod_priority(member));
+            }
+        }
+    }
+
+    /// Pods of a gang that are known, by name.
+    fn members(&mut self, gang: &Key) -> Vec<PodId> {
+        let noted = self.gangs.remove(gang).unwrap_or_default();
+        let known = |id: &PodId| self.pool.is_pod(*id) && self.gang_of(*id).as_ref() == Some(gang);
+        let members: std::collections::BTreeSet<PodId> = noted.into_iter().filter(known).collect();
+        let mut by_name: Vec<PodId> = members.iter().copied().collect();
+        by_name.sort_by_key(|id| self.pool.pod_key(*id).clone());
+        if !members.is_empty() {
+            self.gangs.insert(gang.clone(), members);
+        }
+        by_name
+    }
+
+    /// Decides on all of a gang that wait. Returns false when they are to be placed one by one: because their claims have to be
+    /// bound first, or because enough of them run already.
+    pub(super) fn decide_gang(&mut self, gang: &Key, now: Timestamp, orders: &mut Vec<Order>) -> bool {
+        let members = self.members(gang);
+        let placed = members.iter().filter(|id| self.pool.pod_node(**id).is_some()).count();
+        let waiting: Vec<PodId> = members
+            .iter()
+            .copied()
+            .filter(|id| self.pool.pod_node(*id).is_none() && self.queue.contains(*id) && !self.pool.is_gated(*id))
+            .collect();
+        // Without a number all that are known have to go together.
+        let least = members.iter().find_map(|id| self.pool.pod_labels(*id).get(LEAST)?.parse().ok());
+        let least: usize = least.unwrap_or(members.len());
+        if placed >= least || !waiting.iter().all(|id| self.pool.claims_ready(*id)) {
+            return false;
+        }
+        let missing = least - placed;
+        let outcome = if waiting.len() < missing { None } else { self.pool.decide_gang(&waiting, missing) };
+        let Some(bound) = outcome else {
+            let why = if waiting.len() < missing {
+                format!("pod group {gang} has {} of at least {least} pods", placed + waiting.len())
+            } else {
+                format!("pod group {gang}: there is no room for {missing} more pods at once")
+            };
+            let nodes = self.pool.size().nodes;
+            for id in waiting {
+                self.queue.refuse_for_now(id);
+                let message = format!("0/{nodes} nodes are available: {why}.");
+                self.tell(id, "Unschedulable", message, None, now, orders);
+            }
+            return true;
+        };
+        for (id, node) in &bound {
+            self.queue.remove(*id);
+            self.queue.wake(&self.pool, &Hint::PodCame(*id));
+            let order = self.bind(*id, *node, now);
+            orders.push(order);
+        }
+        for id in waiting {
+            if self.pool.pod_node(id).is_none() {
+                self.decide_one(id, now, orders);
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::scheduling::{NodeFacts, NodeScheduling, PodFacts, SchedulingSpec};
+    use model::{Effect, Labels};
+    use std::sync::Arc;
+
+    fn node(scheduler: &mut Scheduler, name: &str, cpu: i64) {
+        let allocatable = vec![("cpu".into(), cpu), ("pods".into(), 110)];
+        let scheduling = Arc::new(NodeScheduling { allocatable, images: Vec::new() });
+        scheduler.node(NodeFacts { name: name.into(), scheduling, ..NodeFacts::default() });
+    }
+
+    fn pod(scheduler: &mut Scheduler, name: &str, group: &str, least: &str) {
+        let labels = [(NAMES[1], group), (LEAST, least)].into_iter().filter(|(_, value)| !value.is_empty());
+        let labels: Labels = labels.map(|(key, value)| (Arc::from(key), Arc::from(value))).collect();
+        let facts = PodFacts {
+            namespace: "default".into(),
+            name: name.into(),
+            uid: name.into(),
+            labels: Arc::new(labels),
+            spec: Arc::new(SchedulingSpec { requests: vec![("cpu".into(), 1000)], ..SchedulingSpec::default() }),
+            ..PodFacts::default()
+        };
+        scheduler.pod_facts(&facts, false, true, None);
+    }
+
+    /// Pods that are bound, and what the others are told.
+    fn step(scheduler: &mut Scheduler) -> (Vec<String>, Vec<String>) {
+        let orders = scheduler.step(Timestamp::from_secs(1), 100);
+        let effects: Vec<&Effect> = orders.iter().flat_map(|order| &order.effects).collect();
+        let bound = effects.iter().filter_map(|effect| match effect {
+            Effect::Bind { pod, .. } => Some(pod.key.name.to_string()),
+            _ => None,
+        });
+        let told = effects.iter().filter_map(|effect| match effect {
+            Effect::Record(note) if note.warning => Some(note.message.to_string()),
+            _ => None,
+        });
+        (bound.collect(), told.collect())
+    }
+
+    #[test]
+    fn binds_all_of_a_gang_or_none() {
+        let mut scheduler = Scheduler::new();
+        node(&mut scheduler, "n1", 2000);
+        pod(&mut scheduler, "a", "g", "3");
+        pod(&mut scheduler, "b", "g", "3");
+        let (bound, told) = step(&mut scheduler);
+        assert_eq!(bound, Vec::<String>::new());
+        assert_eq!(told, vec!["0/1 nodes are available: pod group default/g has 2 of at least 3 pods."; 2]);
+        pod(&mut scheduler, "c", "g", "3");
+        let (bound, told) = step(&mut scheduler);
+        assert_eq!(bound, Vec::<String>::new());
+        let wanted = "0/1 nodes are available: pod group default/g: there is no room for 3 more pods at once.";
+        assert_eq!(told, vec![wanted; 3]);
+        // Others are not in the gang's way, nor it in theirs.
+        pod(&mut scheduler, "single", "", "");
+        assert_eq!(step(&mut scheduler).0, vec!["single"]);
+        node(&mut scheduler, "n2", 2000);
+        let mut bound = step(&mut scheduler).0;
+        bound.sort();
+        assert_eq!(bound, vec!["a", "b", "c"]);
+    }
+
+    #[test]
+    fn says_what_would_help() {
+        let mut scheduler = Scheduler::new();
+        node(&mut scheduler, "n1", 400);
+        pod(&mut scheduler, "p", "", "");
+        let (_, told) = step(&mut scheduler);
+        assert_eq!(told.len(), 1);
+        assert!(told[0].starts_with("0/1 nodes are available: 1 Insufficient cpu."), "{told:?}");
+        assert!(told[0].ends_with(" What would place it: 600m more cpu on node n1."), "{told:?}");
+    }
+}
