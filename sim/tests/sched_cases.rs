@@ -403,10 +403,10 @@ fn check_pod(world: &World, name: &str, expect: &Value) -> Result<(), String> {
     {
         return Err(format!("{name} is nominated to {nominated:?}, not {want:?}"));
     }
-    if let Some(want) = expect["message"].as_str() {
-        if said != want {
-            return Err(format!("{name}: {said:?}\n      instead of {want:?}"));
-        }
+    if let Some(want) = expect["message"].as_str()
+        && said != want
+    {
+        return Err(format!("{name}: {said:?}\n      instead of {want:?}"));
     }
     Ok(())
 }
