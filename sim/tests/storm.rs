@@ -28,7 +28,7 @@ fn promises_are_kept_and_every_seed_can_be_played_again() {
 
 /// Complaints over some seeds of a scheduler whose orders are spoilt.
 fn spoilt(tamper: fn(&mut Effect)) -> String {
-    (1..=30).flat_map(|seed| storm::play(seed, Some(tamper)).complaints).collect::<Vec<String>>().join("\n")
+    (1..=12).flat_map(|seed| storm::play(seed, Some(tamper)).complaints).collect::<Vec<String>>().join("\n")
 }
 
 #[test]

@@ -41,6 +41,8 @@ pub struct Order {
 enum Purpose {
     /// Binds this pod.
     Bind(Key),
+    /// Ends a victim: until that has been heard of, somebody waits for its room. Given again when it fails.
+    End(Vec<Effect>),
     /// Nothing hangs on it but the facts that will come.
     Tell,
 }
@@ -68,6 +70,8 @@ pub struct Scheduler {
     claiming: BTreeMap<PodId, Claiming>,
     purposes: BTreeMap<u64, Purpose>,
     retries: BTreeMap<(Timestamp, PodId), ()>,
+    /// Ends of victims that failed, and when they are ordered again; before the next step: how long to wait, negative.
+    endings: Vec<(Timestamp, Vec<Effect>)>,
     refusals: HashMap<PodId, u32>,
     /// Pods that are of use only together, by gang. Numbers in it may be out of date: each is looked at before it is used.
     gangs: BTreeMap<Key, BTreeSet<PodId>>,
@@ -278,7 +282,17 @@ impl Scheduler {
 
     fn done(&mut self, receipt: &Receipt) {
         let Some(purpose) = self.purposes.remove(&receipt.order) else { return };
-        let (Purpose::Bind(key), Err(refusal)) = (purpose, &receipt.outcome) else { return };
+        let Err(refusal) = &receipt.outcome else { return };
+        let key = match purpose {
+            Purpose::Bind(key) => key,
+            Purpose::End(effects) => {
+                if !refusal.is_not_found() {
+                    self.endings.push((Timestamp(-RETRY_MS.0), effects));
+                }
+                return;
+            }
+            Purpose::Tell => return,
+        };
         let Some(id) = self.pool.pod_id(&key.namespace, &key.name) else { return };
         if refusal.is_not_found() {
             // The pod is gone; its deletion is on the way.
@@ -310,6 +324,7 @@ impl Scheduler {
         let mut orders = Vec::new();
         self.helped = 0;
         self.wake_retries(now, &mut orders);
+        self.end_again(now, &mut orders);
         self.settle_claims(now, &mut orders);
         for _ in 0..limit {
             let Some(id) = self.queue.pop() else { break };
@@ -322,7 +337,31 @@ impl Scheduler {
     pub fn wake_at(&self) -> Option<Timestamp> {
         let retry = self.retries.keys().next().map(|(at, _)| *at);
         let claims = self.claiming.values().map(|claiming| claiming.until).min();
-        retry.into_iter().chain(claims).min()
+        let ending = self.endings.iter().map(|(at, _)| *at).min();
+        retry.into_iter().chain(claims).chain(ending).min()
+    }
+
+    fn end_again(&mut self, now: Timestamp, orders: &mut Vec<Order>) {
+        for (at, effects) in std::mem::take(&mut self.endings) {
+            // Receipts carry no time: the wait counts from the first step after them.
+            let at = if at.0 < 0 { now.plus_ms(-at.0) } else { at };
+            if at > now {
+                self.endings.push((at, effects));
+                continue;
+            }
+            let of = effects.iter().find_map(|effect| match effect {
+                Effect::Delete { target, .. } => Some(target.clone()),
+                _ => None,
+            });
+            let still = |target: Target| {
+                let id = self.pool.pod_id(&target.key.namespace, &target.key.name)?;
+                (*self.pool.pod_uid(id) == target.uid).then_some(())
+            };
+            if of.and_then(still).is_some() {
+                let order = self.order(Purpose::End(effects.clone()), effects);
+                orders.push(order);
+            }
+        }
     }
 
     fn wake_retries(&mut self, now: Timestamp, orders: &mut Vec<Order>) {
@@ -509,7 +548,7 @@ impl Scheduler {
                 Effect::Record(note),
             ];
             self.pool.set_terminating(victim.pod);
-            let order = self.order(Purpose::Tell, effects);
+            let order = self.order(Purpose::End(effects.clone()), effects);
             orders.push(order);
         }
         for displaced in &preemption.displaced {
