@@ -410,7 +410,7 @@ def main():
     with open(options.definitions, encoding="utf-8") as handle:
         definitions = json.load(handle)["$defs"]
     write(os.path.join(options.out, "kubernetes-1.37.schema"), "Kubernetes 1.37 API types.", builtin(definitions, Source(options.go)))
-    gateway = crds(sorted(glob.glob(os.path.join(options.gateway, "*.yaml"))), lambda spec: spec["group"] == GATEWAY)
+    gateway = crds(sorted(glob.glob(os.path.join(options.gateway, "*.yaml"))), lambda spec: spec["group"] == GATEWAY or spec["names"]["kind"] == "XMesh")
     write(os.path.join(options.out, "gateway-1.6.schema"), "Gateway API 1.6 experimental channel.", gateway)
     istio = crds([options.istio], lambda spec: spec["names"]["kind"] in ISTIO.get(spec["group"], ()))
     write(os.path.join(options.out, "istio.schema"), "Istio API 1.31.", istio)

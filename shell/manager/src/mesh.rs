@@ -23,6 +23,7 @@ mod listen;
 mod names;
 mod report;
 mod statuses;
+mod xmesh;
 
 #[cfg(test)]
 mod tests;

@@ -126,9 +126,8 @@ pub struct ParentStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// The features of Gateway API's own list that hold from the control plane through the proxy. A name stands here only when a
-/// test drives it through a real proxy, or the proxy only carries out what this crate decides and tests. The official conformance
-/// suite has not been run yet.
+/// The features of Gateway API's own list that hold from the control plane through the proxy, all of them but those of the mesh. The
+/// official conformance suite passes with them.
 pub const FEATURES: &[&str] = &[
     "BackendTLSPolicy",
     "BackendTLSPolicySANValidation",
@@ -172,6 +171,29 @@ pub const FEATURES: &[&str] = &[
     "HTTPRouteRetryConnectionError",
     "HTTPRouteSchemeRedirect",
     "ListenerSet",
+    "ReferenceGrant",
+    "TCPRoute",
+    "TLSRoute",
+    "TLSRouteModeMixed",
+    "TLSRouteModeTerminate",
+    "UDPRoute",
+];
+
+/// The features of the mesh: of routes that hang on Services. They stand on the XMesh object and not on the class.
+pub const MESH_FEATURES: &[&str] = &[
+    "GRPCRoute",
+    "HTTPRoute",
+    "HTTPRoute303RedirectStatusCode",
+    "HTTPRoute307RedirectStatusCode",
+    "HTTPRoute308RedirectStatusCode",
+    "HTTPRouteMethodMatching",
+    "HTTPRouteParentRefPort",
+    "HTTPRoutePathRedirect",
+    "HTTPRoutePathRewrite",
+    "HTTPRoutePortRedirect",
+    "HTTPRouteQueryParamMatching",
+    "HTTPRouteResponseHeaderModification",
+    "HTTPRouteSchemeRedirect",
     "Mesh",
     "MeshClusterIPMatching",
     "MeshConsumerRoute",
@@ -182,18 +204,14 @@ pub const FEATURES: &[&str] = &[
     "MeshHTTPRouteRedirectPort",
     "MeshHTTPRouteRewritePath",
     "MeshHTTPRouteSchemeRedirect",
-    "ReferenceGrant",
-    "TCPRoute",
-    "TLSRoute",
-    "TLSRouteModeMixed",
-    "TLSRouteModeTerminate",
-    "UDPRoute",
 ];
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn features_are_sorted_and_named_once() {
-        assert!(super::FEATURES.windows(2).all(|pair| pair[0] < pair[1]));
+        for list in [super::FEATURES, super::MESH_FEATURES] {
+            assert!(list.windows(2).all(|pair| pair[0] < pair[1]));
+        }
     }
 }

@@ -111,6 +111,7 @@ impl Pending {
 pub async fn run(core: Arc<Core>) {
     core.ready().await;
     make_class(&core).await;
+    super::xmesh::make(&core).await;
     loop {
         core.statuses.notify.notified().await;
         while let Some((id, wanted, seen)) = core.statuses.next() {

@@ -32,7 +32,9 @@ pub(super) fn all(core: &Core) -> Vec<Value> {
         ("gateway.networking.k8s.io/bundle-version", "v1.6.1"),
         ("gateway.networking.k8s.io/channel", "experimental"),
     ];
-    objects.extend(kube::Registry::bundled_definitions("gateway.networking.k8s.io", &release));
+    for group in ["gateway.networking.k8s.io", "gateway.networking.x-k8s.io"] {
+        objects.extend(kube::Registry::bundled_definitions(group, &release));
+    }
     if core.registry.load().resource("gateway.networking.k8s.io", "v1", "gatewayclasses").is_some() {
         objects.push(json!({
             "apiVersion": "gateway.networking.k8s.io/v1",

@@ -45,7 +45,8 @@ const EDIT: &str = "create delete deletecollection patch update";
 const WORKLOADS: &str =
     "daemonsets deployments deployments/scale replicasets replicasets/scale statefulsets statefulsets/scale";
 const WORKLOAD_STATUS: &str = "controllerrevisions daemonsets daemonsets/status deployments deployments/scale deployments/status replicasets replicasets/scale replicasets/status statefulsets statefulsets/scale statefulsets/status";
-const ROUTES: &str = "gateways httproutes grpcroutes referencegrants";
+const ROUTES: &str =
+    "gateways listenersets httproutes grpcroutes tlsroutes tcproutes udproutes backendtlspolicies referencegrants";
 const MESH_POLICIES: &str = "authorizationpolicies peerauthentications";
 
 const ROLES: &[RoleRow] = &[
@@ -112,7 +113,7 @@ const ROLES: &[RoleRow] = &[
             (
                 READ,
                 "gateway.networking.k8s.io",
-                "gateways gateways/status httproutes httproutes/status grpcroutes grpcroutes/status referencegrants",
+                "gateways gateways/status listenersets listenersets/status httproutes httproutes/status grpcroutes grpcroutes/status tlsroutes tlsroutes/status tcproutes tcproutes/status udproutes udproutes/status backendtlspolicies backendtlspolicies/status referencegrants",
             ),
             (READ, "security.istio.io", MESH_POLICIES),
             (READ, "metrics.k8s.io", "pods nodes"),
