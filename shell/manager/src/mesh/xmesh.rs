@@ -22,7 +22,7 @@ async fn keep(core: &Core) -> Result<(), client::ApiError> {
         "metadata": { "name": NAME },
         "spec": {
             "controllerName": &*traffic::Settings::default().controller_name,
-            "description": "The platform's own mesh: routes on Services hold for every pod in it.",
+            "description": "The platform's own mesh.",
         },
     });
     match core.api.create(MESHES, "", None, Bytes::from(object.to_string())).await {
