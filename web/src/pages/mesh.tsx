@@ -12,6 +12,28 @@ const idOf = (end: End) => `${end.namespace}/${end.workload}`;
 interface Drawn { x: number; y: number; label: string; namespace: string; id: string }
 interface Line { edge: Edge; points: { x: number; y: number }[]; label: { x: number; y: number } }
 
+/** One edge for two ends, whatever Services lie between: sums of traffic, the busiest's median, the worst p99, and plain if any of it is. */
+function pairs(edges: Edge[]): Edge[] {
+  const found = new Map<string, Edge[]>();
+  for (const edge of edges) {
+    const key = `${idOf(edge.source)}>${idOf(edge.destination)}`;
+    found.set(key, [...(found.get(key) ?? []), edge]);
+  }
+  return [...found.values()].map((parallel) => {
+    const busiest = parallel.reduce((a, b) => (b.requests_per_s > a.requests_per_s ? b : a));
+    const sum = (of: (edge: Edge) => number) => parallel.reduce((total, edge) => total + of(edge), 0);
+    const requests = sum((edge) => edge.requests_per_s);
+    return {
+      ...busiest,
+      requests_per_s: requests,
+      bytes_per_s: sum((edge) => edge.bytes_per_s),
+      error_share: requests > 0 ? sum((edge) => edge.error_share * edge.requests_per_s) / requests : busiest.error_share,
+      p99_ms: parallel.map((edge) => edge.p99_ms).reduce((a, b) => (b !== null && (a === null || b > a) ? b : a)),
+      mtls: parallel.every((edge) => edge.mtls),
+    };
+  });
+}
+
 /** Layers from callers to callees. */
 function layout(edges: Edge[]): { nodes: Drawn[]; lines: Line[]; width: number; height: number } {
   const graph = new dagre.graphlib.Graph({ multigraph: true });
@@ -58,7 +80,7 @@ export function MeshPage() {
     <Shown live={live}>
       {({ edges, window_s }) => (
         <>
-          <Graph edges={edges} window_s={window_s} />
+          <Graph edges={pairs(edges)} window_s={window_s} />
           <Edges edges={edges} />
         </>
       )}
@@ -76,7 +98,7 @@ function Graph({ edges, window_s }: { edges: Edge[]; window_s: number }) {
     <section class="card">
       <header>
         <h2>Service graph</h2>
-        <small>the last {window_s} s · <span class="key ok">no errors</span> <span class="key warn">some</span> <span class="key bad">over 5 %</span> · 🔒 mutual TLS</small>
+        <small>the last {window_s} s · <span class="key ok">no errors</span> <span class="key warn">some</span> <span class="key bad">over 5 %</span></small>
       </header>
       {edges.length === 0 && <p class="notice">No request has passed the mesh in the last {window_s} s.</p>}
       <div class="graph">
@@ -96,7 +118,7 @@ function Graph({ edges, window_s }: { edges: Edge[]; window_s: number }) {
                 <path d={path(points)} marker-end={`url(#arrow-${health(fresh)})`} style={{ strokeWidth: 1.5 + Math.min(4, Math.log10(1 + fresh.requests_per_s)) }} />
                 <g transform={`translate(${label.x},${label.y})`}>
                   <rect x="-74" y="-17" width="148" height="34" rx="5" />
-                  <text y="-3">{fresh.mtls ? "🔒 " : "⚠ plain "}{fresh.protocol === "tcp" ? `${bytes(fresh.bytes_per_s)}/s` : rate(fresh.requests_per_s)} · {percent(fresh.error_share)} err</text>
+                  <text y="-3">{fresh.mtls ? "mTLS " : "plain "}{fresh.protocol === "tcp" ? `${bytes(fresh.bytes_per_s)}/s` : rate(fresh.requests_per_s)} · {percent(fresh.error_share)} err</text>
                   <text y="11" class="faint">p50 {ms(fresh.p50_ms)} · p99 {ms(fresh.p99_ms)}</text>
                 </g>
               </g>
