@@ -82,6 +82,9 @@ pub struct Settings {
     /// How long a workload certificate is valid, in seconds; renewed at half of it [default: 86400].
     #[arg(long, env = "DIOLKOS_WORKLOAD_CERT_TTL_S", global = true, value_name = "S")]
     pub workload_cert_ttl_s: Option<u64>,
+    /// JSON file of external authorizers that AuthorizationPolicies may name (Istio's extensionProviders).
+    #[arg(long, env = "DIOLKOS_MESH_PROVIDERS", global = true, value_name = "FILE")]
+    pub mesh_providers: Option<PathBuf>,
     /// kubeconfig of the API server to use, for `node`, `proxy` and the tools [default: the one in the data directory].
     #[arg(long, env = "DIOLKOS_KUBECONFIG", global = true, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
@@ -112,6 +115,8 @@ pub struct Config {
     pub cluster_domain: String,
     pub workload_cert_ttl_s: u64,
     pub kubeconfig: Option<PathBuf>,
+    /// File of external authorizers.
+    pub mesh_providers: Option<PathBuf>,
     pub scrape_s: u64,
 }
 
@@ -185,6 +190,7 @@ impl Settings {
             gateway_cidr: self.gateway_cidr.or(lower.gateway_cidr),
             cluster_domain: self.cluster_domain.or(lower.cluster_domain),
             workload_cert_ttl_s: self.workload_cert_ttl_s.or(lower.workload_cert_ttl_s),
+            mesh_providers: self.mesh_providers.or(lower.mesh_providers),
             kubeconfig: self.kubeconfig.or(lower.kubeconfig),
             scrape_s: self.scrape_s.or(lower.scrape_s),
         }
@@ -248,6 +254,7 @@ impl Settings {
             gateway_cidr,
             cluster_domain,
             workload_cert_ttl_s: self.workload_cert_ttl_s.unwrap_or(86_400),
+            mesh_providers: self.mesh_providers,
             kubeconfig: self.kubeconfig,
             scrape_s: self.scrape_s.unwrap_or(5),
         };

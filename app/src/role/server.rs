@@ -30,8 +30,10 @@ fn server_config(config: &Config) -> server::Config {
     }
 }
 
-fn mesh_config(config: &Config) -> manager::mesh::Config {
-    manager::mesh::Config {
+fn mesh_config(config: &Config) -> Result<manager::mesh::Config, CommandError> {
+    let providers = config.mesh_providers.as_deref().map(manager::mesh::providers::read).transpose().map_err(failed)?;
+    Ok(manager::mesh::Config {
+        providers: providers.unwrap_or_default(),
         listen: config.mesh_listen,
         cluster_domain: config.cluster_domain.clone(),
         trust_domain: config.cluster_domain.clone(),
@@ -41,7 +43,7 @@ fn mesh_config(config: &Config) -> manager::mesh::Config {
             .gateway_cidr
             .map(|range| manager::mesh::AddressPool { base: range.base, prefix: range.prefix }),
         ..manager::mesh::Config::new(config.data_dir.join("pki"))
-    }
+    })
 }
 
 fn control_config(config: &Config, root_ca: &str) -> control::Config {
@@ -63,7 +65,7 @@ async fn serve(config: Config) -> Result<(), CommandError> {
     let insight = Insight::default();
     let extensions: Vec<Arc<dyn server::Extension>> = vec![Arc::new(Dashboard), Arc::new(insight.clone())];
     let server = server::Server::start(server_config(&config), extensions).await.map_err(failed)?;
-    let mesh = Mesh::bind(server.in_process_as("diolkos-mesh"), mesh_config(&config)).await.map_err(failed)?;
+    let mesh = Mesh::bind(server.in_process_as("diolkos-mesh"), mesh_config(&config)?).await.map_err(failed)?;
     let (mesh_handle, mesh_ear) = (mesh.handle(), mesh.ear());
     let (told, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();

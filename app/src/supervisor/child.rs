@@ -198,6 +198,7 @@ fn flags(config: &Config) -> Vec<String> {
         format!("--workload-cert-ttl-s={}", config.workload_cert_ttl_s),
         format!("--scrape-s={}", config.scrape_s),
     ];
+    flags.extend(config.mesh_providers.as_ref().map(|path| format!("--mesh-providers={}", path.display())));
     flags.extend(config.kubeconfig.as_ref().map(|path| format!("--kubeconfig={}", path.display())));
     flags
 }

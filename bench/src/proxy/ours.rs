@@ -214,6 +214,7 @@ fn workload(last: u8, account: &str) -> Workload {
         revision: "v1".into(),
         authorization_policies: vec![policy_name()],
         peer_authentications: vec![],
+        request_authentications: vec![],
     }
 }
 

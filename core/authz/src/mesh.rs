@@ -3,20 +3,22 @@
 //! A proxy keeps one [`PolicySet`] of everything it was told, takes a [`WorkloadPolicy`] out of it for each workload (and again when
 //! [`PolicySet::revision`] moved), and asks it about every connection and request.
 //!
-//! The order: a CUSTOM policy that matches refuses (there is no external authorizer yet, and to skip it would be to allow); a DENY policy
-//! that matches refuses; if the workload has ALLOW policies, one of them must match; else it is allowed. AUDIT policies only report,
+//! The order: a CUSTOM policy that matches has its authorizer asked ([`WorkloadPolicy::asks`]), and refuses what it was not asked about
+//! (opaque bytes); a DENY policy that matches refuses; if the workload has ALLOW policies, one of them must match; else it is allowed. AUDIT policies only report,
 //! and so do dry-run ones.
 //!
 //! Without HTTP (a TCP port) what asks for HTTP attributes cannot be decided, and Istio then errs towards refusal: such a rule of an
 //! ALLOW policy matches nothing; in a DENY, AUDIT or CUSTOM rule the part that cannot be decided is left out, so the rule matches more.
 //! An attribute that is not known at all (a condition's key) is treated so in both cases.
 
+mod jwt;
 mod matcher;
 mod path;
 mod set;
 
+pub use jwt::Jwt;
 pub use path::normalize_path;
-pub use set::{PolicySet, WorkloadPolicy};
+pub use set::{Ask, PolicySet, WorkloadPolicy};
 
 use model::Key;
 use model::mesh::Headers;
@@ -108,6 +110,10 @@ pub struct HttpCall<'a> {
     pub path: &'a str,
     /// Headers.
     pub headers: &'a dyn Headers,
+    /// The verified token.
+    pub jwt: Option<&'a Jwt>,
+    /// Whoever CUSTOM policies name was asked, and lets it pass.
+    pub asked: bool,
 }
 
 /// What was decided, and by what.
@@ -149,7 +155,7 @@ pub enum Reason {
     Denied,
     /// There are ALLOW policies, and none matches.
     NotAllowed,
-    /// A CUSTOM policy matches, and there is no external authorizer.
+    /// A CUSTOM policy matches, and its external authorizer was not asked.
     NoAuthorizer,
     /// Plain text, and a PeerAuthentication is STRICT.
     PlainText,

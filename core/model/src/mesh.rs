@@ -18,7 +18,8 @@ pub mod workload;
 pub use gateway::{BackendTls, ClientValidation, Gateway, Listener, ListenerProtocol, SubjectName, TlsMode};
 pub use headers::Headers;
 pub use policy::{
-    Action, AuthorizationPolicy, Condition, MtlsMode, Operation, PeerAuthentication, PolicyRule, Scope, Source,
+    Action, AuthorizationPolicy, Condition, ExtensionProvider, JwtRule, MtlsMode, Operation, PeerAuthentication,
+    PolicyRule, RequestAuthentication, Scope, Source,
 };
 pub use route::{
     Abort, Backend, BackendTarget, Cors, Fault, Filter, Fraction, HeaderModifier, Hostname, Match, MatchMore, Mirror,
@@ -49,6 +50,10 @@ pub enum Resource {
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
     /// Whether plain text is taken.
     PeerAuthentication(Arc<PeerAuthentication>),
+    /// Whose tokens are taken.
+    RequestAuthentication(Arc<RequestAuthentication>),
+    /// Who is asked about requests.
+    ExtensionProvider(Arc<ExtensionProvider>),
     /// A listener's certificate.
     Secret(Arc<TlsSecret>),
     /// The roots to verify peers with.
@@ -66,6 +71,10 @@ pub enum ResourceKind {
     AuthorizationPolicy,
     /// [`PeerAuthentication`].
     PeerAuthentication,
+    /// [`RequestAuthentication`].
+    RequestAuthentication,
+    /// [`ExtensionProvider`].
+    ExtensionProvider,
     /// [`Workload`].
     Workload,
     /// [`Service`].
@@ -80,10 +89,12 @@ pub enum ResourceKind {
 
 impl ResourceKind {
     /// All kinds in learning order.
-    pub const ALL: [ResourceKind; 9] = [
+    pub const ALL: [ResourceKind; 11] = [
         ResourceKind::TrustBundle,
         ResourceKind::Secret,
         ResourceKind::AuthorizationPolicy,
+        ResourceKind::ExtensionProvider,
+        ResourceKind::RequestAuthentication,
         ResourceKind::PeerAuthentication,
         ResourceKind::Workload,
         ResourceKind::Service,
@@ -104,6 +115,8 @@ impl Resource {
             Resource::Gateway(_) => ResourceKind::Gateway,
             Resource::AuthorizationPolicy(_) => ResourceKind::AuthorizationPolicy,
             Resource::PeerAuthentication(_) => ResourceKind::PeerAuthentication,
+            Resource::RequestAuthentication(_) => ResourceKind::RequestAuthentication,
+            Resource::ExtensionProvider(_) => ResourceKind::ExtensionProvider,
             Resource::Secret(_) => ResourceKind::Secret,
             Resource::TrustBundle(_) => ResourceKind::TrustBundle,
         }
@@ -118,6 +131,8 @@ impl Resource {
             Resource::Gateway(it) => it.key.to_string(),
             Resource::AuthorizationPolicy(it) => it.key.to_string(),
             Resource::PeerAuthentication(it) => it.key.to_string(),
+            Resource::RequestAuthentication(it) => it.key.to_string(),
+            Resource::ExtensionProvider(it) => it.name.to_string(),
             Resource::Secret(it) => it.key.to_string(),
             Resource::TrustBundle(it) => it.trust_domain.to_string(),
         }

@@ -17,6 +17,7 @@ mod hosts;
 mod index;
 mod listener;
 mod policy;
+mod request;
 mod route;
 pub mod status;
 mod virtual_service;
@@ -143,6 +144,8 @@ struct Objects {
     rules: BTreeMap<Key, api::DestinationRule>,
     service_entries: BTreeMap<Key, api::ServiceEntry>,
     names: BTreeMap<Key, api::ResolvedName>,
+    requests: BTreeMap<Key, api::RequestAuthentication>,
+    jwks: BTreeMap<Key, api::FetchedJwks>,
 }
 
 /// Something that is compiled by itself. The order is that of compiling: routes look at listeners, gateways' statuses at routes.
@@ -150,6 +153,7 @@ struct Objects {
 enum Unit {
     Policy(Key),
     Peer(Key),
+    Request(Key),
     Pod(Key),
     Entry(Key),
     Service(Key),
@@ -281,6 +285,16 @@ impl Compiler {
                 let old = objects.service_entries.insert(key.clone(), *it);
                 self.touch_service_entry(&key, old.as_ref());
             }
+            Object::RequestAuthentication(it) => {
+                let key = it.meta.key.clone();
+                let old = objects.requests.insert(key.clone(), *it);
+                self.touch_request(&key, old.as_ref());
+            }
+            Object::FetchedJwks(it) => {
+                let key = it.key.clone();
+                objects.jwks.insert(key.clone(), it);
+                self.touch_jwks(&key.name);
+            }
             Object::ResolvedName(it) => {
                 let key = it.key.clone();
                 objects.names.insert(key.clone(), it);
@@ -377,6 +391,14 @@ impl Compiler {
                 let old = objects.service_entries.remove(key);
                 self.touch_service_entry(key, old.as_ref());
             }
+            ObjectKind::RequestAuthentication => {
+                let old = objects.requests.remove(key);
+                self.touch_request(key, old.as_ref());
+            }
+            ObjectKind::FetchedJwks => {
+                objects.jwks.remove(key);
+                self.touch_jwks(&key.name);
+            }
             ObjectKind::ResolvedName => {
                 objects.names.remove(key);
                 self.touch_name(&key.name);
@@ -397,6 +419,7 @@ impl Compiler {
             match unit {
                 Unit::Policy(key) => self.compile_policy(&key, &mut output),
                 Unit::Peer(key) => self.compile_peer(&key, &mut output),
+                Unit::Request(key) => self.compile_request(&key, &mut output),
                 Unit::Pod(key) => self.compile_pod(&key, &mut output),
                 Unit::Entry(key) => self.compile_entry(&key, &mut output),
                 Unit::Service(key) => self.compile_service(&key, &mut output),
@@ -514,9 +537,10 @@ impl Compiler {
     }
 
     fn is_target(&self, kind: &str, key: &Key) -> bool {
-        self.objects.policies.values().any(|policy| {
-            policy.targets.iter().any(|target| &*target.kind == kind && target.key(&policy.meta.key.namespace) == *key)
-        })
+        let means = |target: &api::Reference, of: &Key| &*target.kind == kind && target.key(&of.namespace) == *key;
+        let policies = self.objects.policies.values().map(|it| (&it.targets, &it.meta.key));
+        let requests = self.objects.requests.values().map(|it| (&it.targets, &it.meta.key));
+        policies.chain(requests).any(|(targets, of)| targets.iter().any(|target| means(target, of)))
     }
 
     fn touch_gateway(&mut self, key: &Key) {

@@ -19,8 +19,10 @@ mod envoy;
 mod hosts;
 mod identity;
 mod join;
+mod jwks;
 mod listen;
 mod names;
+pub mod providers;
 mod report;
 mod statuses;
 mod xmesh;
@@ -36,6 +38,7 @@ use crate::mesh::core::Core;
 use crate::mesh::ear::{Ear, Fact};
 use crate::subscriber::Subscriber;
 use client::ObjectApi;
+use model::mesh::ExtensionProvider;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -59,6 +62,8 @@ pub struct Config {
     pub certificate_ttl: Duration,
     /// How long a joined host stays an endpoint after its stream ended.
     pub host_grace: Duration,
+    /// Who can be asked about requests (CUSTOM policies).
+    pub providers: Vec<ExtensionProvider>,
     /// How long to wait for more changes before compiling.
     pub debounce: Duration,
     /// Address ranges of services, for hosts that join.
@@ -77,6 +82,7 @@ impl Config {
             trust_domain: "cluster.local".into(),
             certificate_ttl: Duration::from_secs(24 * 3600),
             host_grace: Duration::from_secs(5),
+            providers: Vec::new(),
             debounce: Duration::from_millis(3),
             service_cidrs: vec!["10.96.0.0/16".into()],
             gateway_addresses: None,
@@ -169,6 +175,7 @@ impl Mesh {
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(core::run(self.core.clone(), self.heard));
         tasks.spawn(names::run(self.core.clone(), self.ear.sender()));
+        tasks.spawn(jwks::run(self.core.clone(), self.ear.sender()));
         tasks.spawn(statuses::run(self.core.clone()));
         tasks.spawn(hosts::run(self.core.clone()));
         tasks.spawn(listen::run(self.core.clone(), self.listener, self.tls, stopped));

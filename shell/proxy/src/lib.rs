@@ -18,6 +18,7 @@ mod hbone;
 pub mod host;
 pub mod identity;
 mod inbound;
+mod jwt;
 mod limits;
 pub mod mesh;
 pub mod netns;

@@ -1,7 +1,7 @@
 //! What this proxy knows of the mesh, shared by all its threads.
 use authz::mesh::PolicySet;
 use model::Key;
-use model::mesh::{Resource, ResourceKind, TlsSecret, TrustBundle, Workload};
+use model::mesh::{ExtensionProvider, Resource, ResourceKind, TlsSecret, TrustBundle, Workload};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +27,8 @@ pub struct Known {
     pub policies: PolicySet,
     /// By key.
     pub secrets: BTreeMap<Key, Arc<TlsSecret>>,
+    /// Who is asked about requests, by name.
+    pub providers: BTreeMap<Arc<str>, Arc<ExtensionProvider>>,
     /// By trust domain.
     pub trust_bundles: BTreeMap<Arc<str>, Arc<TrustBundle>>,
 }
@@ -42,6 +44,8 @@ impl Known {
                 match kind {
                     ResourceKind::AuthorizationPolicy => self.policies.remove_authorization(&key),
                     ResourceKind::PeerAuthentication => self.policies.remove_peer(&key),
+                    ResourceKind::RequestAuthentication => self.policies.remove_request(&key),
+                    ResourceKind::ExtensionProvider => drop(self.providers.remove(&*name)),
                     ResourceKind::Secret => drop(self.secrets.remove(&key)),
                     ResourceKind::TrustBundle => drop(self.trust_bundles.remove(&*name)),
                     other => self.directory.remove(other, &name),
@@ -55,6 +59,11 @@ impl Known {
         match resource {
             Resource::AuthorizationPolicy(it) => self.policies.set_authorization(&it),
             Resource::PeerAuthentication(it) => self.policies.set_peer(it),
+            Resource::RequestAuthentication(it) => self.policies.set_request(it),
+            Resource::ExtensionProvider(it) => {
+                self.providers.insert(it.name.clone(), it);
+                return false;
+            }
             Resource::Secret(it) => {
                 self.secrets.insert(it.key.clone(), it);
                 return false;

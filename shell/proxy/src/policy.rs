@@ -1,10 +1,15 @@
 //! Policy where traffic arrives: asked for every connection, for every request when the answer depends on it, and again for
 //! what is open when a policy changes.
+use crate::jwt::Verifier;
+use crate::mesh::Mesh;
 use crate::pods::Pod;
 use crate::worker::Worker;
-use authz::mesh::{Call, Decision, HttpCall, Identity, WorkloadPolicy};
+use authz::mesh::{Ask, Call, Decision, HttpCall, Identity, WorkloadPolicy};
+use model::Key;
+use model::map::HashMap;
+use model::mesh::Gateway;
 use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 /// Who calls.
@@ -33,6 +38,7 @@ pub enum Admission {
 #[derive(Clone, Debug)]
 pub struct Rules {
     policy: Arc<WorkloadPolicy>,
+    verifier: Arc<Verifier>,
     caller: Caller,
     to: SocketAddr,
     pod: Arc<str>,
@@ -44,7 +50,15 @@ pub struct Compiled {
     at_version: u64,
     revision: u64,
     workload: Option<Arc<model::mesh::Workload>>,
-    policy: Option<Arc<WorkloadPolicy>>,
+    policy: Option<Holds>,
+}
+
+/// A policy, and what verifies the tokens that it asks for.
+type Holds = (Arc<WorkloadPolicy>, Arc<Verifier>);
+
+fn holds(policy: WorkloadPolicy) -> Holds {
+    let verifier = Verifier::new(policy.request_authentications().iter().map(|it| &**it));
+    (Arc::new(policy), Arc::new(verifier))
 }
 
 /// Decides about a connection. A connection that policy takes as opaque bytes is open: what is decided without looking into
@@ -67,13 +81,56 @@ pub fn admit(worker: &Worker, pod: &Pod, caller: &Caller, to: SocketAddr) -> Adm
 impl Rules {
     /// The rules as they are now.
     pub fn of(worker: &Worker, pod: &Pod, caller: &Caller, to: SocketAddr) -> Self {
-        Self { policy: compiled(worker, pod), caller: caller.clone(), to, pod: pod.origin.name.clone() }
+        let (policy, verifier) = compiled(worker, pod);
+        Self { policy, verifier, caller: caller.clone(), to, pod: pod.origin.name.clone() }
     }
 
-    /// Decides about a request, or about opaque bytes.
-    pub fn decide(&self, http: Option<HttpCall<'_>>) -> Decision {
+    /// The rules of a gateway, if any policy holds there.
+    pub fn of_gateway(worker: &Worker, gateway: &Gateway, client: SocketAddr, port: u16) -> Option<Self> {
+        let (policy, verifier) = worker.gateway_policies.get(&worker.shared.mesh, gateway);
+        if policy.is_empty() && verifier.is_empty() {
+            return None;
+        }
+        let caller = Caller { identity: None, address: client, elsewhere: false };
+        let to = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), port);
+        Some(Self { policy, verifier, caller, to, pod: gateway.key.name.clone() })
+    }
+
+    /// Whether requests have tokens to be verified, or somebody to be asked about them.
+    pub fn concerns_requests(&self) -> bool {
+        self.policy.has_custom() || !self.verifier.is_empty()
+    }
+
+    /// What verifies tokens.
+    pub fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
+    /// Who calls.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Whom.
+    pub fn to(&self) -> SocketAddr {
+        self.to
+    }
+
+    /// Who is to be asked about a request.
+    pub fn asks(&self, http: HttpCall<'_>) -> Vec<Ask> {
+        self.policy.asks(&self.call(Some(http)))
+    }
+
+    /// Tells the operator why a request is refused on an authorizer's account.
+    pub fn refused(&self, ask: &Ask, request: &str, why: &str) {
+        let from = self.caller.identity.as_ref().map_or_else(|| "plain text".to_owned(), ToString::to_string);
+        let (policy, rule, provider) = (&ask.policy, ask.rule, &ask.provider);
+        tracing::warn!(target: "policy", pod = %self.pod, to = %self.to, from, request, %policy, rule, %provider, why, "refused: custom");
+    }
+
+    fn call<'a>(&'a self, http: Option<HttpCall<'a>>) -> Call<'a> {
         let from = self.caller.address.ip();
-        self.policy.decide(&Call {
+        Call {
             peer: self.caller.identity.as_ref(),
             source_ip: from,
             remote_ip: from,
@@ -81,7 +138,12 @@ impl Rules {
             destination_port: self.to.port(),
             sni: None,
             http,
-        })
+        }
+    }
+
+    /// Decides about a request, or about opaque bytes.
+    pub fn decide(&self, http: Option<HttpCall<'_>>) -> Decision {
+        self.policy.decide(&self.call(http))
     }
 
     /// Decides and says why not, to the operator. The caller is told only that it may not.
@@ -110,7 +172,7 @@ impl Rules {
 }
 
 /// The pod's policy; compiled again only when policies or the workload's own list changed.
-fn compiled(worker: &Worker, pod: &Pod) -> Arc<WorkloadPolicy> {
+fn compiled(worker: &Worker, pod: &Pod) -> Holds {
     let mesh = &worker.shared.mesh;
     let version = mesh.version();
     let mut cache = pod.policy.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,13 +190,44 @@ fn compiled(worker: &Worker, pod: &Pod) -> Arc<WorkloadPolicy> {
     if let (true, true, Some(policy)) = (same, cache.revision == known.policies.revision(), &cache.policy) {
         return policy.clone();
     }
-    let (authorization, peer) =
-        workload.as_deref().map_or((&[][..], &[][..]), |it| (&it.authorization_policies, &it.peer_authentications));
-    let policy = Arc::new(known.policies.for_workload(&pod.attachment.namespace, authorization, peer));
+    let namespace = &pod.attachment.namespace;
+    let policy = holds(match workload.as_deref() {
+        None => known.policies.for_workload(namespace, &[], &[], &[]),
+        Some(it) => known.policies.for_workload(
+            namespace,
+            &it.authorization_policies,
+            &it.peer_authentications,
+            &it.request_authentications,
+        ),
+    });
     cache.revision = known.policies.revision();
     cache.policy = Some(policy.clone());
     cache.workload = workload;
     policy
+}
+
+/// The policies of gateways, compiled again only when a policy or the gateway's own list changed.
+#[derive(Debug, Default)]
+pub struct GatewayPolicies(Mutex<HashMap<Key, OfGateway>>);
+
+/// What a gateway's policies were compiled from (revision and listed policies), and they.
+type OfGateway = (u64, Vec<Key>, Holds);
+
+impl GatewayPolicies {
+    fn get(&self, mesh: &Mesh, gateway: &Gateway) -> Holds {
+        let known = mesh.known();
+        let revision = known.policies.revision();
+        let mut compiled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let listed = &gateway.authorization_policies;
+        match compiled.get(&gateway.key) {
+            Some((of, with, holds)) if *of == revision && with == listed => holds.clone(),
+            _ => {
+                let new = holds(known.policies.for_gateway(&gateway.key, listed));
+                compiled.insert(gateway.key.clone(), (revision, listed.clone(), new.clone()));
+                new
+            }
+        }
+    }
 }
 
 /// Follows policy for a connection that is open.

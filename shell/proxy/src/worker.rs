@@ -5,6 +5,7 @@
 //! `LocalSet` has, and an uncontended atomic is cheaper than that queue.
 use crate::hbone::pool::Pool;
 use crate::pods::{Phase, Pod, PodSockets};
+use crate::policy::GatewayPolicies;
 use crate::requests::pool::HttpPool;
 use crate::shared::Shared;
 use crate::telemetry::Cells;
@@ -42,6 +43,8 @@ pub struct Worker {
     pub tunnels: Pool,
     /// Services that this worker sends to.
     pub ports: Ports,
+    /// What holds at gateways.
+    pub gateway_policies: GatewayPolicies,
     /// HTTP connections that this worker keeps.
     pub http: HttpPool,
     /// How services are called under TLS.
@@ -69,6 +72,7 @@ pub fn start(
         shared,
         tunnels: Pool::default(),
         ports: Ports::default(),
+        gateway_policies: GatewayPolicies::default(),
         http: HttpPool::default(),
         backend_tls: tls_out::Configs::default(),
         cells,

@@ -109,6 +109,7 @@ fn streams_flow_both_ways_and_failures_are_grpc_statuses() {
         scope: Scope::Namespace,
         action: Action::Deny,
         dry_run: false,
+        provider: "".into(),
         rules: vec![PolicyRule {
             to: vec![Operation { paths: vec!["/echo.Echo/*".into()], ..Operation::default() }],
             ..PolicyRule::default()

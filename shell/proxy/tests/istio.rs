@@ -182,3 +182,136 @@ fn limits_answer_with_overflow() {
     assert_eq!((overflown, answers.iter().filter(|answer| answer.contains(" 200")).count()), (1, 1), "{answers:?}");
     assert_eq!(code(&client, &["http://10.96.0.50/"]), "200", "its place is free again");
 }
+
+fn policy(name: &str, action: Action, provider: &str, rules: Vec<PolicyRule>) -> Change {
+    Change::Set(Resource::AuthorizationPolicy(Arc::new(AuthorizationPolicy {
+        key: Key::new("default", name),
+        scope: Scope::Namespace,
+        action,
+        dry_run: false,
+        provider: provider.into(),
+        rules,
+    })))
+}
+
+fn on_path(path: &str) -> Operation {
+    Operation { paths: vec![path.into()], ..Operation::default() }
+}
+
+#[test]
+fn tokens_are_verified_and_policies_see_them() {
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+    use base64::Engine;
+    need_root!("tokens_are_verified_and_policies_see_them");
+    let mut node = Node::start(|_| {});
+    let (client, server) = (node.pod(5, "client"), node.pod(6, "web"));
+    serve_http(&server, "web");
+    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
+    let encode = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
+    let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
+    let jwks = format!(r#"{{"keys":[{{"kty":"EC","crv":"P-256","x":"{}","y":"{}"}}]}}"#, encode(x), encode(y));
+    let token = |claims: &str| {
+        let signed = format!("{}.{}", encode(br#"{"alg":"ES256"}"#), encode(claims.as_bytes()));
+        let signature = pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+        format!("authorization: Bearer {signed}.{}", encode(signature.as_ref()))
+    };
+    let rule = JwtRule {
+        issuer: "me".into(),
+        jwks: jwks.into(),
+        claim_headers: vec![("x-extra".into(), "group".into())],
+        ..JwtRule::default()
+    };
+    let admins = PolicyRule {
+        from: vec![Source { request_principals: vec!["me/*".into()], ..Source::default() }],
+        when: vec![Condition {
+            key: "request.auth.claims[group]".into(),
+            values: vec!["admin".into()],
+            not_values: vec![],
+        }],
+        ..PolicyRule::default()
+    };
+    let public = PolicyRule { to: vec![on_path("/public")], ..PolicyRule::default() };
+    node.proxy().apply([
+        Change::Set(Resource::RequestAuthentication(Arc::new(RequestAuthentication {
+            key: Key::new("default", "jwt"),
+            scope: Scope::Namespace,
+            rules: vec![rule],
+            gateways: vec![],
+        }))),
+        policy("admins", Action::Allow, "", vec![admins, public]),
+    ]);
+    let url = |path: &str| format!("http://10.96.0.50{path}");
+    let admin = token(r#"{"iss":"me","sub":"root","group":["x","admin"]}"#);
+    let guest = token(r#"{"iss":"me","sub":"guest","group":"guest"}"#);
+    let stale = token(r#"{"iss":"me","sub":"root","group":"admin","exp":1000}"#);
+    let stranger = token(r#"{"iss":"you","sub":"root","group":"admin"}"#);
+    for (headers, path, expect) in [
+        (&[][..], "/public", "200"),
+        (&[], "/x", "403"),
+        (&["-H", &admin], "/x", "200"),
+        (&["-H", &guest], "/x", "403"),
+        (&["-H", &stale], "/public", "401"),
+        (&["-H", &stranger], "/public", "401"),
+        (&["-H", "authorization: Bearer junk"], "/public", "401"),
+    ] {
+        assert_eq!(code(&client, &[headers, &[&url(path)]].concat()), expect, "{path} {headers:?}");
+    }
+    assert!(curl(&client, &["-H", &admin, "-H", "x-extra: forged", &url("/x")]).contains("extra=x,admin "));
+    assert!(
+        curl(&client, &["-H", "x-extra: forged", &url("/public")]).contains("extra=- "),
+        "nobody says it of himself"
+    );
+    assert_eq!(curl(&client, &["-H", &stale, &url("/x")]), "Jwt is expired");
+}
+
+#[test]
+fn an_external_authorizer_is_asked() {
+    need_root!("an_external_authorizer_is_asked");
+    let mut node = Node::start(|_| {});
+    let (client, server, asker) = (node.pod(5, "client"), node.pod(6, "web"), node.pod(7, "asker"));
+    serve_http(&server, "web");
+    serve_http(&asker, "asker");
+    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
+    node.service("asker", 51, AppProtocol::Http, &[(7, Health::Ready)]);
+    let provider = |port: u16, fail_open: bool| {
+        let kind = policy::ProviderKind::Http {
+            prefix: "".into(),
+            send: vec!["x-extra".into()],
+            add: vec![],
+            upstream: vec!["x-server".into()],
+            downstream: vec![],
+        };
+        Change::Set(Resource::ExtensionProvider(Arc::new(ExtensionProvider {
+            name: "asker".into(),
+            service: "asker.default.svc.cluster.local".into(),
+            port,
+            kind,
+            fail_open,
+            status_on_error: 503,
+            timeout_ms: 2_000,
+        })))
+    };
+    // The authorizer answers `/status/N` with N, and everything else with 200.
+    let asks = PolicyRule { to: vec![on_path("/status/*"), on_path("/asked")], ..PolicyRule::default() };
+    let only_web = PolicyRule {
+        from: vec![Source { principals: vec!["cluster.local/ns/default/sa/client".into()], ..Source::default() }],
+        to: vec![Operation { ports: vec!["8080".into()], ..Operation::default() }],
+        ..PolicyRule::default()
+    };
+    let asks = PolicyRule { from: only_web.from.clone(), ..asks };
+    node.proxy().apply([policy("ask", Action::Custom, "asker", vec![asks])]);
+    let url = |path: &str| format!("http://10.96.0.50{path}");
+    assert_eq!(code(&client, &[&url("/free")]), "200", "it is not asked about this");
+    assert_eq!(code(&client, &[&url("/asked")]), "403", "no such provider");
+    node.proxy().apply([provider(80, false)]);
+    assert_eq!(code(&client, &[&url("/asked")]), "200");
+    assert_eq!(code(&client, &[&url("/status/401")]), "401");
+    let refused = curl(&client, &["-i", &url("/status/403")]);
+    assert!(refused.contains("403") && refused.contains("status"), "{refused}");
+    node.proxy().apply([provider(81, false)]);
+    assert_eq!(code(&client, &[&url("/asked")]), "503", "nobody answers there");
+    node.proxy().apply([provider(81, true)]);
+    assert_eq!(code(&client, &[&url("/asked")]), "200", "fail open");
+}

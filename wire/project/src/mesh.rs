@@ -10,6 +10,7 @@ mod istio;
 mod status;
 mod virtual_service;
 
+pub use duration::duration_ms;
 pub use status::{
     ConditionParts, ListenerParts, Stamp, class_status, gateway_status, istio_status, listener_set_status,
     policy_status, route_status,
@@ -51,6 +52,7 @@ pub const RESOURCES: &[(&str, &str, &str, ObjectKind)] = &[
     ("gateway.networking.k8s.io", "v1", "referencegrants", ObjectKind::ReferenceGrant),
     ("security.istio.io", "v1", "authorizationpolicies", ObjectKind::AuthorizationPolicy),
     ("security.istio.io", "v1", "peerauthentications", ObjectKind::PeerAuthentication),
+    ("security.istio.io", "v1", "requestauthentications", ObjectKind::RequestAuthentication),
 ];
 
 /// An object that the mesh cannot use. The object's author's fault; another try with the same bytes fails the same.
@@ -99,7 +101,8 @@ pub fn read(kind: ObjectKind, bytes: &[u8]) -> Result<Option<Object>, MeshError>
         ObjectKind::DestinationRule => Object::DestinationRule(Box::new(destination_rule::destination_rule(&value))),
         ObjectKind::ServiceEntry => Object::ServiceEntry(Box::new(destination_rule::service_entry(&value))),
         // Found by asking DNS, never read.
-        ObjectKind::ResolvedName => return Ok(None),
+        ObjectKind::ResolvedName | ObjectKind::FetchedJwks => return Ok(None),
+        ObjectKind::RequestAuthentication => Object::RequestAuthentication(Box::new(istio::request(&value)?)),
     }))
 }
 

@@ -5,6 +5,7 @@
 
 mod gateway;
 mod policy;
+mod request;
 mod route;
 mod traffic;
 mod workload;
@@ -46,6 +47,8 @@ pub fn encode(resource: &Resource) -> Bytes {
         Resource::Gateway(it) => wire::Gateway::from(&**it).encode_to_vec(),
         Resource::AuthorizationPolicy(it) => wire::AuthorizationPolicy::from(&**it).encode_to_vec(),
         Resource::PeerAuthentication(it) => wire::PeerAuthentication::from(&**it).encode_to_vec(),
+        Resource::RequestAuthentication(it) => wire::request::RequestAuthentication::from(&**it).encode_to_vec(),
+        Resource::ExtensionProvider(it) => wire::request::ExtensionProvider::from(&**it).encode_to_vec(),
         Resource::Secret(it) => wire::Secret {
             key: Some(key_out(&it.key)),
             certificate_chain: Bytes::copy_from_slice(&it.certificate_chain),
@@ -78,6 +81,12 @@ pub fn decode(kind: ResourceKind, bytes: Bytes) -> Result<Resource, DecodeError>
         }
         ResourceKind::PeerAuthentication => {
             Resource::PeerAuthentication(Arc::new(message::<wire::PeerAuthentication>(bytes)?.try_into()?))
+        }
+        ResourceKind::RequestAuthentication => Resource::RequestAuthentication(Arc::new(
+            message::<wire::request::RequestAuthentication>(bytes)?.try_into()?,
+        )),
+        ResourceKind::ExtensionProvider => {
+            Resource::ExtensionProvider(Arc::new(message::<wire::request::ExtensionProvider>(bytes)?.try_into()?))
         }
         ResourceKind::Secret => {
             let it: wire::Secret = message(bytes)?;

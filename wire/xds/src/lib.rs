@@ -11,5 +11,6 @@ pub mod catalog;
 pub mod convert;
 pub mod discovery;
 pub mod envoy;
+pub mod ext_authz;
 pub mod resources;
 pub mod session;

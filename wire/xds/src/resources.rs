@@ -3,6 +3,7 @@
 //! The Rust shapes that programs use are in `model::mesh`; [`crate::convert`] goes between. Field numbers here are a public contract
 //! between versions of control plane and proxy: add, never reuse.
 
+pub mod request;
 pub mod traffic;
 
 use bytes::Bytes;
@@ -15,6 +16,8 @@ pub fn type_url(kind: ResourceKind) -> &'static str {
         ResourceKind::Secret => "type.diolkos.io/mesh.v1.Secret",
         ResourceKind::AuthorizationPolicy => "type.diolkos.io/mesh.v1.AuthorizationPolicy",
         ResourceKind::PeerAuthentication => "type.diolkos.io/mesh.v1.PeerAuthentication",
+        ResourceKind::RequestAuthentication => "type.diolkos.io/mesh.v1.RequestAuthentication",
+        ResourceKind::ExtensionProvider => "type.diolkos.io/mesh.v1.ExtensionProvider",
         ResourceKind::Workload => "type.diolkos.io/mesh.v1.Workload",
         ResourceKind::Service => "type.diolkos.io/mesh.v1.Service",
         ResourceKind::Endpoints => "type.diolkos.io/mesh.v1.Endpoints",
@@ -90,6 +93,9 @@ pub struct Workload {
     /// Peer authentications that select it.
     #[prost(message, repeated, tag = "16")]
     pub peer_authentications: Vec<Key>,
+    /// Request authentications that select it.
+    #[prost(message, repeated, tag = "20")]
+    pub request_authentications: Vec<Key>,
 }
 
 /// See `model::mesh::Service`.
@@ -612,6 +618,9 @@ pub struct AuthorizationPolicy {
     /// Rules.
     #[prost(message, repeated, tag = "5")]
     pub rules: Vec<PolicyRule>,
+    /// Who is asked.
+    #[prost(string, tag = "6")]
+    pub provider: String,
 }
 
 /// See `model::mesh::PolicyRule`.
@@ -667,6 +676,12 @@ pub struct Source {
     /// Not.
     #[prost(string, repeated, tag = "12")]
     pub not_remote_ip_blocks: Vec<String>,
+    /// Trust domains.
+    #[prost(string, repeated, tag = "13")]
+    pub trust_domains: Vec<String>,
+    /// Not.
+    #[prost(string, repeated, tag = "14")]
+    pub not_trust_domains: Vec<String>,
 }
 
 /// See `model::mesh::Operation`.

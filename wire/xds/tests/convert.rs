@@ -173,6 +173,7 @@ fn samples() -> Vec<Resource> {
         revision: "v1".into(),
         authorization_policies: vec![key("p")],
         peer_authentications: vec![key("q")],
+        request_authentications: vec![key("r")],
     };
     let service = Service {
         key: key("web"),
@@ -212,6 +213,8 @@ fn samples() -> Vec<Resource> {
         not_ip_blocks: texts(&["j"]),
         remote_ip_blocks: texts(&["k"]),
         not_remote_ip_blocks: texts(&["l"]),
+        trust_domains: texts(&["m"]),
+        not_trust_domains: texts(&["n"]),
     };
     let operation = Operation {
         hosts: texts(&["a"]),
@@ -224,7 +227,46 @@ fn samples() -> Vec<Resource> {
         not_paths: texts(&["h"]),
     };
     let condition = Condition { key: "k".into(), values: texts(&["v"]), not_values: texts(&["w"]) };
+    let pair = |name: &str, value: &str| vec![(Arc::from(name), Arc::from(value))];
+    let jwt = JwtRule {
+        issuer: "i".into(),
+        audiences: texts(&["a"]),
+        jwks: "{}".into(),
+        from_headers: pair("x-token", "T "),
+        from_params: texts(&["p"]),
+        from_cookies: texts(&["c"]),
+        payload_header: "x-payload".into(),
+        claim_headers: pair("x-claim", "claim"),
+        forward: true,
+        space_delimited: texts(&["s"]),
+    };
+    let provider = |kind| {
+        Resource::ExtensionProvider(Arc::new(ExtensionProvider {
+            name: "asker".into(),
+            service: "asker.default.svc.cluster.local".into(),
+            port: 9_000,
+            kind,
+            fail_open: true,
+            status_on_error: 503,
+            timeout_ms: 9,
+        }))
+    };
+    let http = policy::ProviderKind::Http {
+        prefix: "/check".into(),
+        send: texts(&["cookie"]),
+        add: pair("x-mesh", "me"),
+        upstream: texts(&["x-user"]),
+        downstream: texts(&["x-why"]),
+    };
     vec![
+        Resource::RequestAuthentication(Arc::new(RequestAuthentication {
+            key: key("jwt"),
+            scope: Scope::Namespace,
+            rules: vec![jwt],
+            gateways: vec![key("gw")],
+        })),
+        provider(policy::ProviderKind::Grpc),
+        provider(http),
         Resource::Workload(Arc::new(workload)),
         Resource::Service(Arc::new(service)),
         Resource::Service(Arc::new(Service { key: key("empty"), ..Default::default() })),
@@ -257,6 +299,7 @@ fn samples() -> Vec<Resource> {
             scope: Scope::Workload,
             action: Action::Deny,
             dry_run: true,
+            provider: "asker".into(),
             rules: vec![PolicyRule { from: vec![source], to: vec![operation], when: vec![condition] }],
         })),
         Resource::PeerAuthentication(Arc::new(PeerAuthentication {

@@ -1,7 +1,7 @@
 //! Rules compiled: each a conjunction of parts, each part a list of alternatives.
 
 use super::path::{Template, is_template};
-use super::{Call, HttpCall};
+use super::{Call, HttpCall, Jwt};
 use model::Key;
 use model::mesh::{Action, AuthorizationPolicy, Condition, Operation, PolicyRule, Source};
 use std::net::IpAddr;
@@ -13,6 +13,7 @@ pub(super) struct Policy {
     pub(super) key: Key,
     pub(super) action: Action,
     pub(super) dry_run: bool,
+    pub(super) provider: Arc<str>,
     rules: Vec<Rule>,
 }
 
@@ -40,6 +41,7 @@ enum Attribute {
     Principal,
     Namespace,
     ServiceAccount,
+    TrustDomain,
     SourceIp,
     RemoteIp,
     DestinationIp,
@@ -49,8 +51,14 @@ enum Attribute {
     Method,
     Path,
     Header(Arc<str>),
-    /// Of a verified JWT; there is none until RequestAuthentication is built, so it is always absent.
-    Jwt,
+    /// `ISSUER/SUBJECT` of the verified token.
+    RequestPrincipal,
+    /// `aud` of it.
+    Audience,
+    /// `azp` of it.
+    Presenter,
+    /// A claim of it.
+    Claim(Arc<str>),
     /// Not known, or without any value: cannot be decided.
     Unknown,
 }
@@ -86,6 +94,7 @@ impl Policy {
             key: policy.key.clone(),
             action: policy.action,
             dry_run: policy.dry_run,
+            provider: policy.provider.clone(),
             rules: policy.rules.iter().map(Rule::compile).collect(),
         }
     }
@@ -117,9 +126,10 @@ impl Rule {
 fn source(source: &Source) -> Conjunction {
     let checks = [
         check(Attribute::Principal, Form::Text, &source.principals, &source.not_principals),
-        check(Attribute::Jwt, Form::Text, &source.request_principals, &source.not_request_principals),
+        check(Attribute::RequestPrincipal, Form::Text, &source.request_principals, &source.not_request_principals),
         check(Attribute::Namespace, Form::Text, &source.namespaces, &source.not_namespaces),
         check(Attribute::ServiceAccount, Form::Exact, &source.service_accounts, &source.not_service_accounts),
+        check(Attribute::TrustDomain, Form::Text, &source.trust_domains, &source.not_trust_domains),
         check(Attribute::SourceIp, Form::Block, &source.ip_blocks, &source.not_ip_blocks),
         check(Attribute::RemoteIp, Form::Block, &source.remote_ip_blocks, &source.not_remote_ip_blocks),
     ];
@@ -149,11 +159,13 @@ fn condition(condition: &Condition) -> Check {
         "destination.ip" => (Attribute::DestinationIp, Form::Block),
         "destination.port" => (Attribute::DestinationPort, Form::Port),
         "connection.sni" => (Attribute::Sni, Form::Text),
-        "request.auth.principal" | "request.auth.audiences" | "request.auth.presenter" => (Attribute::Jwt, Form::Text),
-        _ if bracketed("request.auth.claims").is_some() => (Attribute::Jwt, Form::Text),
-        _ => match bracketed("request.headers") {
-            Some(name) => (Attribute::Header(name.to_ascii_lowercase().into()), Form::Text),
-            None => (Attribute::Unknown, Form::Text),
+        "request.auth.principal" => (Attribute::RequestPrincipal, Form::Text),
+        "request.auth.audiences" => (Attribute::Audience, Form::Text),
+        "request.auth.presenter" => (Attribute::Presenter, Form::Text),
+        _ => match (bracketed("request.headers"), bracketed("request.auth.claims")) {
+            (Some(name), _) => (Attribute::Header(name.to_ascii_lowercase().into()), Form::Text),
+            (None, Some(claim)) => (Attribute::Claim(claim.into()), Form::Text),
+            (None, None) => (Attribute::Unknown, Form::Text),
         },
     };
     check(attribute, form, &condition.values, &condition.not_values).unwrap_or_else(Check::unknown)
@@ -214,6 +226,7 @@ impl Check {
                 let name = call.peer.map(|peer| format!("{}/{}", peer.namespace(), peer.service_account()));
                 Some(self.text(name.as_deref()))
             }
+            Attribute::TrustDomain => Some(self.text(call.peer.map(|peer| peer.trust_domain()))),
             Attribute::SourceIp => Some(self.address(call.source_ip)),
             Attribute::RemoteIp => Some(self.address(call.remote_ip)),
             Attribute::DestinationIp => Some(self.address(call.destination_ip)),
@@ -225,7 +238,15 @@ impl Check {
             Attribute::Method => http(&|http| self.text(Some(http.method))),
             Attribute::Path => http(&|http| self.text(Some(http.path))),
             Attribute::Header(name) => http(&|http| self.text(http.headers.value(name).as_deref())),
-            Attribute::Jwt => http(&|_| self.text(None)),
+            Attribute::RequestPrincipal => http(&|http| self.text(http.jwt.and_then(Jwt::principal).as_deref())),
+            Attribute::Presenter => {
+                http(&|http| self.text(http.jwt.map(|jwt| &*jwt.presenter).filter(|presenter| !presenter.is_empty())))
+            }
+            Attribute::Audience => http(&|http| self.list(http.jwt.map_or(&[], |jwt| &jwt.audiences))),
+            Attribute::Claim(name) => {
+                let values = |jwt: &Jwt| jwt.claims.get(name).cloned().unwrap_or_default();
+                http(&|http| self.list(&http.jwt.map(values).unwrap_or_default()))
+            }
             Attribute::Unknown => None,
         }
     }
@@ -236,6 +257,11 @@ impl Check {
 
     fn text(&self, value: Option<&str>) -> bool {
         self.by(|pattern| value.is_some_and(|value| pattern.matches_text(value)))
+    }
+
+    /// Any of several values.
+    fn list(&self, values: &[Arc<str>]) -> bool {
+        self.by(|pattern| values.iter().any(|value| pattern.matches_text(value)))
     }
 
     fn address(&self, address: IpAddr) -> bool {

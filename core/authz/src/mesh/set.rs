@@ -3,7 +3,7 @@
 use super::matcher::Policy;
 use super::{Call, Decision, DryRun, Reason};
 use model::Key;
-use model::mesh::{Action, AuthorizationPolicy, MtlsMode, PeerAuthentication, Scope};
+use model::mesh::{Action, AuthorizationPolicy, MtlsMode, PeerAuthentication, RequestAuthentication, Scope};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ pub struct PolicySet {
     revision: u64,
     authorization: BTreeMap<Key, (Scope, Arc<Policy>)>,
     peer: BTreeMap<Key, Arc<PeerAuthentication>>,
+    requests: BTreeMap<Key, Arc<RequestAuthentication>>,
 }
 
 /// What holds for one workload (or gateway), compiled. Immutable: take a new one when the set or the workload changed.
@@ -26,6 +27,18 @@ pub struct WorkloadPolicy {
     has_dry_run: bool,
     /// From the narrowest scope to the widest.
     peer: Vec<Arc<PeerAuthentication>>,
+    requests: Vec<Arc<RequestAuthentication>>,
+}
+
+/// A CUSTOM policy that matches: somebody is to be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// The policy.
+    pub policy: Key,
+    /// Its rule that matches.
+    pub rule: usize,
+    /// Who is asked.
+    pub provider: Arc<str>,
 }
 
 impl PolicySet {
@@ -63,10 +76,41 @@ impl PolicySet {
         self.peer.remove(key);
     }
 
+    /// A request authentication came or changed.
+    pub fn set_request(&mut self, policy: Arc<RequestAuthentication>) {
+        self.revision += 1;
+        self.requests.insert(policy.key.clone(), policy);
+    }
+
+    /// A request authentication is gone.
+    pub fn remove_request(&mut self, key: &Key) {
+        self.revision += 1;
+        self.requests.remove(key);
+    }
+
+    /// What holds for a gateway: policies that it lists or that target it, those of its namespace and of the mesh.
+    pub fn for_gateway(&self, gateway: &Key, authorization: &[Key]) -> WorkloadPolicy {
+        let targeting = |policy: &&Arc<RequestAuthentication>| policy.gateways.contains(gateway);
+        let requests: Vec<Key> = self.requests.values().filter(targeting).map(|policy| policy.key.clone()).collect();
+        self.for_workload(&gateway.namespace, authorization, &[], &requests)
+    }
+
     /// What holds for a workload of `namespace` that lists these. A listed policy that is not known is one that was removed a moment ago
     /// (policies are told before workloads), so it counts for nothing.
-    pub fn for_workload(&self, namespace: &str, authorization: &[Key], peer: &[Key]) -> WorkloadPolicy {
+    pub fn for_workload(
+        &self,
+        namespace: &str,
+        authorization: &[Key],
+        peer: &[Key],
+        requests: &[Key],
+    ) -> WorkloadPolicy {
         let mut out = WorkloadPolicy::default();
+        let holds = |policy: &&Arc<RequestAuthentication>| match policy.scope {
+            Scope::Mesh => true,
+            Scope::Namespace => &*policy.key.namespace == namespace,
+            Scope::Workload => requests.contains(&policy.key),
+        };
+        out.requests = self.requests.values().filter(holds).cloned().collect();
         for (key, (scope, policy)) in &self.authorization {
             let holds = match scope {
                 Scope::Mesh => true,
@@ -124,7 +168,8 @@ impl WorkloadPolicy {
                 .filter(|policy| with_dry_run || !policy.dry_run)
                 .find_map(|policy| policy.matches(call).map(|rule| (policy.key.clone(), rule)))
         };
-        if let Some((key, rule)) = first(&self.custom) {
+        let asked = call.http.as_ref().is_some_and(|http| http.asked);
+        if !asked && let Some((key, rule)) = first(&self.custom) {
             return (false, Some(key), Some(rule), Reason::NoAuthorizer);
         }
         if let Some((key, rule)) = first(&self.deny) {
@@ -137,6 +182,26 @@ impl WorkloadPolicy {
             Some((key, rule)) => (true, Some(key), Some(rule), Reason::Allowed),
             None => (false, None, None, Reason::NotAllowed),
         }
+    }
+
+    /// Who is to be asked about a request before it is decided. Dry-run policies ask nobody.
+    pub fn asks(&self, call: &Call<'_>) -> Vec<Ask> {
+        let enforced = self.custom.iter().filter(|policy| !policy.dry_run);
+        let asked = enforced.filter_map(|policy| {
+            let rule = policy.matches(call)?;
+            Some(Ask { policy: policy.key.clone(), rule, provider: policy.provider.clone() })
+        });
+        asked.collect()
+    }
+
+    /// The request authentications that hold.
+    pub fn request_authentications(&self) -> &[Arc<RequestAuthentication>] {
+        &self.requests
+    }
+
+    /// Whether anybody may have to be asked.
+    pub fn has_custom(&self) -> bool {
+        !self.custom.is_empty()
     }
 
     /// Whether plain text is taken on a port of the workload.

@@ -11,7 +11,14 @@ fn texts(list: &[&str]) -> Vec<Arc<str>> {
 }
 
 fn policy(name: &str, action: Action, rules: Vec<PolicyRule>) -> AuthorizationPolicy {
-    AuthorizationPolicy { key: Key::new("default", name), scope: Scope::Namespace, action, dry_run: false, rules }
+    AuthorizationPolicy {
+        key: Key::new("default", name),
+        scope: Scope::Namespace,
+        action,
+        dry_run: false,
+        provider: "".into(),
+        rules,
+    }
 }
 
 fn from(source: Source) -> PolicyRule {
@@ -34,6 +41,8 @@ struct Sent {
     port: u16,
     http: Option<(String, String, String)>,
     headers: Vec<(String, String)>,
+    jwt: Option<Jwt>,
+    asked: bool,
 }
 
 impl Sent {
@@ -49,7 +58,7 @@ impl Sent {
             .map(|pair| pair.split_once('=').unwrap())
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        Sent { peer, ip, port, http, headers }
+        Sent { peer, ip, port, http, headers, jwt: None, asked: false }
     }
 
     fn with<T>(&self, then: impl FnOnce(&Call<'_>) -> T) -> T {
@@ -67,6 +76,8 @@ impl Sent {
                 method,
                 path,
                 headers: &headers,
+                jwt: self.jwt.as_ref(),
+                asked: self.asked,
             }),
         })
     }
@@ -83,7 +94,7 @@ impl Headers for Pairs<'_> {
 fn decide(policies: &[AuthorizationPolicy], call: &str) -> String {
     let mut set = PolicySet::new();
     policies.iter().for_each(|policy| set.set_authorization(policy));
-    let policy = set.for_workload("default", &[], &[]);
+    let policy = set.for_workload("default", &[], &[], &[]);
     Sent::parse(call).with(|call| policy.decide(call)).to_string()
 }
 
@@ -202,7 +213,7 @@ fn dry_run_reports_only_a_difference() {
     let mut set = PolicySet::new();
     set.set_authorization(&deny);
     set.set_authorization(&policy("note", Action::Audit, vec![PolicyRule::default()]));
-    let policy = set.for_workload("default", &[], &[]);
+    let policy = set.for_workload("default", &[], &[], &[]);
     let other = Sent::parse(OTHER).with(|call| policy.decide(call));
     assert!(other.allow);
     assert_eq!(other.dry_run, Some(DryRun { allow: false, policy: Some(deny.key.clone()), rule: Some(0) }));
@@ -218,6 +229,7 @@ fn scopes() {
         scope,
         action: Action::Deny,
         dry_run: false,
+        provider: "".into(),
         rules: vec![PolicyRule::default()],
     };
     set.set_authorization(&deny("diolkos-system", "everywhere", Scope::Mesh));
@@ -226,7 +238,7 @@ fn scopes() {
     set.set_authorization(&deny("default", "one", Scope::Workload));
     assert!(set.revision() > before);
     let by = |set: &PolicySet, namespace: &str, listed: &[Key]| {
-        let policy = set.for_workload(namespace, listed, &[]);
+        let policy = set.for_workload(namespace, listed, &[], &[]);
         Sent::parse(FRONTEND).with(|call| policy.decide(call)).policy.map(|key| key.to_string()).unwrap_or_default()
     };
     assert_eq!(by(&set, "other", &[]), "diolkos-system/everywhere");
@@ -251,7 +263,7 @@ fn peer_authentication() {
     };
     let mut set = PolicySet::new();
     let listed = [Key::new("default", "w")];
-    let mode = |set: &PolicySet, port| set.for_workload("default", &[], &listed).mtls_mode(port);
+    let mode = |set: &PolicySet, port| set.for_workload("default", &[], &listed, &[]).mtls_mode(port);
     assert_eq!(mode(&set, 80), MtlsMode::Permissive);
     set.set_peer(make("root", "m", Scope::Mesh, MtlsMode::Strict, &[], 1));
     assert_eq!(mode(&set, 80), MtlsMode::Strict);
@@ -261,7 +273,7 @@ fn peer_authentication() {
     let ports = [(80, MtlsMode::Permissive), (81, MtlsMode::Unset)];
     set.set_peer(make("default", "w", Scope::Workload, MtlsMode::Strict, &ports, 9));
     assert_eq!((mode(&set, 80), mode(&set, 81)), (MtlsMode::Permissive, MtlsMode::Strict));
-    let refused = set.for_workload("default", &[], &listed).admit_plain_text(443);
+    let refused = set.for_workload("default", &[], &listed, &[]).admit_plain_text(443);
     assert_eq!(refused.to_string(), "plain_text_refused default/w");
     assert!(!refused.allow);
     set.set_peer(make("default", "w", Scope::Workload, MtlsMode::Unset, &[], 9));
@@ -413,7 +425,7 @@ fn compiled_policies_decide_as_their_twin() {
         let policies = Dice(0x9e37_79b9_7f4a_7c15u64.wrapping_mul(seed)).policies();
         let mut set = PolicySet::new();
         policies.iter().for_each(|policy| set.set_authorization(policy));
-        let compiled = set.for_workload("default", &[], &[]);
+        let compiled = set.for_workload("default", &[], &[], &[]);
         for call in CALLS {
             Sent::parse(call).with(|view| {
                 let (left, right) = (compiled.decide(view).allow, twin::allows(&policies, view));

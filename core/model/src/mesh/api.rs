@@ -4,7 +4,7 @@
 
 pub mod istio;
 
-pub use istio::{DestinationRule, ResolvedName, ServiceEntry, VirtualService};
+pub use istio::{DestinationRule, FetchedJwks, RequestAuthentication, ResolvedName, ServiceEntry, VirtualService};
 
 use super::gateway::SubjectName;
 use super::policy::{Action, MtlsMode, PolicyRule};
@@ -57,6 +57,10 @@ pub enum Object {
     ServiceEntry(Box<ServiceEntry>),
     /// What a DNS name stands for. Not an object of the API.
     ResolvedName(ResolvedName),
+    /// security.istio.io RequestAuthentication.
+    RequestAuthentication(Box<RequestAuthentication>),
+    /// The keys that are served at an address. Not an object of the API.
+    FetchedJwks(FetchedJwks),
 }
 
 /// Kind of an [`Object`].
@@ -102,6 +106,10 @@ pub enum ObjectKind {
     ServiceEntry,
     /// [`ResolvedName`].
     ResolvedName,
+    /// [`RequestAuthentication`].
+    RequestAuthentication,
+    /// [`FetchedJwks`].
+    FetchedJwks,
 }
 
 impl Object {
@@ -128,6 +136,8 @@ impl Object {
             Object::DestinationRule(_) => ObjectKind::DestinationRule,
             Object::ServiceEntry(_) => ObjectKind::ServiceEntry,
             Object::ResolvedName(_) => ObjectKind::ResolvedName,
+            Object::RequestAuthentication(_) => ObjectKind::RequestAuthentication,
+            Object::FetchedJwks(_) => ObjectKind::FetchedJwks,
         }
     }
     /// Its key.
@@ -153,6 +163,8 @@ impl Object {
             Object::DestinationRule(it) => &it.meta.key,
             Object::ServiceEntry(it) => &it.meta.key,
             Object::ResolvedName(it) => &it.key,
+            Object::RequestAuthentication(it) => &it.meta.key,
+            Object::FetchedJwks(it) => &it.key,
         }
     }
 }
@@ -562,6 +574,8 @@ pub struct AuthorizationPolicy {
     pub action: Action,
     /// Annotation `istio.io/dry-run: "true"`.
     pub dry_run: bool,
+    /// `provider.name`, or empty.
+    pub provider: Arc<str>,
     /// Rules.
     pub rules: Vec<PolicyRule>,
 }

@@ -38,6 +38,8 @@ pub struct AuthorizationPolicy {
     pub action: Action,
     /// `istio.io/dry-run: "true"`: decided and reported, not enforced.
     pub dry_run: bool,
+    /// For CUSTOM: who is asked, by name.
+    pub provider: Arc<str>,
     /// Any of them matching is a match. None: an ALLOW policy that allows nothing, a DENY policy that denies nothing.
     pub rules: Vec<PolicyRule>,
 }
@@ -80,6 +82,10 @@ pub struct Source {
     pub remote_ip_blocks: Vec<Arc<str>>,
     /// None of these.
     pub not_remote_ip_blocks: Vec<Arc<str>>,
+    /// Trust domains of the peer's identity.
+    pub trust_domains: Vec<Arc<str>>,
+    /// None of these.
+    pub not_trust_domains: Vec<Arc<str>>,
 }
 
 /// `to.operation`: all fields that are there must match; in each any value.
@@ -141,4 +147,82 @@ pub struct PeerAuthentication {
     pub ports: Vec<(u16, MtlsMode)>,
     /// When it was made: of several in one scope the oldest counts.
     pub created: crate::Timestamp,
+}
+
+/// `security.istio.io/v1` RequestAuthentication. Resource name: `NAMESPACE/NAME`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestAuthentication {
+    /// The object.
+    pub key: Key,
+    /// Where it holds.
+    pub scope: Scope,
+    /// Issuers, and how their tokens are found and checked.
+    pub rules: Vec<JwtRule>,
+    /// Gateways that it targets.
+    pub gateways: Vec<Key>,
+}
+
+/// Tokens of one issuer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JwtRule {
+    /// `iss`.
+    pub issuer: Arc<str>,
+    /// One of these must be in `aud`; empty: any will do.
+    pub audiences: Vec<Arc<str>>,
+    /// JSON Web Key Set; empty: it is not known (yet), and no token of the issuer holds.
+    pub jwks: Arc<str>,
+    /// Headers (lower case) with what stands before the token. With none of these three: `Authorization: Bearer` and the query parameter
+    /// `access_token`.
+    pub from_headers: Vec<(Arc<str>, Arc<str>)>,
+    /// Query parameters.
+    pub from_params: Vec<Arc<str>>,
+    /// Cookies.
+    pub from_cookies: Vec<Arc<str>>,
+    /// Header that gets the token's payload, base64url; empty: none.
+    pub payload_header: Arc<str>,
+    /// Headers that get claims: header (lower case) and claim.
+    pub claim_headers: Vec<(Arc<str>, Arc<str>)>,
+    /// The token stays in the request.
+    pub forward: bool,
+    /// Claims beside `scope` and `permission` whose text is a list.
+    pub space_delimited: Vec<Arc<str>>,
+}
+
+/// Somebody who is asked about requests (Istio's `extensionProviders`). Resource name: its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExtensionProvider {
+    /// What CUSTOM policies call it.
+    pub name: Arc<str>,
+    /// Full DNS name of its service.
+    pub service: Arc<str>,
+    /// Port of the service.
+    pub port: u16,
+    /// What it speaks.
+    pub kind: ProviderKind,
+    /// Without an answer a request passes.
+    pub fail_open: bool,
+    /// Without an answer a request gets this status.
+    pub status_on_error: u16,
+    /// How long it may take.
+    pub timeout_ms: u64,
+}
+
+/// What an authorizer speaks. Names of headers are lower case; `prefix*` and `*suffix` stand for several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProviderKind {
+    /// Envoy's ext_authz by gRPC.
+    Grpc,
+    /// Envoy's ext_authz by HTTP.
+    Http {
+        /// Put before the path.
+        prefix: Arc<str>,
+        /// Headers of the request that it gets, beside Authorization.
+        send: Vec<Arc<str>>,
+        /// Headers that it gets in addition.
+        add: Vec<(Arc<str>, Arc<str>)>,
+        /// Headers of its answer that go on with a request that passes.
+        upstream: Vec<Arc<str>>,
+        /// Headers of its answer that a caller who is refused gets; empty: all.
+        downstream: Vec<Arc<str>>,
+    },
 }

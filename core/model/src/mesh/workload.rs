@@ -41,6 +41,8 @@ pub struct Workload {
     pub authorization_policies: Vec<Key>,
     /// Peer authentications of workload scope that select it, the one that counts first.
     pub peer_authentications: Vec<Key>,
+    /// Request authentications of workload scope that select it, sorted.
+    pub request_authentications: Vec<Key>,
 }
 
 impl Workload {

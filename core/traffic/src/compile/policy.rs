@@ -45,6 +45,7 @@ impl Compiler {
             scope: self.scope(&policy.meta, (&policy.selector, &policy.targets)),
             action: policy.action,
             dry_run: policy.dry_run,
+            provider: policy.provider.clone(),
             rules: policy.rules.clone(),
         });
         let resource = policy.map(|it| Resource::AuthorizationPolicy(Arc::new(it)));
@@ -63,7 +64,7 @@ impl Compiler {
         self.tell(ResourceKind::PeerAuthentication, key.to_string(), resource, output);
     }
 
-    fn scope(&self, meta: &Meta, (selector, targets): Aim<'_>) -> Scope {
+    pub(super) fn scope(&self, meta: &Meta, (selector, targets): Aim<'_>) -> Scope {
         match (selector.is_empty() && targets.is_empty(), self.is_root(&meta.key.namespace)) {
             (false, _) => Scope::Workload,
             (true, true) => Scope::Mesh,
@@ -104,7 +105,7 @@ impl Compiler {
     }
 
     /// A policy on a Service is enforced where it cannot be got around: at the workloads that the service selects.
-    fn targets_workload(&self, target: &api::Reference, namespace: &Arc<str>, labels: &Labels) -> bool {
+    pub(super) fn targets_workload(&self, target: &api::Reference, namespace: &Arc<str>, labels: &Labels) -> bool {
         let core = target.group.is_empty() || &*target.group == "core";
         core && &*target.kind == "Service"
             && self

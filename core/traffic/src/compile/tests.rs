@@ -356,6 +356,7 @@ fn workloads_list_the_policies_that_select_them() {
             targets,
             action: model::mesh::Action::Deny,
             dry_run: false,
+            provider: "".into(),
             rules: vec![],
         })
     };
@@ -530,6 +531,7 @@ impl Dice {
             targets,
             action: model::mesh::Action::Allow,
             dry_run: false,
+            provider: "".into(),
             rules: vec![],
         })
     }

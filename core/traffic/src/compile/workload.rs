@@ -49,6 +49,7 @@ impl Compiler {
                 canonical_kind,
                 authorization_policies,
                 peer_authentications,
+                request_authentications: self.requests_of(&key.namespace, &pod.labels),
             }
         });
         self.tell(ResourceKind::Workload, name, workload.map(|it| Resource::Workload(Arc::new(it))), output);
@@ -77,6 +78,7 @@ impl Compiler {
                 revision: revision(&entry.labels),
                 authorization_policies,
                 peer_authentications,
+                request_authentications: self.requests_of(&key.namespace, &entry.labels),
             })
         });
         self.tell(ResourceKind::Workload, name, workload.map(|it| Resource::Workload(Arc::new(it))), output);

@@ -75,6 +75,10 @@ impl Core {
         };
         let resource = Resource::TrustBundle(Arc::new(bundle));
         catalog.set(type_url(resource.kind()), &resource.name(), Some(xds::convert::encode(&resource)));
+        for provider in &config.providers {
+            let resource = Resource::ExtensionProvider(Arc::new(provider.clone()));
+            catalog.set(type_url(resource.kind()), &resource.name(), Some(xds::convert::encode(&resource)));
+        }
         let settings = Settings {
             cluster_domain: config.cluster_domain.as_str().into(),
             gateway_addresses: config.gateway_addresses,
@@ -188,6 +192,7 @@ impl Core {
                 synced.insert(kind);
             }
             Fact::Found(name) => compiler.set(Object::ResolvedName(name)),
+            Fact::Keys(keys) => compiler.set(Object::FetchedJwks(keys)),
             Fact::Gone(kind, key) => {
                 lock(&self.unusable).remove(&(kind, key.clone()));
                 self.statuses.forget(kind, &key);
@@ -220,6 +225,7 @@ impl Core {
                 | ObjectKind::VirtualService
                 | ObjectKind::DestinationRule
                 | ObjectKind::ServiceEntry
+                | ObjectKind::RequestAuthentication
         );
         if reported {
             self.statuses.observe(object.kind(), object.key(), bytes.clone());

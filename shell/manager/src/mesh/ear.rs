@@ -2,7 +2,7 @@
 
 use crate::subscriber::{Change, Subscriber};
 use bytes::Bytes;
-use model::mesh::api::{ObjectKind, ResolvedName};
+use model::mesh::api::{FetchedJwks, ObjectKind, ResolvedName};
 use model::{Event, Key};
 use std::collections::HashMap;
 use tokio::sync::mpsc;
@@ -18,6 +18,8 @@ pub enum Fact {
     Synced(ObjectKind),
     /// Found out elsewhere than from the API.
     Found(ResolvedName),
+    /// Keys that were fetched.
+    Keys(FetchedJwks),
 }
 
 /// Tells mesh control what the informers see. The rest of what they see is no business of the mesh.

@@ -6,7 +6,7 @@ use super::plan::{self, Plan, Target};
 use super::pool::PoolKey;
 use super::reply::{Reply, Responder, UNANSWERED, is_grpc, unanswered};
 use super::upstream::{self, Connected};
-use super::{Place, Site, access, affinity};
+use super::{Place, Site, access, affinity, guard};
 use crate::limits::{self, Admitted};
 use crate::pods::Phase;
 use crate::random;
@@ -83,7 +83,11 @@ pub async fn run(
         return answer(responder, &reply, grpc, source, log, started).await;
     }
     continue_trace(head);
-    let mut exchange = match plan::plan(worker, site, head) {
+    let planned = match guard::check(worker, site, head, came_in_http2).await {
+        Ok(guarded) => plan::plan(worker, site, head, &guarded),
+        Err(reply) => Err(reply),
+    };
+    let mut exchange = match planned {
         Ok(mut plan) => {
             let affinity = affinity_of(site, head, &mut plan);
             grpc |= plan.chosen.as_ref().is_some_and(plan::Chosen::is_grpc);

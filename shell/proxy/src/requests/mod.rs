@@ -6,6 +6,8 @@ mod body;
 mod conn;
 mod convert;
 mod exchange;
+mod external;
+mod guard;
 mod h1;
 mod h2_server;
 mod inbox;

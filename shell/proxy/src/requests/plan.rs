@@ -1,4 +1,5 @@
 //! What is to be done with a request: asked of `traffic` and `authz`, then carried out elsewhere.
+use super::guard::Guarded;
 use super::reply::{Reply, is_grpc};
 use super::{Place, Site};
 use crate::origin::Origin;
@@ -6,7 +7,7 @@ use crate::policy::Rules;
 use crate::random;
 use crate::upstream::Port;
 use crate::worker::Worker;
-use authz::mesh::{HttpCall, normalize_path};
+use authz::mesh::normalize_path;
 use bytes::Bytes;
 use http1::{Fields, RequestHead, ResponseHead};
 use model::mesh::{
@@ -173,7 +174,7 @@ impl Plan {
 }
 
 /// Decides about a request and changes its head as the rule says.
-pub fn plan(worker: &Worker, site: &Site, head: &mut RequestHead) -> Result<Plan, Reply> {
+pub fn plan(worker: &Worker, site: &Site, head: &mut RequestHead, guarded: &Guarded) -> Result<Plan, Reply> {
     match &site.place {
         Place::Process { pod, to, caller } => {
             let rules = Rules::of(worker, pod, caller, *to);
@@ -182,9 +183,7 @@ pub fn plan(worker: &Worker, site: &Site, head: &mut RequestHead) -> Result<Plan
                 head.set_target(&target);
             }
             let view = View(&head.fields);
-            let call =
-                HttpCall { authority: head.authority(), method: head.method(), path: head.path(), headers: &view };
-            if !rules.admits(Some(call)) {
+            if !rules.admits(Some(guarded.call(head, head.path(), &view))) {
                 return Err(Reply::denied());
             }
             vouch(head, pod.origin.identity.name.as_ref(), caller.identity.as_ref());
@@ -208,6 +207,13 @@ pub fn plan(worker: &Worker, site: &Site, head: &mut RequestHead) -> Result<Plan
             if came_to.is_some_and(|came_to| came_to.is_none_or(|came_to| !came_to.is_same(&found))) {
                 // The connection was opened to another listener, whose certificate and rules on clients are its own.
                 return Err(Reply::new(421, "misdirected request"));
+            }
+            let gateway = &found.gateway().gateway;
+            if let Some(rules) = Rules::of_gateway(worker, gateway, site.client, door.port()) {
+                let path = normalize_path(head.path());
+                if !rules.admits(Some(guarded.call(head, &path, &View(&head.fields)))) {
+                    return Err(Reply::denied());
+                }
             }
             let proto = if door.is_tls() { "https" } else { "http" };
             let chosen = choose(&found.listener().table, head, (proto, door.port()), "")?;
@@ -235,7 +241,7 @@ fn forwarded(head: &mut RequestHead, client: SocketAddr, proto: &str) {
     head.fields.remove("x-forwarded-client-cert");
 }
 
-fn host_of(authority: &str) -> Cow<'_, str> {
+pub(super) fn host_of(authority: &str) -> Cow<'_, str> {
     let host = host_without_port(authority);
     if host.bytes().any(|byte| byte.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() }
 }

@@ -30,6 +30,8 @@ pub struct Reply {
     pub headers: Vec<(&'static str, String)>,
     /// In place of `why`.
     pub body: Option<Bytes>,
+    /// Headers whose names are somebody else's.
+    pub own: Vec<(String, String)>,
     /// Not before so many milliseconds.
     pub after_ms: u64,
 }
@@ -37,7 +39,7 @@ pub struct Reply {
 impl Reply {
     /// An answer with a reason.
     pub fn new(status: u16, why: &'static str) -> Self {
-        Self { status, why, headers: Vec::new(), body: None, after_ms: 0 }
+        Self { status, why, headers: Vec::new(), body: None, own: Vec::new(), after_ms: 0 }
     }
 
     /// Refused by policy. The text is Envoy's, which people look for; which policy it was only the operator sees.
@@ -54,6 +56,11 @@ impl Reply {
     /// With a delay.
     pub fn after(self, after_ms: u64) -> Self {
         Self { after_ms, ..self }
+    }
+
+    /// With headers of somebody's own.
+    pub fn with_own(self, own: Vec<(String, String)>) -> Self {
+        Self { own, ..self }
     }
 
     /// With a body of somebody's own.
@@ -94,6 +101,9 @@ impl Reply {
             }
         }
         for (name, value) in &self.headers {
+            let _ = head.fields.append(name, value.as_bytes());
+        }
+        for (name, value) in &self.own {
             let _ = head.fields.append(name, value.as_bytes());
         }
         (head, body)

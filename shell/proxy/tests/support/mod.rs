@@ -218,6 +218,7 @@ pub fn workload(last: u8, account: &str) -> Workload {
         revision: "v1".into(),
         authorization_policies: vec![],
         peer_authentications: vec![],
+        request_authentications: vec![],
     }
 }
 

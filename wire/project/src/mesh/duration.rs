@@ -4,7 +4,7 @@ use crate::read::at;
 use serde_json::Value;
 
 /// In milliseconds; what is shorter than one is cut off. None: it is no duration, or a negative one.
-pub(super) fn duration_ms(text: &str) -> Option<u64> {
+pub fn duration_ms(text: &str) -> Option<u64> {
     if text == "0" {
         return Some(0);
     }

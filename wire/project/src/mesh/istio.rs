@@ -2,9 +2,9 @@
 
 use super::{MeshError, annotation};
 use crate::meta::meta;
-use crate::read::{at, items, labels, path, str_at, text, texts};
-use model::mesh::api::{AuthorizationPolicy, PeerAuthentication, Reference};
-use model::mesh::{Action, Condition, MtlsMode, Operation, PolicyRule, Source};
+use crate::read::{at, flag, items, labels, path, str_at, text, texts};
+use model::mesh::api::{AuthorizationPolicy, PeerAuthentication, Reference, RequestAuthentication};
+use model::mesh::{Action, Condition, JwtRule, MtlsMode, Operation, PolicyRule, Source};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -19,18 +19,12 @@ pub(super) fn authorization(value: &Value) -> Result<AuthorizationPolicy, MeshEr
     };
     let meta = meta(value);
     let rules = items(spec, "rules").iter().map(|it| rule(it, &meta.key.namespace)).collect();
-    let target = |it: &Value| Reference {
-        group: text(it, "group"),
-        kind: text(it, "kind"),
-        namespace: text(it, "namespace"),
-        name: text(it, "name"),
-    };
-    let single = at(spec, "targetRef");
     Ok(AuthorizationPolicy {
         selector: labels(path(spec, &["selector", "matchLabels"])),
-        targets: items(spec, "targetRefs").iter().chain(single.is_object().then_some(single)).map(target).collect(),
+        targets: targets(spec),
         action,
         dry_run: annotation(value, "istio.io/dry-run") == "true",
+        provider: text(at(spec, "provider"), "name"),
         rules,
         meta,
     })
@@ -87,6 +81,8 @@ fn source(value: &Value, namespace: &Arc<str>, conditions: &mut Vec<Condition>) 
             "notIpBlocks",
             "remoteIpBlocks",
             "notRemoteIpBlocks",
+            "trustDomains",
+            "notTrustDomains",
         ],
         conditions,
     );
@@ -107,6 +103,8 @@ fn source(value: &Value, namespace: &Arc<str>, conditions: &mut Vec<Condition>) 
         not_ip_blocks: texts(value, "notIpBlocks"),
         remote_ip_blocks: texts(value, "remoteIpBlocks"),
         not_remote_ip_blocks: texts(value, "notRemoteIpBlocks"),
+        trust_domains: texts(value, "trustDomains"),
+        not_trust_domains: texts(value, "notTrustDomains"),
     }
 }
 
@@ -149,5 +147,55 @@ fn mode(value: &Value, field: &str) -> Result<MtlsMode, MeshError> {
         "PERMISSIVE" => Ok(MtlsMode::Permissive),
         "STRICT" => Ok(MtlsMode::Strict),
         other => Err(bad(&format!("{field}.mode"), format!("{other:?} is no mode"))),
+    }
+}
+
+/// `targetRefs`, and the older `targetRef`.
+fn targets(spec: &Value) -> Vec<Reference> {
+    let target = |it: &Value| Reference {
+        group: text(it, "group"),
+        kind: text(it, "kind"),
+        namespace: text(it, "namespace"),
+        name: text(it, "name"),
+    };
+    let single = at(spec, "targetRef");
+    items(spec, "targetRefs").iter().chain(single.is_object().then_some(single)).map(target).collect()
+}
+
+pub(super) fn request(value: &Value) -> Result<RequestAuthentication, MeshError> {
+    let spec = at(value, "spec");
+    let mut rules = Vec::new();
+    for (index, it) in items(spec, "jwtRules").iter().enumerate() {
+        // A rule that is left out would make its tokens strangers' tokens, which refuses more and not less; but one without an issuer
+        // would be about nobody.
+        if str_at(it, "issuer").is_empty() {
+            return Err(bad(&format!("spec.jwtRules[{index}].issuer"), "is missing"));
+        }
+        rules.push((jwt_rule(it), text(it, "jwksUri")));
+    }
+    Ok(RequestAuthentication {
+        meta: meta(value),
+        selector: labels(path(spec, &["selector", "matchLabels"])),
+        targets: targets(spec),
+        rules,
+    })
+}
+
+fn jwt_rule(value: &Value) -> JwtRule {
+    let lower = |value: &Value, name: &str| -> Arc<str> { str_at(value, name).to_ascii_lowercase().into() };
+    JwtRule {
+        issuer: text(value, "issuer"),
+        audiences: texts(value, "audiences"),
+        jwks: text(value, "jwks"),
+        from_headers: items(value, "fromHeaders").iter().map(|it| (lower(it, "name"), text(it, "prefix"))).collect(),
+        from_params: texts(value, "fromParams"),
+        from_cookies: texts(value, "fromCookies"),
+        payload_header: lower(value, "outputPayloadToHeader"),
+        claim_headers: items(value, "outputClaimToHeaders")
+            .iter()
+            .map(|it| (lower(it, "header"), text(it, "claim")))
+            .collect(),
+        forward: flag(value, "forwardOriginalToken"),
+        space_delimited: texts(value, "spaceDelimitedClaims"),
     }
 }

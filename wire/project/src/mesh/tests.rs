@@ -153,7 +153,7 @@ fn policies_refuse_what_they_do_not_understand() {
     assert!(matches!(policy(json!({"action": "PERHAPS"})), Err(MeshError::Field { .. })));
     for unknown in [
         json!({"rules": [{"fron": []}]}),
-        json!({"rules": [{"from": [{"source": {"trustDomains": ["x"], "principals": ["y"]}}]}]}),
+        json!({"rules": [{"from": [{"source": {"planets": ["x"], "principals": ["y"]}}]}]}),
     ] {
         let Ok(Some(Object::AuthorizationPolicy(policy))) = policy(unknown) else { panic!() };
         assert!(policy.rules[0].when[0].key.starts_with("unsupported."), "a condition that cannot be decided");

@@ -7,7 +7,7 @@ use model::mesh::{
     Action, AuthorizationPolicy, Condition, MtlsMode, Operation, PeerAuthentication, PolicyRule, Scope, Source,
 };
 
-const SCOPE: &[(u32, Scope)] = &[(0, Scope::Mesh), (1, Scope::Namespace), (2, Scope::Workload)];
+pub(super) const SCOPE: &[(u32, Scope)] = &[(0, Scope::Mesh), (1, Scope::Namespace), (2, Scope::Workload)];
 const ACTION: &[(u32, Action)] = &[(0, Action::Allow), (1, Action::Deny), (2, Action::Audit), (3, Action::Custom)];
 const MODE: &[(u32, MtlsMode)] =
     &[(0, MtlsMode::Unset), (1, MtlsMode::Disable), (2, MtlsMode::Permissive), (3, MtlsMode::Strict)];
@@ -25,6 +25,7 @@ impl From<&AuthorizationPolicy> for wire::AuthorizationPolicy {
             action: number(it.action, ACTION),
             dry_run: it.dry_run,
             rules: it.rules.iter().map(rule).collect(),
+            provider: it.provider.to_string(),
         }
     }
 }
@@ -42,6 +43,7 @@ impl TryFrom<wire::AuthorizationPolicy> for AuthorizationPolicy {
             scope: pick(it.scope, "scope", SCOPE)?,
             action: pick(it.action, "action", ACTION)?,
             dry_run: it.dry_run,
+            provider: it.provider.into(),
             rules: it.rules.into_iter().map(rule).collect(),
         })
     }
@@ -62,6 +64,8 @@ impl From<&Source> for wire::Source {
             not_ip_blocks: strings(&it.not_ip_blocks),
             remote_ip_blocks: strings(&it.remote_ip_blocks),
             not_remote_ip_blocks: strings(&it.not_remote_ip_blocks),
+            trust_domains: strings(&it.trust_domains),
+            not_trust_domains: strings(&it.not_trust_domains),
         }
     }
 }
@@ -81,6 +85,8 @@ impl From<wire::Source> for Source {
             not_ip_blocks: arcs(it.not_ip_blocks),
             remote_ip_blocks: arcs(it.remote_ip_blocks),
             not_remote_ip_blocks: arcs(it.not_remote_ip_blocks),
+            trust_domains: arcs(it.trust_domains),
+            not_trust_domains: arcs(it.not_trust_domains),
         }
     }
 }

@@ -41,6 +41,7 @@ impl From<&Workload> for wire::Workload {
             revision: it.revision.to_string(),
             authorization_policies: keys_out(&it.authorization_policies),
             peer_authentications: keys_out(&it.peer_authentications),
+            request_authentications: keys_out(&it.request_authentications),
         }
     }
 }
@@ -68,6 +69,7 @@ impl TryFrom<wire::Workload> for Workload {
             revision: it.revision.into(),
             authorization_policies: keys_in(it.authorization_policies, "authorization_policies")?,
             peer_authentications: keys_in(it.peer_authentications, "peer_authentications")?,
+            request_authentications: keys_in(it.request_authentications, "request_authentications")?,
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Istio's networking kinds, as far as compiling them reads them.
 
+use super::Reference;
+use crate::mesh::policy::JwtRule;
 use crate::mesh::route::{Cors, Fault, Fraction, HeaderModifier, Match, Response, Retry, Timeouts};
 use crate::mesh::traffic::{Balancer, ClientTls, ConnectionPool, Locality, Outlier, RetryBudget, Warmup};
 use crate::mesh::workload::AppProtocol;
@@ -251,4 +253,26 @@ pub struct ResolvedName {
     pub key: Key,
     /// Its addresses, sorted.
     pub addresses: Vec<IpAddr>,
+}
+
+/// security.istio.io RequestAuthentication.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RequestAuthentication {
+    /// Metadata.
+    pub meta: Meta,
+    /// `selector.matchLabels`; empty: all.
+    pub selector: Labels,
+    /// `targetRefs` (and `targetRef`).
+    pub targets: Vec<Reference>,
+    /// `jwtRules`, each with the address of its keys if they are not given; the keys are put in when they are fetched.
+    pub rules: Vec<(JwtRule, Arc<str>)>,
+}
+
+/// The keys that are served at an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FetchedJwks {
+    /// The address; the namespace is empty.
+    pub key: Key,
+    /// The JSON Web Key Set.
+    pub jwks: Arc<str>,
 }

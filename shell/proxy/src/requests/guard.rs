@@ -1,0 +1,115 @@
+//! Before policy decides about a request: its token is verified, and who must be asked is asked.
+use super::external::{self, Ends};
+use super::reply::Reply;
+use super::{Place, Site};
+use crate::policy::Rules;
+use crate::worker::Worker;
+use authz::mesh::{HttpCall, Jwt, normalize_path};
+use bytes::Bytes;
+use http1::RequestHead;
+use model::mesh::Headers;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What was found out about a request.
+#[derive(Debug, Default)]
+pub struct Guarded {
+    /// Its verified token.
+    pub jwt: Option<Jwt>,
+    /// Whoever must be asked was, and lets it pass.
+    pub asked: bool,
+}
+
+impl Guarded {
+    /// A request as policies see it; `path` is normalized.
+    pub fn call<'a>(&'a self, head: &'a RequestHead, path: &'a str, headers: &'a dyn Headers) -> HttpCall<'a> {
+        let (authority, method) = (head.authority(), head.method());
+        HttpCall { authority, method, path, headers, jwt: self.jwt.as_ref(), asked: self.asked }
+    }
+}
+
+/// Verifies and asks. `Err`: the answer that the caller gets.
+pub async fn check(worker: &Worker, site: &Site, head: &mut RequestHead, http2: bool) -> Result<Guarded, Reply> {
+    let Some(rules) = rules(worker, site, head) else { return Ok(Guarded::default()) };
+    let mut guarded = Guarded { jwt: authenticate(&rules, head)?, asked: false };
+    let path = normalize_path(head.path()).into_owned();
+    let view = super::plan::View(&head.fields);
+    let asks = rules.asks(guarded.call(head, &path, &view));
+    let request = format!("{} {}", head.method(), path);
+    for ask in asks {
+        let provider = worker.shared.mesh.known().providers.get(&ask.provider).cloned();
+        let Some(provider) = provider else {
+            rules.refused(&ask, &request, "no such provider is configured");
+            return Err(Reply::denied());
+        };
+        let ends = Ends {
+            caller: rules.caller(),
+            to: rules.to(),
+            own: site.origin.identity.name.as_ref(),
+            protocol: if http2 { "HTTP/2" } else { "HTTP/1.1" },
+        };
+        match external::ask(worker, &site.origin, &provider, head, ends).await {
+            Ok(verdict) if verdict.pass => {
+                for name in &verdict.remove {
+                    head.fields.remove(name);
+                }
+                for (name, value, append) in &verdict.headers {
+                    let _ = match append {
+                        true => head.fields.append(name, value.as_bytes()),
+                        false => head.fields.set(name, value.as_bytes()),
+                    };
+                }
+            }
+            Ok(verdict) => {
+                rules.refused(&ask, &request, "the external authorizer refuses");
+                let reply = Reply::new(verdict.status, "external authorization refuses").saying(verdict.body);
+                let own = verdict.headers.into_iter().map(|(name, value, _)| (name, value)).collect();
+                return Err(reply.with_own(own));
+            }
+            Err(why) if provider.fail_open => {
+                tracing::warn!(target: "policy", provider = %provider.name, why, "the external authorizer does not answer; fail-open");
+            }
+            Err(why) => {
+                rules.refused(&ask, &request, &why);
+                return Err(Reply::new(provider.status_on_error, "external authorization failed"));
+            }
+        }
+    }
+    guarded.asked = true;
+    Ok(guarded)
+}
+
+/// The rules of the place, if there are any that concern this module.
+fn rules(worker: &Worker, site: &Site, head: &RequestHead) -> Option<Rules> {
+    let rules = match &site.place {
+        Place::Process { pod, to, caller } => Rules::of(worker, pod, caller, *to),
+        Place::Gateway(door, _) => {
+            let found = door.listener(&super::plan::host_of(head.authority()))?;
+            Rules::of_gateway(worker, &found.gateway().gateway, site.client, door.port())?
+        }
+        Place::Service { .. } => return None,
+    };
+    rules.concerns_requests().then_some(rules)
+}
+
+fn authenticate(rules: &Rules, head: &mut RequestHead) -> Result<Option<Jwt>, Reply> {
+    let verifier = rules.verifier();
+    if verifier.is_empty() {
+        return Ok(None);
+    }
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
+    match verifier.verify(head, now_s) {
+        Ok(None) => {
+            verifier.scrub(head);
+            Ok(None)
+        }
+        Ok(Some(verified)) => {
+            verifier.finish(&verified, head);
+            Ok(Some(verified.jwt))
+        }
+        Err(error) => {
+            tracing::warn!(target: "policy", request = format!("{} {}", head.method(), head.path()), %error, "refused: a token does not hold");
+            let reply = Reply::new(401, "Jwt verification fails").saying(Bytes::from(error.to_string()));
+            Err(reply.with("www-authenticate", "Bearer error=\"invalid_token\"".to_owned()))
+        }
+    }
+}
