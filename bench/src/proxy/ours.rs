@@ -119,6 +119,7 @@ fn policy() -> AuthorizationPolicy {
         scope: Scope::Workload,
         action: Action::Allow,
         dry_run: false,
+        provider: "".into(),
         rules: (0..100).map(rule).collect(),
     }
 }

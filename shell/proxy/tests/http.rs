@@ -209,6 +209,7 @@ fn who_may_call() {
             scope: Scope::Namespace,
             action: Action::Allow,
             dry_run: false,
+            provider: "".into(),
             rules,
         })))
     };
