@@ -104,6 +104,7 @@ fn a_changed_policy_ends_connections_that_are_open() {
         scope: model::mesh::Scope::Namespace,
         action: model::mesh::Action::Deny,
         dry_run: false,
+        provider: "".into(),
         rules: vec![model::mesh::PolicyRule::default()],
     };
     let deny = model::mesh::Resource::AuthorizationPolicy(std::sync::Arc::new(deny));
