@@ -286,6 +286,7 @@ mod tests {
             scope: Scope::Workload,
             action: Action::Deny,
             dry_run: false,
+            provider: "".into(),
             rules: vec![PolicyRule::default()],
         }));
         let mut view = View::new(0, [policy, gateway()].iter());
