@@ -149,7 +149,7 @@ impl Rules {
     /// Decides and says why not, to the operator. The caller is told only that it may not.
     pub fn admits(&self, http: Option<HttpCall<'_>>) -> bool {
         let decision = self.decide(http);
-        if !decision.allow || decision.dry_run.is_some() {
+        if !decision.allow || decision.dry_run.is_some() || !decision.audited.is_empty() {
             self.log(&decision, http);
         }
         decision.allow
@@ -162,6 +162,9 @@ impl Rules {
             let policy = decision.policy.as_ref().map(ToString::to_string).unwrap_or_default();
             let (pod, to, address) = (&self.pod, self.to, self.caller.address);
             tracing::warn!(target: "policy", %pod, %to, from, %address, request, policy, "refused: {decision}");
+        }
+        for policy in &decision.audited {
+            tracing::info!(target: "policy", pod = %self.pod, to = %self.to, from, request, %policy, allowed = decision.allow, "audit");
         }
         if let Some(dry_run) = &decision.dry_run {
             let policy = dry_run.policy.as_ref().map(ToString::to_string).unwrap_or_default();
