@@ -289,7 +289,10 @@ impl Auditor {
         while self.left.front().is_some_and(|(when, _)| when.plus_ms(LAG_MS) < now) {
             self.left.pop_front();
         }
-        self.judge(api, now);
+        if !matches!(event, Event::Applied(Object::Node(_)) | Event::Deleted { kind: Kind::Node, .. }) {
+            // The API shows a changed node already: what was bound before is judged when the change has been noted.
+            self.judge(api, now);
+        }
         match event {
             Event::Applied(Object::Node(node)) => {
                 let old = self.nodes.insert(node.meta.key.name.clone(), node.clone());
