@@ -286,7 +286,8 @@ impl Compiler {
             let what = format!("{}/{}", reference.group, reference.kind);
             return Err(("InvalidKind", format!("backend {key} is of kind {what}; only Services are served")));
         }
-        if !self.permitted((GROUP, route_kind_name(route.kind), namespace), reference, &key.namespace) {
+        let from = (GROUP, route_kind_name(route.kind), &**namespace);
+        if !leads_home(route, &key) && !self.permitted(from, reference, &key.namespace) {
             return Err(("RefNotPermitted", format!("no ReferenceGrant in {} permits Service {key}", key.namespace)));
         }
         let Some(service) = self.objects.services.get(&key) else {
@@ -298,6 +299,18 @@ impl Compiler {
             None => Err(("BackendNotFound", format!("the reference to Service {key} names no port"))),
         }
     }
+}
+
+/// Whether a backend is a Service that the route hangs on, and the route hangs on nothing but Services: its callers called that Service
+/// already, so it opens nothing that a grant would have to open.
+fn leads_home(route: &api::Route, backend: &Key) -> bool {
+    let service = |parent: &ParentRef| {
+        let reference = &parent.reference;
+        let core = reference.group.is_empty() || &*reference.group == "core";
+        (core && &*reference.kind == "Service").then(|| reference.key(&route.meta.key.namespace))
+    };
+    let parents: Vec<Option<Key>> = route.parents.iter().map(service).collect();
+    parents.iter().all(Option::is_some) && parents.contains(&Some(backend.clone()))
 }
 
 fn invalid(reason: &str) -> BackendTarget {

@@ -205,6 +205,29 @@ fn services_are_parents_too() {
     assert!(compiled.parents[0].hostnames.is_empty());
 }
 
+#[test]
+fn a_route_of_the_mesh_leads_to_its_own_service_without_a_grant() {
+    let rest = |more: Vec<ParentRef>, target: BackendRef| {
+        let parent = |kind: &str| reference("", kind, "store", "db");
+        let mut parents = vec![ParentRef { reference: parent("Service"), section: "".into(), port: None }];
+        parents.extend(more);
+        vec![
+            service("store", "db", &[80]),
+            service("store", "other", &[80]),
+            Object::Route(route("apps", "r", parents, &[], vec![target])),
+        ]
+    };
+    let resolved = |objects: Vec<Object>| {
+        let output = compiler(objects).take();
+        let status = output.routes.into_values().next().expect("the route has a status");
+        status.parents[0].conditions.iter().any(|it| it.kind == "ResolvedRefs" && it.holds)
+    };
+    assert!(resolved(rest(vec![], backend("store", "db", 80))));
+    assert!(!resolved(rest(vec![], backend("store", "other", 80))), "another service there needs a grant");
+    let gateway = ParentRef { reference: reference(GROUP, "Gateway", "", "g"), section: "".into(), port: None };
+    assert!(!resolved(rest(vec![gateway], backend("store", "db", 80))), "a gateway's callers need a grant");
+}
+
 /// What a gateway's listeners say, one after the other, and the gateway itself.
 fn check_gateway(objects: Vec<Object>, name: &str, expect: &[&str]) {
     let mut compiler = compiler(objects);
