@@ -50,6 +50,10 @@ pub(super) fn write_private(path: &Path, content: &[u8]) -> Result<(), PkiError>
 }
 
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), PkiError> {
+    if holds(path, content, mode) {
+        // A start on a full disk must not fail for a file that is there already.
+        return Ok(());
+    }
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
@@ -62,6 +66,11 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), PkiError> {
         fs::rename(&beside, path)
     };
     run().map_err(failed(path))
+}
+
+fn holds(path: &Path, content: &[u8], mode: u32) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o777 == mode)
+        && fs::read(path).is_ok_and(|there| there == content)
 }
 
 pub(super) fn read(path: &Path) -> Result<Option<String>, PkiError> {
