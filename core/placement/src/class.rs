@@ -119,8 +119,9 @@ impl Class {
 
 /// Whether pods of `class` are what `term` means; `namespace_labels` are those of the class's namespace.
 pub(crate) fn term_matches(term: &PodTerm, class: &ClassKey, namespace_labels: &Labels) -> bool {
-    // Namespaces first: they are compared faster than labels.
-    (term.namespaces.contains(&class.namespace)
-        || term.namespace_selector.as_ref().is_some_and(|selector| selector.matches(namespace_labels)))
+    // What a reservation holds is in no namespace, and no rule means it. Namespaces first: they are compared faster than labels.
+    !class.namespace.is_empty()
+        && (term.namespaces.contains(&class.namespace)
+            || term.namespace_selector.as_ref().is_some_and(|selector| selector.matches(namespace_labels)))
         && term.selector.as_ref().is_some_and(|selector| selector.matches(&class.labels))
 }

@@ -14,6 +14,8 @@ pub enum Help {
     Room(Vec<(Arc<str>, i64)>, Vec<Arc<str>>),
     /// These pods gone from the node.
     Evict(Vec<model::Key>, Arc<str>),
+    /// These reservations on the node given up.
+    Release(Vec<Arc<str>>, Arc<str>),
     /// The taints of one of these nodes tolerated.
     Tolerate(Vec<Arc<str>>),
     /// One of these nodes uncordoned.
@@ -46,6 +48,7 @@ impl fmt::Display for Help {
                 let pods: Vec<String> = pods.iter().map(ToString::to_string).collect();
                 write!(f, "evicting {} from node {node}", pods.join(", "))
             }
+            Help::Release(names, node) => write!(f, "releasing reservation {} on node {node}", names.join(", ")),
             Help::Tolerate(nodes) => write!(f, "tolerating the taints of {}", some(nodes)),
             Help::Uncordon(nodes) => write!(f, "uncordoning {}", some(nodes)),
             Help::Select(nodes) => write!(f, "a node selector and affinity that allow {}", some(nodes)),
@@ -68,6 +71,7 @@ impl Pool {
         let mut by_code: BTreeMap<Code, Vec<Arc<str>>> = BTreeMap::new();
         let mut room: Option<Room> = None;
         let mut evict: Option<(usize, Vec<PodId>, NodeId)> = None;
+        let mut release: Option<(Vec<PodId>, NodeId)> = None;
         for (node, verdict) in &evaluation.verdicts {
             let of = self.class(class);
             // Only nodes on which nothing else is in the way.
@@ -89,6 +93,11 @@ impl Pool {
                     {
                         evict = Some((victims.len(), victims, *node));
                     }
+                    if let Some(held) = self.held_in_the_way(of, *node)
+                        && release.as_ref().is_none_or(|(fewest, _)| held.len() < fewest.len())
+                    {
+                        release = Some((held, *node));
+                    }
                 }
                 code => by_code.entry(code).or_default().push(name),
             }
@@ -97,6 +106,12 @@ impl Pool {
         help.extend(room.map(|(_, amounts, nodes)| Help::Room(amounts, nodes.into_iter().take(MOST_NAMED).collect())));
         help.extend(evict.map(|(_, victims, node)| {
             Help::Evict(victims.iter().map(|pod| self.pod_key(*pod).clone()).collect(), self.node_name(node).clone())
+        }));
+        help.extend(release.map(|(held, node)| {
+            Help::Release(
+                held.iter().map(|held| self.pod_key(*held).name.clone()).collect(),
+                self.node_name(node).clone(),
+            )
         }));
         for (code, nodes) in by_code {
             let nodes: Vec<Arc<str>> = nodes.into_iter().take(MOST_NAMED).collect();
@@ -144,6 +159,30 @@ impl Pool {
         }
         add(&"pods".into(), 1, hot.pods_allowed - hot.pods);
         (share, lacking)
+    }
+
+    /// Reservations without which a node would have room: one that does, or all of the node's.
+    fn held_in_the_way(&self, class: &crate::class::Class, node: NodeId) -> Option<Vec<PodId>> {
+        let here = self.nodes[node as usize].pods.iter().copied();
+        let mut held: Vec<PodId> = here.filter(|pod| self.reservations.holds(*pod)).collect();
+        held.sort_by_key(|held| self.pod_key(*held).clone());
+        let fits_without = |held: &[PodId]| {
+            let (mut hot, mut extended) = (self.hot[node as usize], self.nodes[node as usize].extended.clone());
+            for requests in held.iter().map(|held| &self.class(self.entry(*held).class).requests) {
+                hot.pods -= 1;
+                hot.used.iter_mut().zip(requests.base).for_each(|(used, request)| *used -= request);
+                for (resource, request) in &requests.extended {
+                    extended[resource - EXTENDED].1 -= request;
+                }
+            }
+            lacks(&class.requests, &hot, &extended) == 0
+        };
+        let one = held.iter().find(|one| fits_without(&[**one])).copied();
+        match one {
+            Some(one) => Some(vec![one]),
+            None if !held.is_empty() && fits_without(&held) => Some(held),
+            None => None,
+        }
     }
 
     /// Pods of the least importance whose leaving makes room, whatever their priority.

@@ -79,6 +79,7 @@ pub struct Pool {
     free_pods: Vec<PodId>,
     /// Pods bound to nodes that are not (or no longer) known.
     orphans: BTreeMap<Arc<str>, BTreeSet<PodId>>,
+    pub(crate) reservations: crate::reservation::Reservations,
     pub(crate) nominated: BTreeMap<NodeId, Vec<PodId>>,
     pub(crate) classes: Vec<Option<Class>>,
     class_ids: HashMap<ClassKey, ClassId>,
@@ -241,7 +242,7 @@ impl Pool {
     /// whether it is one that the pool did not know in this form: a new pod, or one whose spec or labels changed.
     pub fn set_pod(&mut self, facts: &PodFacts) -> (PodId, bool) {
         let key = Key { namespace: facts.namespace.clone(), name: facts.name.clone() };
-        let mut assumed = NOWHERE;
+        let (mut assumed, mut drawn) = (NOWHERE, None);
         if let Some(id) = self.pod_ids.get(&key).copied() {
             let entry = self.entry(id);
             if entry.uid == facts.uid {
@@ -251,32 +252,44 @@ impl Pool {
                 }
                 // It stays where it is assumed to be while its binding is under way.
                 assumed = entry.node;
+                drawn = self.hand_over_draw(id);
             }
             self.drop_pod(id);
         }
         let class = self.intern_class(ClassKey::of(facts));
+        let id = self.new_pod(key.clone(), facts.uid.clone(), class);
+        let entry = self.entry_mut(id);
+        (entry.terminating, entry.started) = (facts.terminating, facts.started.map_or(i64::MAX, |at| at.0));
+        self.pod_ids.insert(key, id);
+        if let Some(drawn) = drawn {
+            self.take_over_draw(id, drawn);
+        }
+        if assumed != NOWHERE && facts.node.is_empty() {
+            self.attach(id, assumed);
+        }
+        self.locate(id, facts);
+        (id, true)
+    }
+
+    /// A pod that is nowhere yet.
+    pub(crate) fn new_pod(&mut self, key: Key, uid: Arc<str>, class: ClassId) -> PodId {
         let entry = PodEntry {
-            key: key.clone(),
-            uid: facts.uid.clone(),
+            key,
+            uid,
             class,
             node: NOWHERE,
             place: 0,
             nominated: NOWHERE,
             report: 0,
-            terminating: facts.terminating,
-            started: facts.started.map_or(i64::MAX, |at| at.0),
+            terminating: false,
+            started: i64::MAX,
         };
         let id = self.free_pods.pop().unwrap_or_else(|| {
             self.pods.push(None);
             self.pods.len() as PodId - 1
         });
         self.pods[id as usize] = Some(entry);
-        self.pod_ids.insert(key, id);
-        if assumed != NOWHERE && facts.node.is_empty() {
-            self.attach(id, assumed);
-        }
-        self.locate(id, facts);
-        (id, true)
+        id
     }
 
     fn update_pod(&mut self, id: PodId, facts: &PodFacts) {
@@ -311,6 +324,9 @@ impl Pool {
             }
             return;
         }
+        if !self.reservations.is_empty() {
+            self.confirm_draw(id);
+        }
         let node = self.node_id(&facts.node);
         if self.entry(id).node != NOWHERE && Some(self.entry(id).node) == node {
             return;
@@ -333,18 +349,32 @@ impl Pool {
         (node != NOWHERE).then_some(node)
     }
 
-    fn drop_pod(&mut self, id: PodId) {
+    pub(crate) fn drop_pod(&mut self, id: PodId) {
         self.detach(id);
         self.nominate(id, NOWHERE);
+        self.drop_orphan(id);
+        if !self.reservations.is_empty() {
+            self.give_back(id, true);
+        }
+        if let Some(entry) = self.pods[id as usize].take() {
+            if self.pod_ids.get(&entry.key) == Some(&id) {
+                self.pod_ids.remove(&entry.key);
+            }
+            self.release_class(entry.class);
+            self.free_pods.push(id);
+        }
+    }
+
+    /// A pod is bound to no node that is unknown.
+    pub(crate) fn drop_orphan(&mut self, id: PodId) {
         self.orphans.retain(|_, pods| {
             pods.remove(&id);
             !pods.is_empty()
         });
-        if let Some(entry) = self.pods[id as usize].take() {
-            self.pod_ids.remove(&entry.key);
-            self.release_class(entry.class);
-            self.free_pods.push(id);
-        }
+    }
+    /// A pod is bound to a node that is not known.
+    pub(crate) fn add_orphan(&mut self, id: PodId, node: Arc<str>) {
+        self.orphans.entry(node).or_default().insert(id);
     }
 
     /// The pod of this name.
@@ -397,15 +427,25 @@ impl Pool {
         }
     }
 
-    /// Takes a decision as carried out before the API has confirmed it: the room is used from now on.
+    /// Takes a decision as carried out before the API has confirmed it: the room is used from now on. A pod for which a reservation
+    /// holds room there draws on it; a reservation begins to hold.
     pub fn assume(&mut self, pod: PodId, node: NodeId) {
         self.nominate(pod, NOWHERE);
         self.detach(pod);
+        if !self.reservations.is_empty() {
+            if self.reservations.holds(pod) {
+                return self.settle_reservation(pod, node);
+            }
+            self.draw_there(pod, node);
+        }
         self.attach(pod, node);
     }
     /// Takes an assumption back.
     pub fn forget(&mut self, pod: PodId) {
         self.detach(pod);
+        if !self.reservations.is_empty() {
+            self.give_back(pod, false);
+        }
     }
     /// Notes that room is being made for a pod on a node; `NOWHERE` clears it.
     pub(crate) fn nominate(&mut self, pod: PodId, node: NodeId) {
@@ -537,7 +577,7 @@ impl Pool {
         }
     }
 
-    fn intern_class(&mut self, key: ClassKey) -> ClassId {
+    pub(crate) fn intern_class(&mut self, key: ClassKey) -> ClassId {
         if let Some(id) = self.class_ids.get(&key).copied() {
             if let Some(Some(class)) = self.classes.get_mut(id as usize) {
                 class.refs += 1;
@@ -597,13 +637,14 @@ impl Pool {
         self.columns.intern(key, nodes)
     }
 
-    fn release_class(&mut self, id: ClassId) {
+    pub(crate) fn release_class(&mut self, id: ClassId) {
         let Some(Some(class)) = self.classes.get_mut(id as usize) else { return };
         class.refs -= 1;
         if class.refs > 0 {
             return;
         }
         self.indexes.drop_class(id);
+        self.reservations.forget_class(id);
         if let Some(class) = self.classes[id as usize].take() {
             self.class_ids.remove(&class.key);
             self.with_terms.remove(&id);

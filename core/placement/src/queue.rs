@@ -18,6 +18,8 @@ pub enum Hint {
     PodLeaves(NodeId),
     /// This pod was placed: those may be helped that want to be near it, or spread among such pods.
     PodCame(PodId),
+    /// This reservation holds room for its owners now.
+    Reserved(PodId),
     /// Pods' or namespaces' labels changed.
     Labels,
     /// Claims, volumes, classes or attach limits changed.
@@ -138,7 +140,7 @@ impl Queue {
     pub fn wake(&mut self, pool: &Pool, hint: &Hint) -> usize {
         let interested: u32 = match hint {
             // A change of one node can turn every verdict.
-            Hint::Node(_) => !0,
+            Hint::Node(_) | Hint::Reserved(_) => !0,
             Hint::PodLeft(_) => [
                 Code::Ports,
                 Code::Resources,
@@ -176,6 +178,14 @@ impl Queue {
         let mut woken = 0;
         for (bits, pod) in filed {
             let class = pool.entry(pod).class;
+            if let Hint::Reserved(reservation) = hint {
+                // Owners may be named one by one: pods of a class differ here.
+                if pool.is_reserved_for(*reservation, pod) {
+                    self.push(pod, pool.pod_priority(pod));
+                    woken += 1;
+                }
+                continue;
+            }
             let may_help = *helped.entry((bits, class)).or_insert_with(|| match hint {
                 Hint::Node(node) => pool.may_turn(class, *node, bits),
                 Hint::PodLeft(node) => pool.may_have(class, *node) || (few && bits & bit(Code::Resources) != 0),

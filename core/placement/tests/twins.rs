@@ -1,6 +1,6 @@
 //! The indexes and the whole evaluation give the same answer, on random pools with every feature on, after every change.
 
-use diolkos_placement::{Decision, FitStrategy, LoadPolicy, Pool};
+use diolkos_placement::{Decision, FitStrategy, LoadPolicy, Owner, PodId, Pool, Reservation};
 use model::scheduling::{
     BudgetFacts, Disk, DiskKind, HostPort, NodeFacts, NodeScheduling, NodeTerm, PodFacts, PodTerm, SchedulingSpec,
     SpreadConstraint, SpreadOwner,
@@ -176,7 +176,7 @@ const fn dice_hosts() -> bool {
     true
 }
 
-fn pod(dice: &mut Dice, name: String, specs: &[(String, Arc<SchedulingSpec>, Arc<Labels>)]) -> PodFacts {
+fn pod(dice: &mut Dice, name: String, specs: &[Specimen]) -> PodFacts {
     let (namespace, spec, own) = dice.pick(specs).clone();
     PodFacts {
         namespace: namespace.into(),
@@ -191,18 +191,57 @@ fn pod(dice: &mut Dice, name: String, specs: &[(String, Arc<SchedulingSpec>, Arc
 
 fn said(decision: &Decision) -> String {
     match decision {
-        Decision::Place(placement) => format!("node {} score {:?}", placement.node, placement.score),
+        Decision::Place(placement) => {
+            format!("node {} score {:?} held {:?}", placement.node, placement.score, placement.reservation)
+        }
         Decision::Refuse(diagnosis) => diagnosis.message(),
     }
 }
 
 fn compare(pool: &mut Pool, facts: &PodFacts, seed: u64, step: u64) -> Decision {
     let (id, _) = pool.set_pod(facts);
+    compare_known(pool, id, seed, step)
+}
+
+fn compare_known(pool: &mut Pool, id: PodId, seed: u64, step: u64) -> Decision {
     let by_index = pool.decide(id);
     let in_full = pool.decide_in_full(id);
-    assert_eq!(said(&by_index), said(&in_full), "seed {seed}, step {step}: {facts:#?}");
+    assert_eq!(said(&by_index), said(&in_full), "seed {seed}, step {step}: {}", pool.pod_key(id));
     by_index
 }
+
+/// Sets a reservation of one of a few names, removes it, or places it.
+fn reserve(dice: &mut Dice, pool: &mut Pool, specs: &[Specimen], seed: u64, step: u64) {
+    let name: Arc<str> = format!("r{}", dice.roll(4)).into();
+    if dice.one_in(6) {
+        pool.remove_reservation(&name);
+        return;
+    }
+    let (namespace, spec, own) = dice.pick(specs).clone();
+    let owner = |dice: &mut Dice| Owner {
+        namespace: (!dice.one_in(3)).then(|| (*dice.pick(&["x", "y"])).into()),
+        pod: dice.one_in(5).then(|| format!("p{}", step + 1 + dice.roll(3)).into()),
+        controller: None,
+        labels: dice.one_in(2).then(|| selector(dice)),
+    };
+    let id = pool.set_reservation(Reservation {
+        name,
+        namespace: namespace.into(),
+        labels: own,
+        template: spec,
+        owners: (0..dice.roll(3)).map(|_| owner(dice)).collect(),
+        allocate_once: dice.one_in(2),
+        expires: None,
+    });
+    if pool.pod_node(id).is_none()
+        && let Decision::Place(placement) = compare_known(pool, id, seed, step)
+    {
+        pool.assume(id, placement.node);
+    }
+}
+
+/// Namespace, spec and labels that several pods share.
+type Specimen = (String, Arc<SchedulingSpec>, Arc<Labels>);
 
 fn run(seed: u64) -> (u64, u64, u64) {
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
@@ -211,6 +250,7 @@ fn run(seed: u64) -> (u64, u64, u64) {
         pool.set_namespace(&namespace.into(), Arc::new(labels(&[("team", team)])));
     }
     let nodes = 2 + dice.roll(24);
+    let reserves = dice.one_in(3);
     if dice.one_in(3) {
         pool.set_load_policy(Some(LoadPolicy::default()));
     }
@@ -221,7 +261,7 @@ fn run(seed: u64) -> (u64, u64, u64) {
         let facts = node(&mut dice, &format!("n{n}"));
         pool.set_node(Arc::new(facts));
     }
-    let specs: Vec<(String, Arc<SchedulingSpec>, Arc<Labels>)> = (0..8)
+    let specs: Vec<Specimen> = (0..8)
         .map(|_| {
             let namespace = (*dice.pick(&["x", "y"])).to_owned();
             let app = format!("a{}", dice.roll(3));
@@ -231,7 +271,14 @@ fn run(seed: u64) -> (u64, u64, u64) {
         .collect();
     let (mut placed, mut refused, mut living) = (0, 0, Vec::new());
     for step in 0..60 {
-        match dice.roll(14) {
+        match dice.roll(15) {
+            14 if reserves => reserve(&mut dice, &mut pool, &specs, seed, step),
+            13 if !living.is_empty() && dice.one_in(3) => {
+                let gone: PodFacts = living.swap_remove(dice.roll(living.len() as u64) as usize);
+                if let Some(id) = pool.pod_id(&gone.namespace, &gone.name) {
+                    pool.forget(id);
+                }
+            }
             0 => {
                 let facts = node(&mut dice, &format!("n{}", dice_node(step, nodes)));
                 pool.set_node(Arc::new(facts));

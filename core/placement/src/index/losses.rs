@@ -157,7 +157,8 @@ impl Pool {
         priority: i64,
     ) -> Result<(usize, Vec<PodId>), Option<Verdict>> {
         let pods = self.nodes[node as usize].pods.iter().copied();
-        let mut lower: Vec<PodId> = pods.filter(|pod| i64::from(self.pod_priority(*pod)) < priority).collect();
+        let may_go = |pod: &PodId| i64::from(self.pod_priority(*pod)) < priority && !self.reservations.holds(*pod);
+        let mut lower: Vec<PodId> = pods.filter(may_go).collect();
         if lower.is_empty() {
             return Err(None);
         }

@@ -11,7 +11,6 @@ mod room;
 mod rules;
 
 use crate::class::{Class, ClassId};
-use crate::decide::Decision;
 use crate::filter::standing;
 use crate::load::Load;
 use crate::pool::{NOWHERE, NodeId, PodId, Pool};
@@ -180,7 +179,7 @@ impl Pool {
             return false;
         }
         let taken = self.take_off(pod, from);
-        let to = self.decide(pod).node().filter(|to| *to != from && self.heat(*to, 0).is_none());
+        let to = self.decide_unreserved(pod).node().filter(|to| *to != from && self.heat(*to, 0).is_none());
         match to {
             Some(to) => self.put_on(draft, &taken, to, cause),
             None => self.put_back(&taken),
@@ -258,6 +257,7 @@ impl Pool {
                 && selects.is_some_and(|selector| selector.matches(&class.key.labels))
         });
         !entry.terminating
+            && !self.reservations.holds(pod)
             && entry.node == from
             && draft.moves.len() < limits.moves
             && draft.from_node.get(&from).copied().unwrap_or(0) < limits.per_node
@@ -274,13 +274,10 @@ impl Pool {
     pub fn other_place(&mut self, pod: PodId) -> Option<NodeId> {
         let (from, report) = (self.entry(pod).node, self.entry(pod).report);
         if from == NOWHERE {
-            return match self.decide(pod) {
-                Decision::Place(placement) => Some(placement.node),
-                Decision::Refuse(_) => None,
-            };
+            return self.decide_unreserved(pod).node();
         }
         self.detach(pod);
-        let to = self.decide(pod).node().filter(|to| *to != from);
+        let to = self.decide_unreserved(pod).node().filter(|to| *to != from);
         self.reattach_with(pod, from, report);
         to
     }
