@@ -6,7 +6,7 @@ use crate::origin::Origin;
 use crate::random;
 use crate::requests;
 use crate::stream::Stream;
-use crate::telemetry::{Connection, Peers, Protocol};
+use crate::telemetry::{Carries, Connection, Peers};
 use crate::tls_out;
 use crate::upstream::{InFlight, Port, Upstream};
 use crate::worker::Worker;
@@ -96,7 +96,7 @@ pub async fn pass(
     service: Option<&Key>,
 ) {
     let _in_flight = InFlight::begin(&upstream.load);
-    let peers = Peers::outbound(worker, origin, dialled.peer.as_ref(), service, Protocol::Tcp, dialled.mtls);
+    let peers = Peers::outbound(worker, origin, dialled.peer.as_ref(), service, Carries::Bytes, dialled.mtls);
     let connection = Connection::open(&worker.cells, &peers);
     let mut copied = Copied::default();
     let result = copy::bidirectional(&mut stream, &mut dialled.stream, &mut copied).await;

@@ -6,7 +6,7 @@ use crate::pods::Pod;
 use crate::policy::{self, Admission, Caller};
 use crate::requests::Site;
 use crate::stream::{Chunk, Stream};
-use crate::telemetry::{Connection, Peers, Protocol};
+use crate::telemetry::{Carries, Connection, Peers};
 use crate::worker::Worker;
 use crate::{netns, requests};
 use bytes::Bytes;
@@ -66,7 +66,7 @@ pub async fn deliver(
         rules.admits(None);
         return stream.abort();
     }
-    let peers = Peers::inbound(worker, pod, caller, Protocol::Tcp);
+    let peers = Peers::inbound(worker, pod, caller, Carries::Bytes, None);
     let connection = Connection::open(&worker.cells, &peers);
     let mut copied = Copied::default();
     let watch = policy::Watch::new(worker, pod, caller, to);

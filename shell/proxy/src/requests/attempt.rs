@@ -7,7 +7,7 @@ use super::plan::Target;
 use super::pool::{H1Connection, H2Connection};
 use super::reply::{Responder, UNANSWERED, unanswered};
 use super::upstream::Connected;
-use crate::telemetry::EdgeCells;
+use crate::telemetry::{EdgeCells, Flag, Grpc};
 use crate::upstream::Upstream;
 use http1::{BodyDecoder, Fields, Framing, RequestHead, RequestKind, ResponseHead};
 use std::future::poll_fn;
@@ -41,7 +41,10 @@ pub struct Finished {
     pub status: u16,
     pub sent: u64,
     pub received: u64,
-    pub grpc_failed: bool,
+    /// gRPC messages there and back.
+    pub messages: (u64, u64),
+    pub grpc: Grpc,
+    pub flag: Flag,
     pub cells: Arc<EdgeCells>,
 }
 
@@ -57,6 +60,7 @@ enum Received {
 
 struct Passed {
     bytes: u64,
+    messages: u64,
     keep_client: bool,
     trailers: Option<Fields>,
 }
@@ -66,8 +70,10 @@ enum Broken {
     NoAnswer(Failure, String),
     /// The proxy before the process says that none came: the connection to that proxy is sound.
     Unanswered(Failure),
-    /// It came and broke off, or the client is gone.
+    /// It came and broke off.
     Midway(String),
+    /// The client is gone.
+    ClientGone(String),
 }
 
 /// Makes one try.
@@ -117,9 +123,9 @@ async fn once_h1<'r>(
             match body {
                 Body::Whole(bytes) => {
                     writer.flush_with(&[bytes]).await.map_err(PumpError::Sink)?;
-                    Ok(Pumped { bytes: bytes.len() as u64, trailers: None })
+                    Ok(Pumped { bytes: bytes.len() as u64, ..Pumped::default() })
                 }
-                Body::Stream(kept) => kept.pump(&mut Sink::H1(writer, framing), &exchange.replayable).await,
+                Body::Stream(kept) => kept.pump(&mut Sink::H1(writer, framing), &exchange.replayable, None).await,
             }
         });
         let mut receive = pin!(async {
@@ -196,8 +202,8 @@ async fn once_h2<'r>(
         let mut send = pin!(async {
             let mut sink = if ended { Sink::Ended } else { Sink::H2(stream) };
             match body {
-                Body::Whole(bytes) => pump(&mut Source::Bytes(bytes.clone()), &mut sink).await,
-                Body::Stream(kept) => kept.pump(&mut sink, &exchange.replayable).await,
+                Body::Whole(bytes) => pump(&mut Source::Bytes(bytes.clone()), &mut sink, exchange.messages()).await,
+                Body::Stream(kept) => kept.pump(&mut sink, &exchange.replayable, exchange.messages()).await,
             }
         });
         let head_request = head.method() == "HEAD";
@@ -244,7 +250,7 @@ where
             && let Poll::Ready(result) = send.as_mut().poll(cx)
         {
             if let Err(PumpError::Source(error)) = &result {
-                let gone = Broken::Midway(format!("the client: {error}"));
+                let gone = Broken::ClientGone(format!("the client: {error}"));
                 sent = Some(result);
                 return Poll::Ready(Err(gone));
             }
@@ -303,14 +309,19 @@ async fn pass(
     exchange.replayable.store(false, Ordering::Relaxed);
     let Some(responder) = responder.take() else { return Err(Broken::Midway("answered twice".into())) };
     let started = responder.start(answer);
-    let (mut sink, keep_client) = started.map_err(|error| Broken::Midway(format!("the client: {error}")))?;
-    match pump(&mut source, &mut sink).await {
-        Ok(Pumped { bytes, trailers }) => Ok(Received::Passed(Passed { bytes, keep_client, trailers })),
+    let (mut sink, keep_client) = started.map_err(|error| Broken::ClientGone(format!("the client: {error}")))?;
+    match pump(&mut source, &mut sink, exchange.messages()).await {
+        Ok(Pumped { bytes, messages, trailers }) => {
+            Ok(Received::Passed(Passed { bytes, messages, keep_client, trailers }))
+        }
         Err(error) => {
             if let Sink::H2(mut stream) = sink {
                 stream.send_reset(h2::Reason::INTERNAL_ERROR);
             }
-            Err(Broken::Midway(error.to_string()))
+            Err(match error {
+                PumpError::Source(error) => Broken::Midway(error.to_string()),
+                PumpError::Sink(error) => Broken::ClientGone(error.to_string()),
+            })
         }
     }
 }
@@ -328,19 +339,17 @@ fn finished(
     // A client that was still sending when the answer ended: where its next request begins is not known.
     let whole = matches!(sent, Some(Ok(_)));
     let outcome = if passed.keep_client && whole { Outcome::Keep } else { Outcome::Close };
+    let sent = sent.and_then(Result::ok);
     Tried::Finished(Finished {
         outcome,
         status: answer.status,
-        sent: sent.and_then(Result::ok).map_or(0, |pumped| pumped.bytes),
         received: passed.bytes,
-        grpc_failed: grpc_failed(passed.trailers.as_ref().unwrap_or(&answer.fields)),
+        messages: (sent.as_ref().map_or(0, |pumped| pumped.messages), passed.messages),
+        sent: sent.map_or(0, |pumped| pumped.bytes),
+        grpc: Grpc::of_text(passed.trailers.as_ref().unwrap_or(&answer.fields).get("grpc-status")),
+        flag: Flag::None,
         cells,
     })
-}
-
-/// Statuses that are the server's fault: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS.
-fn grpc_failed(fields: &Fields) -> bool {
-    matches!(fields.get("grpc-status"), Some(b"2" | b"4" | b"13" | b"14" | b"15"))
 }
 
 fn broke(
@@ -356,14 +365,17 @@ fn broke(
         Broken::NoAnswer(failure, why) if responder.is_some() => {
             failed(failure, why, reused && matches!(failure, Failure::Reset | Failure::NotSent))
         }
-        Broken::NoAnswer(_, why) | Broken::Midway(why) => {
+        Broken::NoAnswer(_, ref why) | Broken::Midway(ref why) | Broken::ClientGone(ref why) => {
             tracing::debug!(why, "an answer broke off");
+            let client = matches!(broken, Broken::ClientGone(_));
             Tried::Finished(Finished {
                 outcome: Outcome::Close,
                 status: if responder.is_some() { 0 } else { answer.status },
                 sent: sent.and_then(Result::ok).map_or(0, |pumped| pumped.bytes),
                 received: 0,
-                grpc_failed: true,
+                messages: (0, 0),
+                grpc: Grpc::Unknown,
+                flag: if client { Flag::DownstreamTermination } else { Flag::ConnectionTermination },
                 cells,
             })
         }
@@ -389,5 +401,6 @@ async fn switch(
         Ok(()) => Outcome::Switched(stream),
         Err(_) => Outcome::Close,
     };
-    Tried::Finished(Finished { outcome, status: 101, sent: 0, received: 0, grpc_failed: false, cells })
+    let (flag, grpc) = (Flag::None, Grpc::No);
+    Tried::Finished(Finished { outcome, status: 101, sent: 0, received: 0, messages: (0, 0), grpc, flag, cells })
 }

@@ -1,6 +1,7 @@
 //! Bodies from anywhere to anywhere.
 use super::conn::{PassError, Piece, ReadError, Reader, Writer};
 use super::convert;
+use crate::telemetry::Messages;
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http1::{BodyDecoder, Fields, Framing};
@@ -44,12 +45,18 @@ impl<'a> Kept<'a> {
 
     /// Sends it, from its beginning. When more was taken than is kept, `replayable` becomes false; made false by
     /// another (an answer has begun), nothing more is kept.
-    pub async fn pump(&mut self, sink: &mut Sink<'_>, replayable: &AtomicBool) -> Result<Pumped, PumpError> {
+    pub async fn pump(
+        &mut self,
+        sink: &mut Sink<'_>,
+        replayable: &AtomicBool,
+        mut messages: Option<Messages>,
+    ) -> Result<Pumped, PumpError> {
         self.at = 0;
         let mut pumped = Pumped::default();
         loop {
             match self.piece(replayable).await? {
                 Piece::Data(bytes) => {
+                    pumped.count(&bytes, &mut messages);
                     pumped.bytes += bytes.len() as u64;
                     sink.data(bytes).await.map_err(PumpError::Sink)?;
                 }
@@ -123,6 +130,8 @@ pub enum PumpError {
 #[derive(Debug, Default)]
 pub struct Pumped {
     pub bytes: u64,
+    /// gRPC messages, if they were counted.
+    pub messages: u64,
     pub trailers: Option<Fields>,
 }
 
@@ -214,8 +223,21 @@ async fn h2_data(stream: &mut SendStream<Bytes>, mut bytes: Bytes) -> io::Result
     Ok(())
 }
 
-/// Passes a body on, piece by piece: a slow sink stops the reading.
-pub async fn pump(source: &mut Source<'_>, sink: &mut Sink<'_>) -> Result<Pumped, PumpError> {
+impl Pumped {
+    fn count(&mut self, bytes: &[u8], messages: &mut Option<Messages>) {
+        if let Some(messages) = messages {
+            messages.take(bytes);
+            self.messages = messages.count();
+        }
+    }
+}
+
+/// Passes a body on, piece by piece: a slow sink stops the reading. `messages`: it is a gRPC stream, whose messages are counted.
+pub async fn pump(
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+    mut messages: Option<Messages>,
+) -> Result<Pumped, PumpError> {
     match (&mut *source, &mut *sink) {
         (Source::H1(reader, decoder), Sink::H1(writer, framing)) => {
             let passed = reader.pass_on(decoder, writer, *framing).await;
@@ -223,13 +245,13 @@ pub async fn pump(source: &mut Source<'_>, sink: &mut Sink<'_>) -> Result<Pumped
                 PassError::Read(error) => PumpError::Source(error),
                 PassError::Write(error) => PumpError::Sink(error),
             })?;
-            return Ok(Pumped { bytes, trailers });
+            return Ok(Pumped { bytes, messages: 0, trailers });
         }
         // A whole body goes with its head.
         (Source::Bytes(bytes), Sink::H1(writer, framing)) if !bytes.is_empty() => {
             writer.payload(bytes, *framing).await.map_err(PumpError::Sink)?;
             writer.end(*framing, None).await.map_err(PumpError::Sink)?;
-            return Ok(Pumped { bytes: std::mem::take(bytes).len() as u64, trailers: None });
+            return Ok(Pumped { bytes: std::mem::take(bytes).len() as u64, ..Pumped::default() });
         }
         _ => {}
     }
@@ -237,6 +259,7 @@ pub async fn pump(source: &mut Source<'_>, sink: &mut Sink<'_>) -> Result<Pumped
     loop {
         match source.piece().await? {
             Piece::Data(bytes) => {
+                pumped.count(&bytes, &mut messages);
                 pumped.bytes += bytes.len() as u64;
                 sink.data(bytes).await.map_err(PumpError::Sink)?;
             }

@@ -11,7 +11,7 @@ use crate::limits::{self, Admitted};
 use crate::pods::Phase;
 use crate::random;
 use crate::stream::Stream;
-use crate::telemetry::{Edge, Peers, Protocol};
+use crate::telemetry::{Carries, Ended as Over, Flag, Grpc, Messages, Outcome as How, Peers};
 use crate::upstream::{InFlight, Upstream};
 use crate::worker::Worker;
 use bytes::{Bytes, BytesMut};
@@ -100,7 +100,7 @@ pub async fn run(
         }
         Err(reply) => {
             pause(reply.after_ms).await;
-            count_unsent(worker, site, None, grpc, reply.status, started);
+            count_unsent(worker, site, None, head, grpc, &reply, started);
             return answer(responder, &reply, grpc, source, log, started).await;
         }
     };
@@ -116,8 +116,9 @@ pub async fn run(
                 Body::Whole(_) => Source::Empty,
                 Body::Stream(kept) => kept.rest(),
             };
-            count_unsent(worker, site, Some(&exchange.plan), grpc, 503, started);
-            return answer(responder, &overflow(), grpc, source, log, started).await;
+            let reply = overflow();
+            count_unsent(worker, site, Some(&exchange.plan), head, grpc, &reply, started);
+            return answer(responder, &reply, grpc, source, log, started).await;
         }
     };
     super::mirror::send_copies(&exchange, head, &body);
@@ -135,6 +136,7 @@ fn affinity_of(site: &Site, head: &RequestHead, plan: &mut Plan) -> Option<u64> 
 fn overflow() -> Reply {
     Reply::new(503, "upstream connect error or disconnect/reset before headers. reset reason: overflow")
         .with("x-envoy-overloaded", "true".to_owned())
+        .flagged(Flag::Overflow)
 }
 
 /// A delay that is made on purpose.
@@ -202,7 +204,7 @@ impl Exchange<'_> {
                     match tried_once {
                         Tried::Finished(finished) => {
                             self.report(&upstream, Some(Failure::Status(finished.status)));
-                            return self.finish(finished, log, &upstream);
+                            return self.finish(finished, head, log, &upstream);
                         }
                         Tried::Again { pause, status } => {
                             self.report(&upstream, Some(Failure::Status(status)));
@@ -226,13 +228,13 @@ impl Exchange<'_> {
                 Err((address, why, last)) => {
                     tried.extend(address);
                     if last {
-                        return self.give_up(&mut responder, body, why, Failure::NotSent, log).await;
+                        return self.give_up(&mut responder, head, body, why, Failure::NotSent, log).await;
                     }
                     (Failure::NotSent, why)
                 }
             };
             let Some(pause) = self.again(failure) else {
-                return self.give_up(&mut responder, body, why, failure, log).await;
+                return self.give_up(&mut responder, head, body, why, failure, log).await;
             };
             if pause > 0 {
                 tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -322,17 +324,35 @@ impl Exchange<'_> {
         }
     }
 
-    /// What is spoken, for telemetry.
-    pub fn protocol(&self) -> Protocol {
-        if self.grpc { Protocol::Grpc } else { Protocol::Http }
+    /// Counts a stream's messages, if it is a gRPC call.
+    pub fn messages(&self) -> Option<Messages> {
+        self.grpc.then(Messages::default)
     }
 
-    fn finish(&self, finished: Finished, log: Option<access::Entry>, upstream: &Upstream) -> Outcome {
-        let took = self.started.elapsed();
-        finished.cells.request(finished.status, took);
-        finished.cells.bytes(finished.sent, finished.received);
-        if finished.grpc_failed {
-            finished.cells.grpc_error();
+    /// What telemetry is told of a request that was answered.
+    pub fn over(&self, finished: &Finished) -> Over {
+        let grpc = if self.grpc { finished.grpc } else { Grpc::No };
+        Over {
+            outcome: How { status: finished.status, flag: finished.flag, grpc },
+            took: self.started.elapsed(),
+            sent: finished.sent,
+            received: finished.received,
+            messages: finished.messages,
+        }
+    }
+
+    fn finish(
+        &self,
+        finished: Finished,
+        head: &RequestHead,
+        log: Option<access::Entry>,
+        upstream: &Upstream,
+    ) -> Outcome {
+        let over = self.over(&finished);
+        let took = over.took;
+        match self.site.process_cells(self.worker, head.authority()) {
+            Some(cells) => cells.request(&over),
+            None => finished.cells.request(&over),
         }
         if let Some(log) = log {
             let route = self.plan.chosen.as_ref().map_or("", plan::Chosen::name);
@@ -344,6 +364,7 @@ impl Exchange<'_> {
     async fn give_up(
         &self,
         responder: &mut Option<Responder<'_>>,
+        head: &RequestHead,
         body: Body<'_>,
         why: String,
         failure: Failure,
@@ -351,7 +372,7 @@ impl Exchange<'_> {
     ) -> Outcome {
         tracing::debug!(from = %self.plan.origin.name, service = ?self.plan.service(), why, "a request failed");
         let reply = self.apology(failure);
-        count_unsent(self.worker, self.site, Some(&self.plan), self.grpc, reply.status, self.started);
+        count_unsent(self.worker, self.site, Some(&self.plan), head, self.grpc, &reply, self.started);
         // The answer has begun: all that is left is to break it off.
         let Some(responder) = responder.take() else { return Outcome::Close };
         let source = match body {
@@ -364,15 +385,25 @@ impl Exchange<'_> {
     fn apology(&self, failure: Failure) -> Reply {
         let before_process = matches!(self.plan.target, Target::Process(_));
         let (reply, word) = match failure {
-            Failure::TryTimeout => return Reply::new(504, "upstream request timeout"),
-            Failure::Status(400) => return Reply::new(400, "bad request"),
-            Failure::Status(502) => return Reply::new(502, "upstream answered what is no HTTP"),
-            Failure::Status(status) => return Reply::new(status, "no healthy upstream"),
-            Failure::Reset => (Reply::new(502, "upstream connection broken before an answer"), unanswered::RESET),
-            Failure::NotSent if before_process => {
-                (Reply::new(503, "the process does not answer"), unanswered::NOT_SENT)
+            Failure::TryTimeout => return Reply::new(504, "upstream request timeout").flagged(Flag::Timeout),
+            Failure::Status(400) => return Reply::new(400, "bad request").flagged(Flag::DownstreamProtocolError),
+            Failure::Status(502) => {
+                return Reply::new(502, "upstream answered what is no HTTP").flagged(Flag::ProtocolError);
             }
-            Failure::NotSent => (Reply::new(503, "no healthy upstream"), unanswered::NOT_SENT),
+            Failure::Status(status) => {
+                return Reply::new(status, "no healthy upstream").flagged(Flag::NoHealthyUpstream);
+            }
+            Failure::Reset => {
+                let reply = Reply::new(502, "upstream connection broken before an answer");
+                (reply.flagged(Flag::ConnectionTermination), unanswered::RESET)
+            }
+            Failure::NotSent if before_process => {
+                let reply = Reply::new(503, "the process does not answer");
+                (reply.flagged(Flag::ConnectionFailure), unanswered::NOT_SENT)
+            }
+            Failure::NotSent => {
+                (Reply::new(503, "no healthy upstream").flagged(Flag::NoHealthyUpstream), unanswered::NOT_SENT)
+            }
         };
         if before_process { reply.with(UNANSWERED, word.to_owned()) } else { reply }
     }
@@ -391,17 +422,23 @@ fn belongs_elsewhere(site: &Site, head: &RequestHead, grpc: bool) -> bool {
 }
 
 /// Counts a request that reached no endpoint.
-fn count_unsent(worker: &Worker, site: &Site, plan: Option<&Plan>, grpc: bool, status: u16, started: Instant) {
-    let protocol = if grpc { Protocol::Grpc } else { Protocol::Http };
-    let edge: Edge = match &site.place {
-        Place::Process { pod, caller, .. } => Peers::inbound(worker, pod, caller, protocol),
-        _ => {
-            let service = plan.and_then(Plan::service).or(site.service_key());
-            let origin = plan.map_or(&site.origin, |plan| &plan.origin);
-            Peers::outbound(worker, origin, None, service, protocol, false)
-        }
-    };
-    worker.cells.edge(&edge).request(status, started.elapsed());
+fn count_unsent(
+    worker: &Worker,
+    site: &Site,
+    plan: Option<&Plan>,
+    head: &RequestHead,
+    grpc: bool,
+    reply: &Reply,
+    started: Instant,
+) {
+    let cells = site.process_cells(worker, head.authority()).unwrap_or_else(|| {
+        let service = plan.and_then(Plan::service).or(site.service_key());
+        let origin = plan.map_or(&site.origin, |plan| &plan.origin);
+        worker.cells.edge(&Peers::outbound(worker, origin, None, service, Carries::Requests, false))
+    });
+    let grpc = if grpc { Grpc::Status(reply.grpc_status()) } else { Grpc::No };
+    let outcome = How { status: reply.status, flag: reply.flag, grpc };
+    cells.request(&Over { outcome, took: started.elapsed(), ..Over::default() });
 }
 
 /// Sends an answer of the proxy's own.
@@ -424,7 +461,7 @@ async fn answer(
         };
     }
     let mut body = if head.framing == Framing::Empty { Source::Empty } else { Source::Bytes(bytes) };
-    let sent = super::body::pump(&mut body, &mut sink).await;
+    let sent = super::body::pump(&mut body, &mut sink, None).await;
     if let Some(log) = log {
         log.write(reply.status, started.elapsed(), None, "", reply.why, length);
     }

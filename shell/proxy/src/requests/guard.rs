@@ -3,6 +3,7 @@ use super::external::{self, Ends};
 use super::reply::Reply;
 use super::{Place, Site};
 use crate::policy::Rules;
+use crate::telemetry::Flag;
 use crate::worker::Worker;
 use authz::mesh::{HttpCall, Jwt, normalize_path};
 use bytes::Bytes;
@@ -62,6 +63,7 @@ pub async fn check(worker: &Worker, site: &Site, head: &mut RequestHead, http2: 
             Ok(verdict) => {
                 rules.refused(&ask, &request, "the external authorizer refuses");
                 let reply = Reply::new(verdict.status, "external authorization refuses").saying(verdict.body);
+                let reply = reply.flagged(Flag::UnauthorizedExternal);
                 let own = verdict.headers.into_iter().map(|(name, value, _)| (name, value)).collect();
                 return Err(reply.with_own(own));
             }
@@ -70,7 +72,8 @@ pub async fn check(worker: &Worker, site: &Site, head: &mut RequestHead, http2: 
             }
             Err(why) => {
                 rules.refused(&ask, &request, &why);
-                return Err(Reply::new(provider.status_on_error, "external authorization failed"));
+                let reply = Reply::new(provider.status_on_error, "external authorization failed");
+                return Err(reply.flagged(Flag::UnauthorizedExternal));
             }
         }
     }

@@ -57,6 +57,6 @@ async fn send(worker: Arc<Worker>, plan: Plan, mut head: RequestHead, bytes: Byt
     head.set_upgrade(None);
     let tried = attempt::once(&exchange, &mut head, &mut body, &mut responder, connected, &upstream).await;
     if let attempt::Tried::Finished(finished) = tried {
-        finished.cells.request(finished.status, started.elapsed());
+        finished.cells.request(&exchange.over(&finished));
     }
 }

@@ -22,6 +22,7 @@ use crate::origin::Origin;
 use crate::pods::Pod;
 use crate::policy::Caller;
 use crate::stream::Stream;
+use crate::telemetry::{Carries, EdgeCells, Peers};
 use crate::upstream::Port;
 use crate::worker::Worker;
 use model::Key;
@@ -42,6 +43,8 @@ pub struct Site {
     pub place: Place,
     /// The connection to the process that was opened before anything was known of requests.
     process: Mutex<Option<Stream>>,
+    /// Where requests to the process are counted, for the host that was named last. Connections to the process are shared by all callers.
+    counted: Mutex<Option<(Box<str>, Arc<EdgeCells>)>>,
 }
 
 /// Doors.
@@ -59,23 +62,36 @@ impl Site {
     /// A pod calls a service.
     pub fn service(origin: &Arc<Origin>, port: &Port, client: SocketAddr) -> Self {
         let place = Place::Service { service: port.service().service.key.clone(), port: port.entry().port.port };
-        Self { origin: origin.clone(), client, place, process: Mutex::default() }
+        Self { origin: origin.clone(), client, place, process: Mutex::default(), counted: Mutex::default() }
     }
 
     /// A client of a gateway.
     pub fn gateway(origin: Arc<Origin>, door: Arc<Door>, client: SocketAddr, name: Option<Arc<str>>) -> Self {
-        Self { origin, client, place: Place::Gateway(door, name), process: Mutex::default() }
+        Self { origin, client, place: Place::Gateway(door, name), process: Mutex::default(), counted: Mutex::default() }
     }
 
     /// Another calls a local process, to which `process` is a fresh connection.
     pub fn process(pod: &Arc<Pod>, to: SocketAddr, caller: Caller, process: Stream) -> Self {
         let client = caller.address;
         let place = Place::Process { pod: pod.clone(), to, caller };
-        Self { origin: pod.origin.clone(), client, place, process: Mutex::new(Some(process)) }
+        let process = Mutex::new(Some(process));
+        Self { origin: pod.origin.clone(), client, place, process, counted: Mutex::default() }
     }
 
     fn take_process(&self) -> Option<Stream> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Where a request to the local process that names this host is counted; None: it goes elsewhere.
+    fn process_cells(&self, worker: &Worker, host: &str) -> Option<Arc<EdgeCells>> {
+        let Place::Process { pod, caller, .. } = &self.place else { return None };
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, cells)) = counted.as_ref().filter(|(named, _)| **named == *host) {
+            return Some(cells.clone());
+        }
+        let cells = worker.cells.edge(&Peers::inbound(worker, pod, caller, Carries::Requests, Some(host)));
+        *counted = Some((host.into(), cells.clone()));
+        Some(cells)
     }
 
     fn service_key(&self) -> Option<&Key> {

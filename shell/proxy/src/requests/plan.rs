@@ -5,6 +5,7 @@ use super::{Place, Site};
 use crate::origin::Origin;
 use crate::policy::Rules;
 use crate::random;
+use crate::telemetry::Flag;
 use crate::upstream::Port;
 use crate::worker::Worker;
 use authz::mesh::normalize_path;
@@ -191,7 +192,7 @@ pub fn plan(worker: &Worker, site: &Site, head: &mut RequestHead, guarded: &Guar
         }
         Place::Service { service, port } => {
             let port = worker.ports.get(&worker.shared, service, *port);
-            let port = port.ok_or(Reply::new(503, "the service is gone"))?;
+            let port = port.ok_or(Reply::new(503, "the service is gone").flagged(Flag::NoCluster))?;
             let table = port.entry().table_for(&site.origin.namespace);
             if table.is_empty() {
                 return Ok(Plan::new(site.origin.clone(), Target::Port(port)));
@@ -202,11 +203,12 @@ pub fn plan(worker: &Worker, site: &Site, head: &mut RequestHead, guarded: &Guar
         }
         Place::Gateway(door, name) => {
             let host = host_of(head.authority());
-            let found = door.listener(&host).ok_or(Reply::new(404, "no listener for the host"))?;
+            let found =
+                door.listener(&host).ok_or(Reply::new(404, "no listener for the host").flagged(Flag::NoRoute))?;
             let came_to = name.as_ref().map(|name| door.listener(name));
             if came_to.is_some_and(|came_to| came_to.is_none_or(|came_to| !came_to.is_same(&found))) {
                 // The connection was opened to another listener, whose certificate and rules on clients are its own.
-                return Err(Reply::new(421, "misdirected request"));
+                return Err(Reply::new(421, "misdirected request").flagged(Flag::NoRoute));
             }
             let gateway = &found.gateway().gateway;
             if let Some(rules) = Rules::of_gateway(worker, gateway, site.client, door.port()) {
@@ -256,7 +258,7 @@ fn choose(
     let view = View(&head.fields);
     let came = Came { scheme, authority: head.authority(), port, namespace };
     let request = RequestView::new(&host, head.target(), head.method(), &view).by(came);
-    let hit = table.find(&request).ok_or(Reply::new(404, "no route"))?;
+    let hit = table.find(&request).ok_or(Reply::new(404, "no route").flagged(Flag::NoRoute))?;
     let backend = traffic::balance::weighted(&hit.rule().backends, random::u32());
     Ok(Chosen { route: hit.route.clone(), rule: hit.rule_index, matched: hit.match_index, backend })
 }
@@ -303,7 +305,7 @@ fn carry_out(
             Filter::ResponseHeaders(_) | Filter::Mirror(_) => {}
         }
     }
-    let failed = |why| if chosen.is_grpc() { Reply::new(503, why) } else { Reply::new(500, why) };
+    let failed = |why| Reply::new(if chosen.is_grpc() { 503 } else { 500 }, why).flagged(Flag::NoCluster);
     let backend = chosen.backend.ok_or(failed("the rule has no backend"))?;
     let target = match &chosen.rule().backends[backend].target {
         BackendTarget::Invalid { .. } => return Err(failed("the backend is not valid")),
@@ -319,14 +321,15 @@ fn carry_out(
 /// The delay that a request gets, or the answer that it gets in place of the service's.
 fn made_fault(fault: &Fault, head: &RequestHead) -> Result<u64, Reply> {
     let delay_ms = fault.delay.filter(|(_, share)| share.holds(random::u32())).map_or(0, |(ms, _)| ms);
+    let made = |status| Reply::new(status, "fault filter abort").flagged(Flag::FaultInjected);
     match fault.abort.filter(|(_, share)| share.holds(random::u32())) {
         None => Ok(delay_ms),
-        Some((Abort::Http(status), _)) => Err(Reply::new(status, "fault filter abort").after(delay_ms)),
+        Some((Abort::Http(status), _)) => Err(made(status).after(delay_ms)),
         Some((Abort::Grpc(status), _)) if is_grpc(&head.fields) => {
-            let reply = Reply::new(200, "fault filter abort").with("grpc-status", status.to_string());
+            let reply = made(200).with("grpc-status", status.to_string());
             Err(reply.with("content-type", "application/grpc".into()).after(delay_ms))
         }
-        Some((Abort::Grpc(status), _)) => Err(Reply::new(http_of_grpc(status), "fault filter abort").after(delay_ms)),
+        Some((Abort::Grpc(status), _)) => Err(made(http_of_grpc(status)).after(delay_ms)),
     }
 }
 

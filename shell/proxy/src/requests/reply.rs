@@ -2,6 +2,7 @@
 use super::body::Sink;
 use super::conn::Writer;
 use super::convert;
+use crate::telemetry::Flag;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use http1::{Fields, Framing, RequestHead, ResponseHead, Version};
@@ -34,12 +35,14 @@ pub struct Reply {
     pub own: Vec<(String, String)>,
     /// Not before so many milliseconds.
     pub after_ms: u64,
+    /// Who is to blame, for telemetry.
+    pub flag: Flag,
 }
 
 impl Reply {
     /// An answer with a reason.
     pub fn new(status: u16, why: &'static str) -> Self {
-        Self { status, why, headers: Vec::new(), body: None, own: Vec::new(), after_ms: 0 }
+        Self { status, why, headers: Vec::new(), body: None, own: Vec::new(), after_ms: 0, flag: Flag::None }
     }
 
     /// Refused by policy. The text is Envoy's, which people look for; which policy it was only the operator sees.
@@ -51,6 +54,11 @@ impl Reply {
     pub fn with(mut self, name: &'static str, value: String) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    /// With a flag.
+    pub fn flagged(self, flag: Flag) -> Self {
+        Self { flag, ..self }
     }
 
     /// With a delay.
@@ -68,7 +76,8 @@ impl Reply {
         Self { body: Some(body), ..self }
     }
 
-    fn grpc_status(&self) -> u8 {
+    /// The gRPC status that stands for it.
+    pub fn grpc_status(&self) -> u8 {
         match self.status {
             400 => 13,
             401 => 16,

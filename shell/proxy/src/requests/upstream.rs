@@ -6,7 +6,7 @@ use super::plan::Target;
 use super::pool::{H1Connection, H2Connection, PoolKey};
 use crate::dial::{self, DialError, Dialled};
 use crate::hbone::{STREAM_WINDOW_BYTES, TUNNEL_WINDOW_BYTES};
-use crate::telemetry::Peers;
+use crate::telemetry::{Carries, Peers};
 use crate::tls_out::{self, Speaks};
 use crate::upstream::Upstream;
 use bytes::Bytes;
@@ -62,15 +62,15 @@ async fn open(exchange: &Exchange<'_>, upstream: &Upstream, key: PoolKey) -> Res
             Dialled { stream, peer: None, mtls: false }
         }
     };
-    let edge = match &exchange.site.place {
-        Place::Process { pod, caller, .. } => Peers::inbound(worker, pod, caller, exchange.protocol()),
+    let cells = match &exchange.site.place {
+        // Who calls the process differs from request to request: each is counted where it came in.
+        Place::Process { .. } => Arc::default(),
         _ => {
+            let (origin, service) = (&exchange.plan.origin, exchange.plan.service());
             let peer = dialled.peer.as_ref();
-            let service = exchange.plan.service();
-            Peers::outbound(worker, &exchange.plan.origin, peer, service, exchange.protocol(), dialled.mtls)
+            worker.cells.edge(&Peers::outbound(worker, origin, peer, service, Carries::Requests, dialled.mtls))
         }
     };
-    let cells = worker.cells.edge(&edge);
     if !exchange.http2 {
         let halves = conn::halves(dialled.stream);
         return Ok(Connected::H1(H1Connection::new(key, halves, cells, waited)));

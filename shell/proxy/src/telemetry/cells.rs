@@ -1,8 +1,10 @@
 //! Counters. One worker writes, others read: plain loads and stores, no read-modify-write and no shared line.
 use super::edge::Edge;
+use super::outcome::{Outcome, OutcomeKey};
 use model::map::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Upper bounds of the latency buckets in microseconds; one more bucket takes what is above.
@@ -11,21 +13,17 @@ pub const BUCKETS_US: [u64; 24] = [
     150_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000, 60_000_000,
 ];
 
-/// Status codes with a counter of their own; any other is counted in its class.
-pub const CODES: [u16; 22] =
-    [0, 101, 200, 201, 202, 204, 206, 301, 302, 304, 400, 401, 403, 404, 408, 409, 429, 500, 501, 502, 503, 504];
-const CLASSES: usize = 5;
-/// Label of a counter of [`EdgeCells::codes`].
-pub fn code_label(index: usize) -> String {
-    match CODES.get(index) {
-        Some(code) => code.to_string(),
-        None => format!("{}xx", index - CODES.len() + 1),
-    }
-}
+/// Upper bounds of the buckets of bodies in bytes: those of Istio's proxies.
+pub const BUCKETS_BYTES: [u64; 18] = [
+    1, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 600_000, 1_800_000,
+    3_600_000,
+];
 
 /// Edges of one worker. What comes after so many is counted together as `other`: labels come from the cluster, whose size is
 /// not ours to choose.
 const MAX_EDGES: usize = 2000;
+/// Outcomes of one edge; statuses come from processes, who may invent any.
+const MAX_OUTCOMES: usize = 32;
 
 /// The counters of one worker.
 #[derive(Debug, Default)]
@@ -40,7 +38,7 @@ impl Cells {
         if let Some(cells) = edges.get(edge) {
             return cells.clone();
         }
-        let edge = if edges.len() < MAX_EDGES { edge.clone() } else { Edge::other(edge.protocol) };
+        let edge = if edges.len() < MAX_EDGES { edge.clone() } else { Edge::other(edge.carries) };
         edges.entry(edge).or_default().clone()
     }
 
@@ -50,13 +48,25 @@ impl Cells {
     }
 }
 
+/// A request that is over.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ended {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// From its head to the end of its answer.
+    pub took: Duration,
+    /// Bytes of its body.
+    pub sent: u64,
+    /// Bytes of its answer's body.
+    pub received: u64,
+    /// gRPC messages there and back.
+    pub messages: (u64, u64),
+}
+
 /// The counters of one edge on one worker.
 #[derive(Debug, Default)]
 pub struct EdgeCells {
-    codes: [AtomicU64; CODES.len() + CLASSES],
-    grpc_errors: AtomicU64,
-    buckets: [AtomicU64; BUCKETS_US.len() + 1],
-    duration_us: AtomicU64,
+    outcomes: OnceLock<Box<OutcomeCells>>,
     opened: AtomicU64,
     closed: AtomicU64,
     failed: AtomicU64,
@@ -64,27 +74,83 @@ pub struct EdgeCells {
     received: AtomicU64,
 }
 
+/// The counters of an edge's requests that ended alike; a list, of which the first is the usual one.
+#[derive(Debug)]
+struct OutcomeCells {
+    key: OutcomeKey,
+    requests: AtomicU64,
+    errors: AtomicU64,
+    duration: [AtomicU64; BUCKETS_US.len() + 1],
+    duration_us: AtomicU64,
+    sent: [AtomicU64; BUCKETS_BYTES.len() + 1],
+    sent_bytes: AtomicU64,
+    received: [AtomicU64; BUCKETS_BYTES.len() + 1],
+    received_bytes: AtomicU64,
+    messages: [AtomicU64; 2],
+    next: OnceLock<Box<OutcomeCells>>,
+}
+
 fn bump(cell: &AtomicU64, by: u64) {
     cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }
 
-impl EdgeCells {
-    /// A request was answered (status 0: it was not) after `took`.
-    pub fn request(&self, status: u16, took: Duration) {
-        let class = usize::from(status / 100).clamp(1, CLASSES) - 1;
-        let index = CODES.binary_search(&status).unwrap_or(CODES.len() + class);
-        bump(&self.codes[index], 1);
-        let us = took.as_micros() as u64;
-        bump(&self.buckets[BUCKETS_US.partition_point(|bound| *bound < us)], 1);
+fn bump_bucket(buckets: &[AtomicU64], bounds: &[u64], value: u64) {
+    bump(&buckets[bounds.partition_point(|bound| *bound < value)], 1);
+}
+
+impl OutcomeCells {
+    fn new(key: OutcomeKey) -> Box<Self> {
+        Box::new(Self {
+            key,
+            requests: AtomicU64::default(),
+            errors: AtomicU64::default(),
+            duration: Default::default(),
+            duration_us: AtomicU64::default(),
+            sent: Default::default(),
+            sent_bytes: AtomicU64::default(),
+            received: Default::default(),
+            received_bytes: AtomicU64::default(),
+            messages: Default::default(),
+            next: OnceLock::new(),
+        })
+    }
+
+    fn take(&self, ended: &Ended) {
+        bump(&self.requests, 1);
+        bump(&self.errors, u64::from(ended.outcome.is_failure()));
+        let us = ended.took.as_micros() as u64;
+        bump_bucket(&self.duration, &BUCKETS_US, us);
         bump(&self.duration_us, us);
+        bump_bucket(&self.sent, &BUCKETS_BYTES, ended.sent);
+        bump(&self.sent_bytes, ended.sent);
+        bump_bucket(&self.received, &BUCKETS_BYTES, ended.received);
+        bump(&self.received_bytes, ended.received);
+        if ended.messages != (0, 0) {
+            bump(&self.messages[0], ended.messages.0);
+            bump(&self.messages[1], ended.messages.1);
+        }
+    }
+}
+
+impl EdgeCells {
+    /// A request is over.
+    pub fn request(&self, ended: &Ended) {
+        self.outcome(ended.outcome.into()).take(ended);
     }
 
-    /// A gRPC call ended with a status that is the server's fault, whatever its HTTP status.
-    pub fn grpc_error(&self) {
-        bump(&self.grpc_errors, 1);
+    fn outcome(&self, key: OutcomeKey) -> &OutcomeCells {
+        let mut slot = &self.outcomes;
+        for _ in 0..MAX_OUTCOMES {
+            let cells = slot.get_or_init(|| OutcomeCells::new(key));
+            if cells.key == key {
+                return cells;
+            }
+            slot = &cells.next;
+        }
+        slot.get_or_init(|| OutcomeCells::new(OutcomeKey::OTHER))
     }
 
-    /// Bytes that went to the destination and came from it.
+    /// Opaque bytes that went to the destination and came from it.
     pub fn bytes(&self, sent: u64, received: u64) {
         bump(&self.sent, sent);
         bump(&self.received, received);
@@ -100,13 +166,24 @@ impl EdgeCells {
     }
 }
 
+/// Sums of one outcome over workers.
+#[derive(Clone, Debug, Default)]
+pub struct OutcomeTotals {
+    pub requests: u64,
+    pub errors: u64,
+    pub duration: [u64; BUCKETS_US.len() + 1],
+    pub duration_us: u64,
+    pub sent: [u64; BUCKETS_BYTES.len() + 1],
+    pub sent_bytes: u64,
+    pub received: [u64; BUCKETS_BYTES.len() + 1],
+    pub received_bytes: u64,
+    pub messages: [u64; 2],
+}
+
 /// Sums over workers.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
-    pub codes: [u64; CODES.len() + CLASSES],
-    pub grpc_errors: u64,
-    pub buckets: [u64; BUCKETS_US.len() + 1],
-    pub duration_us: u64,
+    pub outcomes: BTreeMap<OutcomeKey, OutcomeTotals>,
     pub opened: u64,
     pub closed: u64,
     pub failed: u64,
@@ -114,14 +191,35 @@ pub struct Totals {
     pub received: u64,
 }
 
+fn add(sum: &mut u64, cell: &AtomicU64) {
+    *sum += cell.load(Ordering::Relaxed);
+}
+
+fn add_all(sums: &mut [u64], cells: &[AtomicU64]) {
+    sums.iter_mut().zip(cells).for_each(|(sum, cell)| add(sum, cell));
+}
+
+impl OutcomeTotals {
+    fn take(&mut self, cells: &OutcomeCells) {
+        for (sum, cell) in [
+            (&mut self.requests, &cells.requests),
+            (&mut self.errors, &cells.errors),
+            (&mut self.duration_us, &cells.duration_us),
+            (&mut self.sent_bytes, &cells.sent_bytes),
+            (&mut self.received_bytes, &cells.received_bytes),
+        ] {
+            add(sum, cell);
+        }
+        add_all(&mut self.duration, &cells.duration);
+        add_all(&mut self.sent, &cells.sent);
+        add_all(&mut self.received, &cells.received);
+        add_all(&mut self.messages, &cells.messages);
+    }
+}
+
 impl Totals {
     pub(super) fn add(&mut self, cells: &EdgeCells) {
-        let add = |sum: &mut u64, cell: &AtomicU64| *sum += cell.load(Ordering::Relaxed);
-        self.codes.iter_mut().zip(&cells.codes).for_each(|(sum, cell)| add(sum, cell));
-        self.buckets.iter_mut().zip(&cells.buckets).for_each(|(sum, cell)| add(sum, cell));
         for (sum, cell) in [
-            (&mut self.grpc_errors, &cells.grpc_errors),
-            (&mut self.duration_us, &cells.duration_us),
             (&mut self.opened, &cells.opened),
             (&mut self.closed, &cells.closed),
             (&mut self.failed, &cells.failed),
@@ -130,51 +228,63 @@ impl Totals {
         ] {
             add(sum, cell);
         }
-    }
-
-    /// Requests in all.
-    pub fn requests(&self) -> u64 {
-        self.codes.iter().sum()
-    }
-
-    /// Requests that failed: not answered, answered 5xx, or a gRPC status that is the server's fault.
-    pub fn errors(&self) -> u64 {
-        let failed = |index: usize| match CODES.get(index) {
-            Some(code) => *code == 0 || *code >= 500,
-            None => index - CODES.len() + 1 == 5,
-        };
-        let answered = self.codes.iter().enumerate().filter(|(index, _)| failed(*index));
-        answered.map(|(_, count)| count).sum::<u64>() + self.grpc_errors
+        let mut slot = &cells.outcomes;
+        while let Some(cells) = slot.get() {
+            self.outcomes.entry(cells.key).or_default().take(cells);
+            slot = &cells.next;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::Protocol;
+    use crate::telemetry::{Carries, Flag, Grpc};
+
+    fn ended(status: u16, us: u64) -> Ended {
+        let outcome = Outcome { status, ..Outcome::default() };
+        Ended { outcome, took: Duration::from_micros(us), sent: 5, received: 4_000_000, messages: (0, 0) }
+    }
+
+    fn totals(cells: &EdgeCells) -> Totals {
+        let mut totals = Totals::default();
+        totals.add(cells);
+        totals
+    }
 
     #[test]
-    fn codes_and_buckets() {
+    fn outcomes_and_buckets() {
         let cells = EdgeCells::default();
         for (status, us) in [(200, 250), (200, 251), (418, 1), (503, 99_000_000), (0, 1), (599, 1)] {
-            cells.request(status, Duration::from_micros(us));
+            cells.request(&ended(status, us));
         }
-        let mut totals = Totals::default();
-        totals.add(&cells);
-        assert_eq!((totals.requests(), totals.errors()), (6, 3));
-        assert_eq!((totals.buckets[0], totals.buckets[1], totals.buckets[BUCKETS_US.len()]), (4, 1, 1));
-        assert_eq!(code_label(CODES.len() + 3), "4xx");
-        assert!(CODES.is_sorted() && BUCKETS_US.is_sorted());
+        cells.request(&Ended {
+            outcome: Outcome { status: 200, flag: Flag::None, grpc: Grpc::Status(13) },
+            messages: (3, 2),
+            ..ended(200, 1)
+        });
+        let totals = totals(&cells);
+        let sum = |of: fn(&OutcomeTotals) -> u64| totals.outcomes.values().map(of).sum::<u64>();
+        assert_eq!((sum(|it| it.requests), sum(|it| it.errors), sum(|it| it.messages[0])), (7, 4, 3));
+        let ok = &totals.outcomes[&OutcomeKey::from(Outcome { status: 200, ..Outcome::default() })];
+        assert_eq!((ok.duration[0], ok.duration[1], ok.requests), (1, 1, 2));
+        assert_eq!((ok.sent[1], ok.sent_bytes, ok.received[BUCKETS_BYTES.len()]), (2, 10, 2));
+        assert!(BUCKETS_US.is_sorted() && BUCKETS_BYTES.is_sorted());
     }
 
     #[test]
     fn series_are_bounded() {
         let cells = Cells::default();
         for number in 0..MAX_EDGES + 100 {
-            let mut edge = Edge::other(Protocol::Http);
+            let mut edge = Edge::other(Carries::Requests);
             edge.service = number.to_string().into();
-            cells.edge(&edge).request(200, Duration::ZERO);
+            cells.edge(&edge).request(&ended(200, 0));
         }
         assert_eq!(cells.list().len(), MAX_EDGES + 1);
+        let edge = EdgeCells::default();
+        (0..1000).for_each(|status| edge.request(&ended(status, 1)));
+        let totals = totals(&edge);
+        assert_eq!(totals.outcomes.len(), MAX_OUTCOMES + 1);
+        assert_eq!(totals.outcomes[&OutcomeKey::OTHER].requests, 1000 - MAX_OUTCOMES as u64);
     }
 }

@@ -9,6 +9,7 @@ use crate::worker::Worker;
 use model::mesh::Workload;
 use std::io;
 use std::sync::Arc;
+use traffic::Directory;
 
 /// Which side counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,26 +20,23 @@ pub enum Reporter {
     Destination,
 }
 
-/// What was spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Protocol {
-    /// HTTP requests.
-    Http,
-    /// gRPC calls.
-    Grpc,
-    /// Opaque bytes.
-    Tcp,
-}
-
-impl Protocol {
+impl Reporter {
     /// As Istio labels it.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Http => "http",
-            Self::Grpc => "grpc",
-            Self::Tcp => "tcp",
+            Self::Source => "source",
+            Self::Destination => "destination",
         }
     }
+}
+
+/// What goes over an edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Carries {
+    /// HTTP requests and gRPC calls.
+    Requests,
+    /// Opaque bytes.
+    Bytes,
 }
 
 /// One end of an edge.
@@ -75,6 +73,11 @@ impl Side {
         Self::all("unknown")
     }
 
+    /// Whether it is a workload that we know.
+    pub fn is_known(&self) -> bool {
+        !matches!(&*self.workload, "unknown" | "other")
+    }
+
     fn of_identity(identity: &str) -> Self {
         let mut side = Self::unknown();
         if let Some((namespace, account)) = spiffe::parts(identity) {
@@ -94,20 +97,23 @@ pub struct Edge {
     pub destination: Side,
     pub service: Arc<str>,
     pub service_namespace: Arc<str>,
-    pub protocol: Protocol,
+    /// The service's full name, `reviews.default.svc.cluster.local`.
+    pub host: Arc<str>,
+    pub carries: Carries,
     pub mtls: bool,
 }
 
 impl Edge {
     /// What is over the bound on series.
-    pub fn other(protocol: Protocol) -> Self {
+    pub fn other(carries: Carries) -> Self {
         Self {
             reporter: Reporter::Source,
             source: Side::all("other"),
             destination: Side::all("other"),
             service: "other".into(),
             service_namespace: "other".into(),
-            protocol,
+            host: "other".into(),
+            carries,
             mtls: false,
         }
     }
@@ -123,7 +129,7 @@ impl Peers {
         origin: &Origin,
         peer: Option<&Arc<Workload>>,
         service: Option<&model::Key>,
-        protocol: Protocol,
+        carries: Carries,
         mtls: bool,
     ) -> Edge {
         let trust_domain = worker.shared.identities.trust_domain();
@@ -135,13 +141,14 @@ impl Peers {
             destination: peer.map_or_else(Side::unknown, |peer| Side::of(peer, trust_domain)),
             service: service.map_or_else(|| "unknown".into(), |key| key.name.clone()),
             service_namespace: service.map_or_else(|| "unknown".into(), |key| key.namespace.clone()),
-            protocol,
+            host: service.and_then(|key| host_of(worker, key)).unwrap_or_else(|| "unknown".into()),
+            carries,
             mtls,
         }
     }
 
-    /// From another to a local pod.
-    pub fn inbound(worker: &Worker, pod: &Pod, caller: &Caller, protocol: Protocol) -> Edge {
+    /// From another to a local pod. `asked`: the host that the request names, by which the service is known.
+    pub fn inbound(worker: &Worker, pod: &Pod, caller: &Caller, carries: Carries, asked: Option<&str>) -> Edge {
         let trust_domain = worker.shared.identities.trust_domain();
         let mesh = &worker.shared.mesh;
         let source = match (mesh.workload_at(caller.address.ip()), &caller.identity) {
@@ -152,16 +159,51 @@ impl Peers {
         };
         let own = pod.origin.addresses.first().and_then(|ip| mesh.workload_at(*ip));
         let identity = &pod.origin.identity.name;
+        let service = asked.and_then(|host| {
+            let known = mesh.known();
+            let entry =
+                asked_service(&known.directory, host, &pod.origin.namespace, &worker.shared.config.cluster_domain)?;
+            let key = entry.service.known_as();
+            Some((key.name.clone(), key.namespace.clone(), entry.service.hostnames.first()?.clone()))
+        });
+        let (service, service_namespace, host) =
+            service.unwrap_or_else(|| ("unknown".into(), pod.origin.namespace.clone(), "unknown".into()));
         Edge {
             reporter: Reporter::Destination,
             source,
             destination: own.map_or_else(|| Side::of_identity(identity), |own| Side::of(&own, trust_domain)),
-            service: "unknown".into(),
-            service_namespace: pod.origin.namespace.clone(),
-            protocol,
+            service,
+            service_namespace,
+            host,
+            carries,
             mtls: caller.identity.is_some(),
         }
     }
+}
+
+/// The service that a Host header means, as the name server would complete it for a caller of the namespace.
+fn asked_service<'d>(
+    directory: &'d Directory,
+    host: &str,
+    namespace: &str,
+    domain: &str,
+) -> Option<&'d Arc<traffic::ServiceEntry>> {
+    let host = traffic::request::host_without_port(host);
+    if let Ok(address) = host.parse() {
+        return directory.service_at(address);
+    }
+    let whole = match host.matches('.').count() {
+        0 => format!("{host}.{namespace}.svc.{domain}"),
+        1 => format!("{host}.svc.{domain}"),
+        2 if host.ends_with(".svc") => format!("{host}.{domain}"),
+        _ => return directory.service_named(host),
+    };
+    directory.service_named(&whole).or_else(|| directory.service_named(host))
+}
+
+fn host_of(worker: &Worker, service: &model::Key) -> Option<Arc<str>> {
+    let known = worker.shared.mesh.known();
+    known.directory.service(service)?.service.hostnames.first().cloned()
 }
 
 /// A connection of opaque bytes that is counted.

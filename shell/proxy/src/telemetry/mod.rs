@@ -1,10 +1,12 @@
 //! What was counted: by source and destination workload, in cells of each worker's own, with a bounded number of series.
 mod cells;
 mod edge;
+mod outcome;
 mod render;
 
-pub use cells::{Cells, EdgeCells};
-pub use edge::{Connection, Edge, Peers, Protocol};
+pub use cells::{Cells, EdgeCells, Ended};
+pub use edge::{Carries, Connection, Edge, Peers};
+pub use outcome::{Flag, Grpc, Messages, Outcome};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// All workers' cells.
