@@ -45,6 +45,8 @@ pub struct SchedulingSpec {
     pub priority: i32,
     /// `preemptionPolicy: Never`.
     pub never_preempts: bool,
+    /// In the Guaranteed class: every container's limits of CPU and memory are its requests. Only alignment to NUMA zones reads it.
+    pub guaranteed: bool,
     /// `schedulingGates`: while there is one, nobody places the pod.
     pub gates: Vec<Arc<str>>,
     /// PersistentVolumeClaims by name.

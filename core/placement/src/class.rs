@@ -52,6 +52,8 @@ pub(crate) struct Requests {
     pub(crate) nominal: [i64; 2],
     /// Extended resources.
     pub(crate) extended: Vec<(ResourceId, i64)>,
+    /// Of a pod in the Guaranteed class: whole cores and memory are aligned to NUMA zones.
+    pub(crate) guaranteed: bool,
 }
 
 impl Requests {

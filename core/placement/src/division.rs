@@ -113,7 +113,7 @@ const SCALE: u64 = 1 << 20;
 
 impl Pool {
     /// How many copies of a pod the nodes have room for, by what `group` says of each node (None: it is in no group). Node by node:
-    /// standing, resources and number of pods; a pod with host ports fits on a node once. Rules about other pods are not counted.
+    /// standing, resources, zones and number of pods; a pod with host ports fits on a node once. Rules about other pods are not counted.
     pub fn room_for(&self, pod: PodId, group: impl Fn(&NodeFacts) -> Option<Arc<str>>) -> BTreeMap<Arc<str>, usize> {
         let class = self.class(self.entry(pod).class);
         let named = named_nodes(class.spec());
@@ -143,7 +143,7 @@ impl Pool {
             if !class.spec().host_ports.is_empty() {
                 copies = copies.min(i64::from(!self.ports_conflict(class.spec(), node)));
             }
-            *room += copies.max(0) as usize;
+            *room += self.aligned_copies(&class.requests, node, copies.max(0)) as usize;
         }
         rooms
     }

@@ -102,6 +102,7 @@ fn texts(pool: &Pool, verdict: Verdict) -> Vec<Arc<str>> {
         Code::NodeAffinity => one("node(s) didn't match Pod's node affinity/selector"),
         Code::Ports => one("node(s) didn't have free ports for the requested pod ports"),
         Code::Resources => insufficient(pool, verdict.detail),
+        Code::Numa => one("node(s) NUMA Topology affinity error"),
         Code::Load => one("node(s) were too busy"),
         Code::Disk => one("node(s) had no available disk"),
         Code::ExclusiveClaim => one(

@@ -25,6 +25,8 @@ pub(crate) enum Code {
     Ports,
     /// Resources; the detail says which.
     Resources,
+    /// Its NUMA zones; never on nodes without a topology.
+    Numa,
     /// Its real load; never without a load policy.
     Load,
     /// A disk that cannot be shared.
@@ -55,7 +57,7 @@ pub(crate) enum Code {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Verdict {
     pub(crate) code: Code,
-    /// `Resources`: bit 0 pods, bit 1+r resource r, and `NEVER_FITS`. `VolumeBinding`: which reasons.
+    /// `Resources`: bit 0 pods, bit 1+r resource r, and `NEVER_FITS`. `Numa`: `NEVER_FITS` or 0. `VolumeBinding`: which reasons.
     pub(crate) detail: u32,
 }
 
@@ -82,7 +84,7 @@ impl Verdict {
     /// Whether removing pods from the node may change it.
     pub(crate) fn evicting_may_help(self) -> bool {
         match self.code {
-            Code::Resources => self.detail & Verdict::NEVER_FITS == 0,
+            Code::Resources | Code::Numa => self.detail & Verdict::NEVER_FITS == 0,
             Code::Ports
             | Code::Disk
             | Code::ExclusiveClaim
@@ -217,6 +219,10 @@ impl Pool {
         let lacks = lacks(&filters.class.requests, &self.hot[node as usize], &self.nodes[node as usize].extended);
         if lacks != 0 {
             return Verdict::with(Code::Resources, lacks);
+        }
+        let alignment = self.alignment(&filters.class.requests, node);
+        if !alignment.is_ok() {
+            return alignment;
         }
         if self.overloaded(&filters.class.requests, node) {
             return Verdict::new(Code::Load);

@@ -80,6 +80,7 @@ pub struct Pool {
     /// Pods bound to nodes that are not (or no longer) known.
     orphans: BTreeMap<Arc<str>, BTreeSet<PodId>>,
     pub(crate) reservations: crate::reservation::Reservations,
+    pub(crate) numa: crate::numa::Numa,
     pub(crate) nominated: BTreeMap<NodeId, Vec<PodId>>,
     pub(crate) classes: Vec<Option<Class>>,
     class_ids: HashMap<ClassKey, ClassId>,
@@ -123,7 +124,7 @@ impl Pool {
         PoolSize { nodes: self.node_ids.len(), pods: self.pod_ids.len(), classes: self.class_ids.len() }
     }
 
-    fn resource(&mut self, name: &Arc<str>) -> ResourceId {
+    pub(crate) fn resource(&mut self, name: &Arc<str>) -> ResourceId {
         if let Some(id) = self.resource_ids.get(name) {
             return *id;
         }
@@ -137,10 +138,10 @@ impl Pool {
 
     /// A node is now as given. Returns whether anything changed that placement reads.
     pub fn set_node(&mut self, facts: Arc<NodeFacts>) -> bool {
-        let id = match self.node_ids.get(&facts.name) {
+        let (id, new) = match self.node_ids.get(&facts.name) {
             Some(id) if *self.nodes[*id as usize].facts == *facts => return false,
-            Some(id) => *id,
-            None => self.new_node(&facts.name),
+            Some(id) => (*id, false),
+            None => (self.new_node(&facts.name), true),
         };
         let old = std::mem::replace(&mut self.nodes[id as usize].facts, facts.clone());
         self.count_images(&old, false);
@@ -157,6 +158,9 @@ impl Pool {
         self.indexes.touch(id);
         let orphans = self.orphans.remove(&facts.name).unwrap_or_default();
         self.hot[id as usize].live = true;
+        if new {
+            self.lay_zones(id);
+        }
         for pod in orphans {
             self.attach(pod, id);
         }
@@ -217,6 +221,7 @@ impl Pool {
         self.count_images(&old.facts, false);
         self.hot[id as usize] = Hot::default();
         self.loads[id as usize] = Load::default();
+        self.numa.drop_node(id);
         self.columns.set(id, None);
         self.indexes.layout_changed();
         self.free_nodes.insert(id);
@@ -356,6 +361,7 @@ impl Pool {
         if !self.reservations.is_empty() {
             self.give_back(id, true);
         }
+        self.numa.drop_pod(id);
         if let Some(entry) = self.pods[id as usize].take() {
             if self.pod_ids.get(&entry.key) == Some(&id) {
                 self.pod_ids.remove(&entry.key);
@@ -496,11 +502,18 @@ impl Pool {
     /// Counts a pod on a node that it comes to.
     pub(crate) fn attach(&mut self, pod: PodId, node: NodeId) {
         self.entry_mut(pod).report = self.loads[node as usize].report;
-        self.reattach(pod, node);
+        self.put(pod, node, false);
     }
 
     /// Counts a pod on a node that it was taken off only for a moment: whether the node's load report knows it stays as it was.
     pub(crate) fn reattach(&mut self, pod: PodId, node: NodeId) {
+        self.put(pod, node, true);
+    }
+
+    fn put(&mut self, pod: PodId, node: NodeId, again: bool) {
+        if !self.numa.is_empty() {
+            self.take_zones(pod, node, again);
+        }
         let place = self.nodes[node as usize].pods.len() as u32;
         self.nodes[node as usize].pods.push(pod);
         let entry = self.entry_mut(pod);
@@ -521,6 +534,9 @@ impl Pool {
             return;
         }
         entry.node = NOWHERE;
+        if !self.numa.is_empty() {
+            self.leave_zones(pod);
+        }
         self.nodes[node as usize].pods.swap_remove(place as usize);
         if let Some(moved) = self.nodes[node as usize].pods.get(place as usize).copied() {
             self.entry_mut(moved).place = place;
@@ -601,7 +617,8 @@ impl Pool {
 
     fn compile(&mut self, key: ClassKey) -> Class {
         let spec = key.spec.clone();
-        let mut requests = Requests { nominal: [spec.nominal.0, spec.nominal.1], ..Requests::default() };
+        let nominal = [spec.nominal.0, spec.nominal.1];
+        let mut requests = Requests { nominal, guaranteed: spec.guaranteed, ..Requests::default() };
         for (name, amount) in &spec.requests {
             match &**name {
                 "cpu" => requests.base[CPU] = *amount,

@@ -144,6 +144,7 @@ impl Queue {
             Hint::PodLeft(_) => [
                 Code::Ports,
                 Code::Resources,
+                Code::Numa,
                 Code::Disk,
                 Code::ExclusiveClaim,
                 Code::VolumeLimit,

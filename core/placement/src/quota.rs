@@ -5,11 +5,15 @@
 //! what it asks for up to its min; what is left of its parent's share goes out unit by unit to the one that has got least of it for
 //! its weight (ties by name) until everyone has what it asks for or its max.
 
+mod reclaim;
+
 use model::scheduling::Amounts;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt;
 use std::sync::Arc;
+
+pub use reclaim::{Borrower, Reclaimed};
 
 /// A quota as its owner writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

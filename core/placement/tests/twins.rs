@@ -1,6 +1,8 @@
 //! The indexes and the whole evaluation give the same answer, on random pools with every feature on, after every change.
 
-use diolkos_placement::{Decision, FitStrategy, LoadPolicy, Owner, PodId, Pool, Reservation};
+use diolkos_placement::{
+    Decision, FitStrategy, LoadPolicy, NodeTopology, Owner, PodId, Pool, Reservation, TopologyPolicy,
+};
 use model::scheduling::{
     BudgetFacts, Disk, DiskKind, HostPort, NodeFacts, NodeScheduling, NodeTerm, PodFacts, PodTerm, SchedulingSpec,
     SpreadConstraint, SpreadOwner,
@@ -128,7 +130,7 @@ fn some<T>(dice: &mut Dice, n: u64, mut make: impl FnMut(&mut Dice) -> T) -> Vec
 fn spec(dice: &mut Dice, namespace: &str) -> SchedulingSpec {
     let mut requests = Vec::new();
     if !dice.one_in(4) {
-        requests.push((Arc::from("cpu"), *dice.pick(&[100, 250, 500, 1500])));
+        requests.push((Arc::from("cpu"), *dice.pick(&[100, 250, 500, 1000, 1500])));
     }
     if dice.one_in(6) {
         requests.push((Arc::from("example.com/gpu"), 1));
@@ -166,6 +168,7 @@ fn spec(dice: &mut Dice, namespace: &str) -> SchedulingSpec {
             Vec::new()
         },
         priority: *dice.pick(&[0, 0, 10, 100]),
+        guaranteed: dice.one_in(3),
         images: vec![(*dice.pick(&["registry.example/big:1", "registry.example/none:1"])).into()],
         ..SchedulingSpec::default()
     }
@@ -240,6 +243,25 @@ fn reserve(dice: &mut Dice, pool: &mut Pool, specs: &[Specimen], seed: u64, step
     }
 }
 
+/// Gives a node zones, or takes them away.
+fn lay_zones(dice: &mut Dice, pool: &mut Pool, node: &str) {
+    let policy = *dice.pick(&[
+        TopologyPolicy::None,
+        TopologyPolicy::BestEffort,
+        TopologyPolicy::Restricted,
+        TopologyPolicy::SingleNumaNode,
+    ]);
+    let zone = |dice: &mut Dice| {
+        vec![
+            (Arc::from("cpu"), *dice.pick(&[1000, 2000, 4000])),
+            (Arc::from("example.com/gpu"), dice.roll(3) as i64),
+            (Arc::from("memory"), *dice.pick(&[1, 2, 8]) << 30),
+        ]
+    };
+    let zones = (0..1 + dice.roll(3)).map(|_| zone(dice)).collect();
+    pool.set_topology(node, (!dice.one_in(5)).then_some(NodeTopology { policy, zones }));
+}
+
 /// Namespace, spec and labels that several pods share.
 type Specimen = (String, Arc<SchedulingSpec>, Arc<Labels>);
 
@@ -250,7 +272,7 @@ fn run(seed: u64) -> (u64, u64, u64) {
         pool.set_namespace(&namespace.into(), Arc::new(labels(&[("team", team)])));
     }
     let nodes = 2 + dice.roll(24);
-    let reserves = dice.one_in(3);
+    let (reserves, zoned) = (dice.one_in(3), dice.one_in(3));
     if dice.one_in(3) {
         pool.set_load_policy(Some(LoadPolicy::default()));
     }
@@ -260,6 +282,9 @@ fn run(seed: u64) -> (u64, u64, u64) {
     for n in 0..nodes {
         let facts = node(&mut dice, &format!("n{n}"));
         pool.set_node(Arc::new(facts));
+        if zoned && dice.one_in(2) {
+            lay_zones(&mut dice, &mut pool, &format!("n{n}"));
+        }
     }
     let specs: Vec<Specimen> = (0..8)
         .map(|_| {
@@ -271,7 +296,8 @@ fn run(seed: u64) -> (u64, u64, u64) {
         .collect();
     let (mut placed, mut refused, mut living) = (0, 0, Vec::new());
     for step in 0..60 {
-        match dice.roll(15) {
+        match dice.roll(16) {
+            15 if zoned => lay_zones(&mut dice, &mut pool, &format!("n{}", dice_node(step, nodes))),
             14 if reserves => reserve(&mut dice, &mut pool, &specs, seed, step),
             13 if !living.is_empty() && dice.one_in(3) => {
                 let gone: PodFacts = living.swap_remove(dice.roll(living.len() as u64) as usize);

@@ -135,6 +135,19 @@ fn pod_requests(spec: &Value, missing: &Sums) -> Sums {
     total
 }
 
+/// The Guaranteed class: every container has limits of CPU and memory, and asks for them.
+fn is_guaranteed(spec: &Value) -> bool {
+    let mut containers = items(spec, "containers").iter().chain(items(spec, "initContainers")).peekable();
+    let equal = |container: &Value| {
+        let (limits, requests) =
+            (amounts(at(at(container, "resources"), "limits")), container_requests(container, &Sums::new()));
+        ["cpu", "memory"]
+            .iter()
+            .all(|name| limits.get(*name).is_some_and(|limit| *limit > 0 && requests.get(*name) == Some(limit)))
+    };
+    containers.peek().is_some() && containers.all(equal)
+}
+
 fn positive(sums: Sums) -> Amounts {
     sums.into_iter().filter(|(_, amount)| *amount != 0).collect()
 }
@@ -332,6 +345,7 @@ pub fn pod_spec(spec: &Value, namespace: &str, name: &str, own: &Labels) -> Sche
         host_ports: host_ports(spec),
         priority: number(spec, "priority").unwrap_or(0).clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32,
         never_preempts: at(spec, "preemptionPolicy").as_str() == Some("Never"),
+        guaranteed: is_guaranteed(spec),
         gates: items(spec, "schedulingGates").iter().map(|gate| text(gate, "name")).collect(),
         claims: claims(spec, name),
         disks: items(spec, "volumes").iter().filter_map(disk).collect(),

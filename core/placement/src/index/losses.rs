@@ -75,6 +75,7 @@ impl Pool {
         // Load is left to the search: evicting a measured pod does not lower what was measured.
         let others = self.nominated.values().flatten().any(|other| *other != pod);
         self.load_policy.is_none()
+            && !self.may_align(&self.class(class).requests)
             && spec.host_ports.is_empty()
             && spec.disks.is_empty()
             && spec.claims.is_empty()

@@ -171,6 +171,10 @@ impl Pool {
         if lacks != 0 {
             return Verdict::with(Code::Resources, lacks);
         }
+        let alignment = self.alignment(&class.requests, node);
+        if !alignment.is_ok() {
+            return alignment;
+        }
         if self.overloaded(&class.requests, node) {
             return Verdict::new(Code::Load);
         }

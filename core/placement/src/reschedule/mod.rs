@@ -13,6 +13,7 @@ mod rules;
 use crate::class::{Class, ClassId};
 use crate::filter::standing;
 use crate::load::Load;
+use crate::numa::Zoned;
 use crate::pool::{NOWHERE, NodeId, PodId, Pool};
 use model::Key;
 use model::map::HashMap;
@@ -81,6 +82,7 @@ struct Draft {
 
 /// How to take a move back.
 struct Step {
+    zones: Option<Zoned>,
     report: u32,
     loads: [(NodeId, Load); 2],
 }
@@ -91,6 +93,7 @@ struct Taken {
     from: NodeId,
     report: u32,
     load: Load,
+    zones: Option<Zoned>,
 }
 
 impl Pool {
@@ -189,7 +192,13 @@ impl Pool {
 
     /// Takes a pod off its node, with the share of the node's reported use that its requests are of all requests there.
     fn take_off(&mut self, pod: PodId, from: NodeId) -> Taken {
-        let taken = Taken { pod, from, report: self.entry(pod).report, load: self.loads[from as usize] };
+        let taken = Taken {
+            pod,
+            from,
+            report: self.entry(pod).report,
+            load: self.loads[from as usize],
+            zones: self.numa.zoned(pod),
+        };
         let nominal = self.class(self.entry(pod).class).requests.nominal;
         let all = self.hot[from as usize].nominal;
         self.detach(pod);
@@ -209,7 +218,12 @@ impl Pool {
     /// Puts a pod that was taken off on another node, and notes the move.
     fn put_on(&mut self, draft: &mut Draft, taken: &Taken, to: NodeId, cause: Cause) {
         let (pod, from) = (taken.pod, taken.from);
-        draft.steps.push(Step { report: taken.report, loads: [(from, taken.load), (to, self.loads[to as usize])] });
+        let zones = taken.zones.clone();
+        draft.steps.push(Step {
+            zones,
+            report: taken.report,
+            loads: [(from, taken.load), (to, self.loads[to as usize])],
+        });
         self.attach(pod, to);
         draft.moves.push(Move { pod, from, to, cause });
         self.spend(draft, pod, from, 1);
@@ -241,6 +255,7 @@ impl Pool {
                 self.loads[node as usize] = load;
                 self.indexes.touch(node);
             }
+            self.numa.restore(moved.pod, step.zones);
             self.reattach_with(moved.pod, moved.from, step.report);
         }
     }
