@@ -147,6 +147,14 @@ pub enum TokenCommand {
 pub enum MeshCommand {
     /// Which proxy runs which version of what.
     Status,
+    /// Replace the mesh's root certificate: the old one is trusted until nothing rests on it any more.
+    RotateRoot {
+        /// Stay until the old root is gone.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Sign workload certificates with a new intermediate.
+    RotateIntermediate,
 }
 
 /// Parses the command line and runs the command to its end.
@@ -161,7 +169,7 @@ pub fn run() -> Result<(), CommandError> {
         Command::Join(args) => with_logs(config, |config| role::join::run(config, args)),
         Command::Image(command) => role::image::run(&config, command),
         Command::Token(command) => role::token::run(&config, command),
-        Command::Mesh(MeshCommand::Status) => role::mesh::status(&config),
+        Command::Mesh(command) => role::mesh::run(&config, command),
         Command::Simulate(args) => role::simulate::run(&args),
         Command::Reset => role::reset::run(&config),
         Command::Version => {

@@ -82,6 +82,9 @@ pub struct Settings {
     /// How long a workload certificate is valid, in seconds; renewed at half of it [default: 86400].
     #[arg(long, env = "DIOLKOS_WORKLOAD_CERT_TTL_S", global = true, value_name = "S")]
     pub workload_cert_ttl_s: Option<u64>,
+    /// Replace the mesh's root when it is older than so many days; 0: only when asked (`mesh rotate-root`) [default: 1825].
+    #[arg(long, env = "DIOLKOS_MESH_ROOT_DAYS", global = true, value_name = "DAYS")]
+    pub mesh_root_days: Option<u64>,
     /// JSON file of external authorizers that AuthorizationPolicies may name (Istio's extensionProviders).
     #[arg(long, env = "DIOLKOS_MESH_PROVIDERS", global = true, value_name = "FILE")]
     pub mesh_providers: Option<PathBuf>,
@@ -114,6 +117,7 @@ pub struct Config {
     pub gateway_cidr: Option<Cidr>,
     pub cluster_domain: String,
     pub workload_cert_ttl_s: u64,
+    pub mesh_root_days: u64,
     pub kubeconfig: Option<PathBuf>,
     /// File of external authorizers.
     pub mesh_providers: Option<PathBuf>,
@@ -190,6 +194,7 @@ impl Settings {
             gateway_cidr: self.gateway_cidr.or(lower.gateway_cidr),
             cluster_domain: self.cluster_domain.or(lower.cluster_domain),
             workload_cert_ttl_s: self.workload_cert_ttl_s.or(lower.workload_cert_ttl_s),
+            mesh_root_days: self.mesh_root_days.or(lower.mesh_root_days),
             mesh_providers: self.mesh_providers.or(lower.mesh_providers),
             kubeconfig: self.kubeconfig.or(lower.kubeconfig),
             scrape_s: self.scrape_s.or(lower.scrape_s),
@@ -254,6 +259,7 @@ impl Settings {
             gateway_cidr,
             cluster_domain,
             workload_cert_ttl_s: self.workload_cert_ttl_s.unwrap_or(86_400),
+            mesh_root_days: self.mesh_root_days.unwrap_or(1_825),
             mesh_providers: self.mesh_providers,
             kubeconfig: self.kubeconfig,
             scrape_s: self.scrape_s.unwrap_or(5),
@@ -271,6 +277,14 @@ impl Config {
         if !(10..=31_536_000).contains(&self.workload_cert_ttl_s) {
             let what = format!("{} s", self.workload_cert_ttl_s);
             return Err(value("workload-cert-ttl-s", what, "from 10 s to a year"));
+        }
+        if self.mesh_root_days > 3_285 {
+            let what = format!("{} days", self.mesh_root_days);
+            return Err(value(
+                "mesh-root-days",
+                what,
+                "up to 3285: a root is valid for ten years, and the next one needs time to follow",
+            ));
         }
         if !(1..=3600).contains(&self.scrape_s) {
             return Err(value("scrape-s", format!("{} s", self.scrape_s), "from 1 s to an hour"));

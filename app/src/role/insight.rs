@@ -9,10 +9,14 @@ use std::sync::{Arc, OnceLock};
 /// Answers a path (and the query's label selector) with status and JSON, or does not know it.
 pub type Teller = Arc<dyn Fn(&str, Option<&str>) -> Option<(u16, Bytes)> + Send + Sync>;
 
+/// Carries out an order (POST) to a path, or does not know it.
+pub type Doer = Arc<dyn Fn(&str) -> Option<(u16, Bytes)> + Send + Sync>;
+
 /// The extension is hung into the server before those who answer exist: they need the server's own API.
 #[derive(Clone, Default)]
 pub struct Insight {
     tellers: Arc<OnceLock<Vec<Teller>>>,
+    doers: Arc<OnceLock<Vec<Doer>>>,
 }
 
 impl Insight {
@@ -22,19 +26,30 @@ impl Insight {
         let _ = self.tellers.set(tellers);
     }
 
+    /// Who carries out orders from now on, asked in order.
+    pub fn done_by(&self, doers: Vec<Doer>) {
+        // As above.
+        let _ = self.doers.set(doers);
+    }
+
     fn answer(&self, method: &Method, path: &str, selector: Option<&str>) -> (u16, Bytes) {
+        let missing = || (404, status(404, "NotFound", "the server could not find the requested resource"));
+        if method == Method::POST {
+            let doers = self.doers.get().map_or(&[][..], Vec::as_slice);
+            return doers.iter().find_map(|doer| doer(path)).unwrap_or_else(missing);
+        }
         if method != Method::GET {
-            return (405, status(405, "MethodNotAllowed", "only GET is answered here"));
+            return (405, status(405, "MethodNotAllowed", "only GET and POST are answered here"));
         }
         let Some(tellers) = self.tellers.get() else {
             return (503, status(503, "ServiceUnavailable", "the platform is starting"));
         };
-        let missing = || (404, status(404, "NotFound", "the server could not find the requested resource"));
         tellers.iter().find_map(|teller| teller(path, selector)).unwrap_or_else(missing)
     }
 }
 
-fn status(code: u16, reason: &str, message: &str) -> Bytes {
+/// A Status of the API.
+pub fn status(code: u16, reason: &str, message: &str) -> Bytes {
     let status = serde_json::json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": message, "reason": reason, "code": code});
     Bytes::from(status.to_string())

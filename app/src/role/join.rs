@@ -96,7 +96,7 @@ fn serve(
         super::stop_signal()?
     };
     proxy.runtime().spawn(proxy::plane::follow(proxy.shared.clone(), plane.clone()));
-    proxy.runtime().spawn(proxy::plane::renew(plane, common_name(&response.workload)));
+    proxy.runtime().spawn(proxy::plane::renew(plane, common_name(&response.workload), proxy.shared.identities.clone()));
     proxy.attacher.attach_host(&host).map_err(failed)?;
     crate::notify::ready();
     proxy.runtime().block_on(stop);

@@ -1,20 +1,53 @@
 //! `diolkos mesh`.
 
 use super::{failed, runtime};
-use crate::cli::CommandError;
+use crate::cli::{CommandError, MeshCommand};
 use crate::config::Config;
 use bytes::Bytes;
 use client::HttpsApi;
 use http::Method;
+use serde_json::Value;
+use std::time::Duration;
 
-/// Prints what each proxy runs.
-pub fn status(config: &Config) -> Result<(), CommandError> {
+/// How often is looked whether a succession of roots is over.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Carries out a command.
+pub fn run(config: &Config, command: MeshCommand) -> Result<(), CommandError> {
     let api = HttpsApi::from_kubeconfig(&config.admin_kubeconfig()).map_err(failed)?;
-    let answer = runtime(1)?.block_on(api.call(Method::GET, "/diolkos/v1/mesh", "", Bytes::new())).map_err(failed)?;
-    if !answer.status.is_success() {
-        return Err(failed(String::from_utf8_lossy(&answer.body)));
+    runtime(1)?.block_on(async {
+        match command {
+            MeshCommand::Status => print(&ask(&api, Method::GET, "/diolkos/v1/mesh").await?),
+            MeshCommand::RotateIntermediate => {
+                ask(&api, Method::POST, "/diolkos/v1/mesh/rotate-intermediate").await?;
+                println!("another intermediate signs");
+                Ok(())
+            }
+            MeshCommand::RotateRoot { wait } => {
+                print(&ask(&api, Method::POST, "/diolkos/v1/mesh/rotate-root").await?)?;
+                while wait && !is_steady(&api).await? {
+                    tokio::time::sleep(LOOK).await;
+                }
+                Ok(())
+            }
+        }
+    })
+}
+
+async fn ask(api: &HttpsApi, method: Method, path: &str) -> Result<Value, CommandError> {
+    let answer = api.call(method, path, "", Bytes::new()).await.map_err(failed)?;
+    let said: Value = serde_json::from_slice(&answer.body).map_err(failed)?;
+    if answer.status.is_success() {
+        return Ok(said);
     }
-    let report: serde_json::Value = serde_json::from_slice(&answer.body).map_err(failed)?;
-    println!("{}", serde_json::to_string_pretty(&report).map_err(failed)?);
+    Err(failed(said["message"].as_str().unwrap_or("the server answers with an error")))
+}
+
+async fn is_steady(api: &HttpsApi) -> Result<bool, CommandError> {
+    Ok(ask(api, Method::GET, "/diolkos/v1/mesh").await?["trust"]["phase"] == "steady")
+}
+
+fn print(value: &Value) -> Result<(), CommandError> {
+    println!("{}", serde_json::to_string_pretty(value).map_err(failed)?);
     Ok(())
 }

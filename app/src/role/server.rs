@@ -5,7 +5,7 @@ use crate::cli::CommandError;
 use crate::config::Config;
 use crate::notify;
 use crate::role::dashboard::Dashboard;
-use crate::role::insight::Insight;
+use crate::role::insight::{Insight, status};
 use bytes::Bytes;
 use client::ObjectApi;
 use manager::mesh::Mesh;
@@ -38,6 +38,7 @@ fn mesh_config(config: &Config) -> Result<manager::mesh::Config, CommandError> {
         cluster_domain: config.cluster_domain.clone(),
         trust_domain: config.cluster_domain.clone(),
         certificate_ttl: Duration::from_secs(config.workload_cert_ttl_s),
+        root_age: (config.mesh_root_days > 0).then(|| Duration::from_secs(config.mesh_root_days * 24 * 3600)),
         service_cidrs: vec![config.service_cidr.to_string()],
         gateway_addresses: config
             .gateway_cidr
@@ -66,7 +67,7 @@ async fn serve(config: Config) -> Result<(), CommandError> {
     let extensions: Vec<Arc<dyn server::Extension>> = vec![Arc::new(Dashboard), Arc::new(insight.clone())];
     let server = server::Server::start(server_config(&config), extensions).await.map_err(failed)?;
     let mesh = Mesh::bind(server.in_process_as("diolkos-mesh"), mesh_config(&config)?).await.map_err(failed)?;
-    let (mesh_handle, mesh_ear) = (mesh.handle(), mesh.ear());
+    let (mesh_handle, mesh_orders, mesh_ear) = (mesh.handle(), mesh.handle(), mesh.ear());
     let (told, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
     tasks.spawn(mesh.run(until(stopped.clone())));
@@ -83,6 +84,7 @@ async fn serve(config: Config) -> Result<(), CommandError> {
         }),
         Arc::new(move |path: &str, selector: Option<&str>| telemetry.handle(path, selector)),
     ]);
+    insight.done_by(vec![Arc::new(move |path: &str| rotate(&mesh_orders, path))]);
     notify::ready();
     server
         .serve(async {
@@ -93,6 +95,20 @@ async fn serve(config: Config) -> Result<(), CommandError> {
         .await;
     let _ = tokio::time::timeout(Duration::from_secs(5), async { while tasks.join_next().await.is_some() {} }).await;
     Ok(())
+}
+
+/// `POST /diolkos/v1/mesh/rotate-root` and `rotate-intermediate`.
+fn rotate(mesh: &manager::mesh::Handle, path: &str) -> Option<(u16, Bytes)> {
+    let done = match path {
+        "/diolkos/v1/mesh/rotate-root" => mesh.rotate_root(),
+        "/diolkos/v1/mesh/rotate-intermediate" => mesh.rotate_intermediate(),
+        _ => return None,
+    };
+    Some(match done {
+        Ok(()) => (200, Bytes::from(mesh.report()["trust"].to_string())),
+        Err(error @ manager::mesh::CaError::UnderWay(_)) => (409, status(409, "Conflict", &error.to_string())),
+        Err(error) => (500, status(500, "InternalError", &error.to_string())),
+    })
 }
 
 /// How telemetry shows itself to node agents: as the API server does.

@@ -196,6 +196,7 @@ fn flags(config: &Config) -> Vec<String> {
         format!("--gateway-cidr={}", config.gateway_cidr.map_or_else(|| "none".to_owned(), |range| range.to_string())),
         format!("--cluster-domain={}", config.cluster_domain),
         format!("--workload-cert-ttl-s={}", config.workload_cert_ttl_s),
+        format!("--mesh-root-days={}", config.mesh_root_days),
         format!("--scrape-s={}", config.scrape_s),
     ];
     flags.extend(config.mesh_providers.as_ref().map(|path| format!("--mesh-providers={}", path.display())));

@@ -34,6 +34,7 @@ mod storage;
 mod taint_eviction;
 #[cfg(test)]
 mod tests;
+pub mod trust;
 pub mod world;
 
 pub use config::Config;

@@ -454,6 +454,11 @@ impl Compiler {
         self.index.pods_by_node.get(node).into_iter().flatten().filter_map(|key| self.objects.pods.get(key))
     }
 
+    /// Names of the nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.objects.nodes.keys().map(|key| &key.name)
+    }
+
     /// A joined host's entry.
     pub fn entry(&self, key: &Key) -> Option<&api::WorkloadEntry> {
         self.objects.entries.get(key)

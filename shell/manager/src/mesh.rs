@@ -25,6 +25,7 @@ mod names;
 pub mod providers;
 mod report;
 mod statuses;
+mod trust;
 mod xmesh;
 
 #[cfg(test)]
@@ -52,7 +53,7 @@ use tokio::sync::{mpsc, watch};
 pub struct Config {
     /// Where proxies connect (gRPC under TLS).
     pub listen: SocketAddr,
-    /// Directory of `ca.crt` (whom to trust as a node), `server.crt`, `server.key`; `mesh-ca.crt` and `.key` are made there when missing.
+    /// Directory of `ca.crt` (whom to trust as a node), `server.crt`, `server.key`; `mesh-ca.json` is made there when missing.
     pub pki_dir: PathBuf,
     /// `cluster.local`.
     pub cluster_domain: String,
@@ -60,6 +61,8 @@ pub struct Config {
     pub trust_domain: String,
     /// Lifetime of workload certificates; a proxy may ask for less.
     pub certificate_ttl: Duration,
+    /// A root older than this is replaced; none: only when somebody asks.
+    pub root_age: Option<Duration>,
     /// How long a joined host stays an endpoint after its stream ended.
     pub host_grace: Duration,
     /// Who can be asked about requests (CUSTOM policies).
@@ -81,6 +84,7 @@ impl Config {
             cluster_domain: "cluster.local".into(),
             trust_domain: "cluster.local".into(),
             certificate_ttl: Duration::from_secs(24 * 3600),
+            root_age: None,
             host_grace: Duration::from_secs(5),
             providers: Vec::new(),
             debounce: Duration::from_millis(3),
@@ -115,7 +119,6 @@ pub struct Mesh {
     ear: Arc<Ear>,
     heard: mpsc::UnboundedReceiver<Fact>,
     listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
 }
 
 /// For whoever wants to know how the mesh is. Cheap to clone.
@@ -133,6 +136,20 @@ impl Handle {
     pub async fn ready(&self) {
         self.core.ready().await;
     }
+    /// Begins to replace the mesh's root by a new one. The old one is trusted until nothing rests on it any more.
+    ///
+    /// # Errors
+    /// One is being replaced already, or the keys cannot be made or kept.
+    pub fn rotate_root(&self) -> Result<(), CaError> {
+        trust::rotate_root(&self.core)
+    }
+    /// Signs with a new intermediate from now on.
+    ///
+    /// # Errors
+    /// It cannot be made or kept.
+    pub fn rotate_intermediate(&self) -> Result<(), CaError> {
+        self.core.ca.renew_intermediate(true, core::now().as_secs()).map(drop)
+    }
     /// The mesh's trust roots, PEM.
     pub fn trust_bundle(&self) -> Vec<String> {
         self.core.ca.roots()
@@ -145,13 +162,17 @@ impl Mesh {
     /// # Errors
     /// See [`MeshError`].
     pub async fn bind(api: Arc<dyn ObjectApi>, config: Config) -> Result<Mesh, MeshError> {
-        let ca = MeshCa::open(&config.pki_dir, &config.trust_domain)?;
-        let tls = listen::tls(&config.pki_dir, &ca)?;
+        let limits = control::trust::Limits {
+            root_age_s: config.root_age.map(|age| age.as_secs()),
+            leaf_ttl_s: config.certificate_ttl.as_secs(),
+        };
+        let ca = MeshCa::open(&config.pki_dir, &config.trust_domain, limits)?;
+        let tls = listen::Tls::new(&config.pki_dir, &ca)?;
         let address = config.listen;
         let listener = TcpListener::bind(address).await.map_err(|source| MeshError::Listen { address, source })?;
         let (ear, heard) = Ear::new();
-        let core = Arc::new(Core::new(api, config, ca));
-        Ok(Mesh { core, ear: Arc::new(ear), heard, listener, tls: Arc::new(tls) })
+        let core = Arc::new(Core::new(api, config, ca, tls));
+        Ok(Mesh { core, ear: Arc::new(ear), heard, listener })
     }
 
     /// A handle to ask about it.
@@ -178,7 +199,8 @@ impl Mesh {
         tasks.spawn(jwks::run(self.core.clone(), self.ear.sender()));
         tasks.spawn(statuses::run(self.core.clone()));
         tasks.spawn(hosts::run(self.core.clone()));
-        tasks.spawn(listen::run(self.core.clone(), self.listener, self.tls, stopped));
+        tasks.spawn(trust::run(self.core.clone()));
+        tasks.spawn(listen::run(self.core.clone(), self.listener, stopped));
         shutdown.await;
         let _ = stop.send(true);
         // Streams end by themselves on `stopped`; everything else holds nothing that must be finished.

@@ -4,6 +4,7 @@
 mod connection;
 mod issuer;
 mod join;
+mod report;
 mod snapshot;
 mod stream;
 

@@ -1,4 +1,5 @@
 //! Any connection: plain, under TLS, or a stream in a tunnel.
+use crate::hbone::pool::Leaving;
 use crate::hbone::stream::HboneStream;
 use bytes::{Buf, Bytes};
 use std::io;
@@ -45,6 +46,24 @@ impl Stream {
     pub fn unread(&mut self, bytes: Bytes) {
         debug_assert!(self.prefix.is_empty());
         self.prefix = bytes;
+    }
+
+    /// The state of the tunnel that it runs in, if it does.
+    pub fn leaving(&self) -> Option<Leaving> {
+        match &self.io {
+            Io::Hbone(stream) => stream.leaving(),
+            Io::TlsClient(stream) => stream.get_ref().0.leaving(),
+            Io::Tcp(_) | Io::TlsServer(_) => None,
+        }
+    }
+
+    /// Whether it runs in a tunnel that should carry nothing new.
+    pub fn is_leaving(&self) -> bool {
+        match &self.io {
+            Io::Hbone(stream) => stream.is_leaving(),
+            Io::TlsClient(stream) => stream.get_ref().0.is_leaving(),
+            Io::Tcp(_) | Io::TlsServer(_) => false,
+        }
     }
 
     /// Drops a connection so that the other side sees a failure and not an end.

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{Node, curl, eventually, inside, serve_http};
+use support::{Node, curl, eventually, inside, serve_http, under_load};
 
 /// A gateway with these listeners, and one route from all of them to the service `web`.
 fn gateway(listeners: Vec<Listener>) -> Vec<Change> {
@@ -155,24 +155,6 @@ fn an_upgraded_connection_carries_anything() {
     let text = String::from_utf8_lossy(&all);
     assert!(text.starts_with("HTTP/1.1 101 "), "{text}");
     assert!(all.ends_with(b"welcome\x00early\xffbytes"), "{text}");
-}
-
-/// Asks again and again until told to stop; gives the numbers of answers and of failures.
-fn under_load(netns: &str, stop: &Arc<AtomicBool>) -> std::thread::JoinHandle<(usize, Vec<String>)> {
-    let (netns, stop) = (netns.to_owned(), stop.clone());
-    std::thread::spawn(move || {
-        let (mut answers, mut failures) = (0, Vec::new());
-        while !stop.load(Ordering::Relaxed) {
-            let urls = ["http://10.96.0.50/a"; 20];
-            let said = curl(&netns, &[&["-f"][..], &urls].concat());
-            let good = said.lines().filter(|line| line.contains(" GET /a ")).count();
-            answers += good;
-            if good < urls.len() {
-                failures.push(said);
-            }
-        }
-        (answers, failures)
-    })
 }
 
 #[test]

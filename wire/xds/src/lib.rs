@@ -2,8 +2,8 @@
 //!
 //! A proxy is a [`session::Client`]: it subscribes to all of each type of [`resources`], decodes what it receives with
 //! [`convert::decode`] into `model::mesh` nouns, applies it and answers. The control plane keeps a [`catalog::Catalog`] and one
-//! [`session::Server`] for each stream. [`ca`] holds the messages of the certificate and join calls, [`attach`] those between node
-//! agent and proxy.
+//! [`session::Server`] for each stream. [`ca`] holds the messages of the certificate and join calls, [`trust`] what proxies say of
+//! roots, [`attach`] what node agent and proxy say to each other.
 
 pub mod attach;
 pub mod ca;
@@ -14,3 +14,4 @@ pub mod envoy;
 pub mod ext_authz;
 pub mod resources;
 pub mod session;
+pub mod trust;

@@ -1,16 +1,15 @@
-//! The mesh's certificate authority.
+//! The mesh's certificate authority: a root, an intermediate under it that signs, and the succession of both.
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
-};
+mod kept;
+mod make;
+
+use control::trust::{Event, Limits, Order, Phase, Standing, UnderWay, step};
+use kept::Keys;
+use rcgen::CertificateSigningRequestParams;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
-/// A certificate is valid from a little before it is made: clocks of nodes differ.
-const BACKDATE: Duration = Duration::from_secs(300);
-/// A root's lifetime.
-const ROOT_TTL: Duration = Duration::from_secs(3650 * 24 * 3600);
 /// A request is one public key: longer ones are no mistake.
 const CSR_LIMIT: usize = 16 * 1024;
 
@@ -39,15 +38,19 @@ pub enum CaError {
     /// Signing failed. Ours.
     #[error("cannot sign: {0}")]
     Sign(String),
+    /// A root is being replaced already. Later it can be asked for again.
+    #[error(transparent)]
+    UnderWay(#[from] UnderWay),
 }
 
-/// Signs workload certificates. Its key is its own, apart from the cluster CA's: who may name a workload may not name an administrator.
+/// Signs workload certificates. Its keys are its own, apart from the cluster CA's: who may name a workload may not name an administrator.
 pub struct MeshCa {
-    issuer: Issuer<'static, KeyPair>,
-    root_pem: String,
-    /// Other roots to trust, from `mesh-ca-extra.crt`: an old or a coming one while roots are rotated.
+    dir: PathBuf,
+    keys: RwLock<Keys>,
+    /// Other roots to trust, from `mesh-ca-extra.crt`.
     extra_roots: Vec<String>,
     trust_domain: String,
+    limits: Limits,
 }
 
 /// For whom a certificate is.
@@ -59,48 +62,127 @@ pub enum Subject {
     Host(String),
 }
 
+/// A root, for reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RootInfo {
+    /// SHA-256 of the certificate, hexadecimal.
+    pub id: String,
+    /// When it was made, seconds since the epoch.
+    pub made_s: u64,
+    /// When it ends, seconds since the epoch.
+    pub not_after_s: u64,
+}
+
 impl MeshCa {
-    /// Reads `mesh-ca.crt` and `.key`, or makes them.
+    /// Reads the authority's file (`mesh-ca.json`), or makes it.
     ///
     /// # Errors
     /// The files cannot be read, written or understood.
-    pub fn open(dir: &Path, trust_domain: &str) -> Result<Self, CaError> {
-        let (certificate, key) = (dir.join("mesh-ca.crt"), dir.join("mesh-ca.key"));
-        let (root_pem, key_pem) = match (read(&certificate)?, read(&key)?) {
-            (Some(root), Some(key)) => (root, key),
-            (None, None) => {
-                let (root_pem, key_pem) = make_root(trust_domain)?;
-                // The key first: a certificate without its key would look like an operator's mistake at the next start.
-                write_private(&key, &key_pem)?;
-                std::fs::write(&certificate, &root_pem)
-                    .map_err(|source| CaError::File { path: certificate.clone(), source })?;
-                (root_pem, key_pem)
-            }
-            (None, Some(_)) => {
-                let what = "mesh-ca.key is there without it; restore it, or remove both to begin anew".to_owned();
-                return Err(CaError::Malformed { path: certificate, what });
-            }
-            (Some(_), None) => {
-                let what = "mesh-ca.crt is there without it; restore it, or remove both to begin anew".to_owned();
-                return Err(CaError::Malformed { path: key, what });
-            }
-        };
-        let malformed =
-            |path: &Path, error: rcgen::Error| CaError::Malformed { path: path.to_owned(), what: error.to_string() };
-        let pair = KeyPair::from_pem(&key_pem).map_err(|error| malformed(&key, error))?;
-        let issuer = Issuer::from_ca_cert_pem(&root_pem, pair).map_err(|error| malformed(&certificate, error))?;
-        let extra = read(&dir.join("mesh-ca-extra.crt"))?.unwrap_or_default();
-        Ok(MeshCa { issuer, root_pem, extra_roots: split_pem(&extra), trust_domain: trust_domain.to_owned() })
+    pub fn open(dir: &Path, trust_domain: &str, limits: Limits) -> Result<Self, CaError> {
+        let keys = kept::open(dir, trust_domain, Duration::from_secs(limits.leaf_ttl_s))?;
+        let extra = kept::read(&dir.join("mesh-ca-extra.crt"))?.unwrap_or_default();
+        Ok(MeshCa {
+            dir: dir.to_owned(),
+            keys: RwLock::new(keys),
+            extra_roots: split_pem(&extra),
+            trust_domain: trust_domain.to_owned(),
+            limits,
+        })
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&Keys) -> T) -> T {
+        look(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Every root that workloads should trust, PEM; the one that signs first.
     pub fn roots(&self) -> Vec<String> {
-        std::iter::once(self.root_pem.clone()).chain(self.extra_roots.iter().cloned()).collect()
+        let own: Vec<String> = self.look(|keys| keys.roots.iter().map(|root| root.pair.certificate.clone()).collect());
+        own.into_iter().chain(self.extra_roots.iter().cloned()).collect()
     }
 
     /// The trust domain.
     pub fn trust_domain(&self) -> &str {
         &self.trust_domain
+    }
+
+    /// Where the succession of roots stands.
+    pub fn phase(&self) -> Phase {
+        self.look(|keys| keys.phase)
+    }
+
+    /// The roots; the one that signs first, then the next or the old one.
+    pub fn root_infos(&self) -> Vec<RootInfo> {
+        let info =
+            |root: &make::Signer| RootInfo { id: root.id.clone(), made_s: root.made_s(), not_after_s: root.validity.1 };
+        self.look(|keys| keys.roots.iter().map(info).collect())
+    }
+
+    /// The old and the next root, while one follows the other.
+    pub fn old_and_next(&self) -> Option<(String, String)> {
+        self.look(|keys| {
+            let (first, second) = (keys.roots.first()?.id.clone(), keys.roots.get(1)?.id.clone());
+            match keys.phase {
+                Phase::Steady => None,
+                Phase::Announced { .. } => Some((first, second)),
+                Phase::Switched { .. } => Some((second, first)),
+            }
+        })
+    }
+
+    /// Goes on with the succession as an event says; what is done is on disk when this returns. True: the roots have changed, and whoever trusts
+    /// them must be told.
+    ///
+    /// # Errors
+    /// A root is asked for while one is being replaced; or a key cannot be made or kept, and all stays as it was.
+    pub fn advance(&self, event: Event, now_s: u64) -> Result<bool, CaError> {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let (phase, order) = step(keys.phase, event, &self.limits, now_s)?;
+        let Some(order) = order else { return Ok(false) };
+        let again = |signer: &make::Signer| make::Signer::read(signer.pair.clone()).map_err(CaError::Sign);
+        let roots = match (order, keys.roots.as_slice()) {
+            (Order::Announce, [old, ..]) => vec![again(old)?, make::root(&self.trust_domain)?],
+            (Order::Switch, [old, next, ..]) => vec![again(next)?, again(old)?],
+            (Order::Withdraw, [next, ..]) => vec![again(next)?],
+            _ => return Err(CaError::Sign("a root is missing".into())),
+        };
+        let intermediate = match order {
+            Order::Switch => self.new_intermediate(&roots[0])?,
+            Order::Announce | Order::Withdraw => again(&keys.intermediate)?,
+        };
+        let next = Keys { phase, roots, intermediate };
+        kept::write(&self.dir, &next)?;
+        *keys = next;
+        tracing::info!(?order, root = keys.root().id, "mesh: succession of roots");
+        Ok(true)
+    }
+
+    /// How the root that signs stands.
+    pub fn standing(&self, all_agree: bool) -> Standing {
+        self.look(|keys| Standing { made_s: keys.root().made_s(), all_agree })
+    }
+
+    fn new_intermediate(&self, root: &make::Signer) -> Result<make::Signer, CaError> {
+        make::intermediate(root, &self.trust_domain, Duration::from_secs(self.limits.leaf_ttl_s))
+    }
+
+    /// Makes a new intermediate: asked to, or when half of the old one's life is over. It goes with each certificate, so nobody has to be told.
+    ///
+    /// # Errors
+    /// It cannot be made or kept, and the old one stays.
+    pub fn renew_intermediate(&self, asked: bool, now_s: u64) -> Result<bool, CaError> {
+        let (from, to) = self.look(|keys| keys.intermediate.validity);
+        if !asked && now_s < from + (to - from) / 2 {
+            return Ok(false);
+        }
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let made = self.new_intermediate(keys.root())?;
+        let old = std::mem::replace(&mut keys.intermediate, made);
+        if let Err(error) = kept::write(&self.dir, &keys) {
+            keys.intermediate = old;
+            return Err(error);
+        }
+        tracing::info!(intermediate = keys.intermediate.id, "mesh: another intermediate signs");
+        Ok(true)
     }
 
     /// Signs a request's key for `subject` (names in the request count for nothing) and returns the chain, leaf first, root last.
@@ -114,76 +196,11 @@ impl MeshCa {
         // Reading it checks that the asker has the key: its signature is verified.
         let csr =
             CertificateSigningRequestParams::from_pem(csr_pem).map_err(|error| CaError::Request(error.to_string()))?;
-        let sign = |error: rcgen::Error| CaError::Sign(error.to_string());
-        let mut params = CertificateParams::default();
-        params.distinguished_name = DistinguishedName::new();
-        match subject {
-            Subject::Workload(identity) => {
-                let uri = identity.as_str().try_into().map_err(|error| CaError::Request(format!("{error}")))?;
-                params.subject_alt_names = vec![SanType::URI(uri)];
-            }
-            Subject::Host(name) => params.distinguished_name.push(DnType::CommonName, name.as_str()),
-        }
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.use_authority_key_identifier_extension = true;
-        let now = SystemTime::now();
-        params.not_before = (now - BACKDATE).into();
-        params.not_after = (now + ttl).into();
-        params.serial_number = Some(serial()?);
-        let leaf = params.signed_by(&csr.public_key, &self.issuer).map_err(sign)?;
-        Ok(vec![leaf.pem(), self.root_pem.clone()])
+        self.look(|keys| {
+            let leaf = make::leaf(&csr.public_key, subject, ttl, &keys.intermediate.issuer)?;
+            Ok(vec![leaf, keys.intermediate.pair.certificate.clone(), keys.root().pair.certificate.clone()])
+        })
     }
-}
-
-fn make_root(trust_domain: &str) -> Result<(String, String), CaError> {
-    let sign = |error: rcgen::Error| CaError::Sign(error.to_string());
-    let key = KeyPair::generate().map_err(sign)?;
-    let mut params = CertificateParams::default();
-    let mut name = DistinguishedName::new();
-    name.push(DnType::CommonName, format!("diolkos-mesh-ca {trust_domain}"));
-    params.distinguished_name = name;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let uri = format!("spiffe://{trust_domain}");
-    params.subject_alt_names =
-        vec![SanType::URI(uri.as_str().try_into().map_err(|error| CaError::Sign(format!("{error}")))?)];
-    let now = SystemTime::now();
-    params.not_before = (now - BACKDATE).into();
-    params.not_after = (now + ROOT_TTL).into();
-    let root = params.self_signed(&key).map_err(sign)?;
-    Ok((root.pem(), key.serialize_pem()))
-}
-
-/// 127 random bits: a serial number must be positive and not be foreseen.
-fn serial() -> Result<SerialNumber, CaError> {
-    let mut bytes = [0u8; 16];
-    rustls::crypto::aws_lc_rs::default_provider()
-        .secure_random
-        .fill(&mut bytes)
-        .map_err(|_| CaError::Sign("no random numbers".into()))?;
-    bytes[0] &= 0x7f;
-    Ok(SerialNumber::from_slice(&bytes))
-}
-
-fn read(path: &Path) -> Result<Option<String>, CaError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(CaError::File { path: path.to_owned(), source }),
-    }
-}
-
-fn write_private(path: &Path, text: &str) -> Result<(), CaError> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    file.and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    })
-    .map_err(|source| CaError::File { path: path.to_owned(), source })
 }
 
 /// The certificates of a PEM text, one text each.

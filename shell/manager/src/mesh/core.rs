@@ -2,7 +2,9 @@
 
 use super::ear::Fact;
 use super::envoy::View;
+use super::listen::Tls;
 use super::statuses::Pending;
+use super::trust::Heard;
 use super::{Config, MeshCa};
 use bytes::Bytes;
 use client::ObjectApi;
@@ -26,6 +28,8 @@ pub struct Core {
     pub api: Arc<dyn ObjectApi>,
     pub config: Config,
     pub ca: MeshCa,
+    pub tls: Tls,
+    pub heard: Heard,
     compiler: Mutex<Compiler>,
     catalog: RwLock<Catalog>,
     /// The same in Envoy's words, from the first client on that speaks them.
@@ -65,15 +69,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Core {
-    pub fn new(api: Arc<dyn ObjectApi>, config: Config, ca: MeshCa) -> Self {
+    pub fn new(api: Arc<dyn ObjectApi>, config: Config, ca: MeshCa, tls: Tls) -> Self {
         // Versions must not repeat over restarts: the clock, in microseconds, is ahead of any count of changes.
         let mut catalog = Catalog::starting_at(now().as_micros() as u64);
         ResourceKind::ALL.into_iter().for_each(|kind| catalog.declare(type_url(kind)));
-        let bundle = TrustBundle {
-            trust_domain: ca.trust_domain().into(),
-            roots: ca.roots().into_iter().map(Into::into).collect(),
-        };
-        let resource = Resource::TrustBundle(Arc::new(bundle));
+        let resource = bundle(&ca);
         catalog.set(type_url(resource.kind()), &resource.name(), Some(xds::convert::encode(&resource)));
         for provider in &config.providers {
             let resource = Resource::ExtensionProvider(Arc::new(provider.clone()));
@@ -89,6 +89,8 @@ impl Core {
             api,
             config,
             ca,
+            tls,
+            heard: Heard::default(),
             compiler: Mutex::new(Compiler::new(settings)),
             catalog: RwLock::new(catalog),
             envoy: RwLock::default(),
@@ -269,6 +271,21 @@ impl Core {
         });
     }
 
+    /// The roots have changed: proxies are told, and callers are verified with them.
+    pub fn publish_trust(&self) {
+        if let Err(error) = self.tls.reload(&self.ca) {
+            tracing::error!(%error, "mesh: joined hosts are verified with the roots of before");
+        }
+        let resource = bundle(&self.ca);
+        let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
+        catalog.set(type_url(resource.kind()), &resource.name(), Some(xds::convert::encode(&resource)));
+        drop(catalog);
+        // Before everything is known nothing is told.
+        if *self.published.borrow() > 0 {
+            self.publish();
+        }
+    }
+
     /// Removals that every stream was told of are forgotten. (A proxy that comes back names what it has, and needs none of them.)
     fn forget(&self) {
         let mut told: BTreeMap<&'static str, u64> = BTreeMap::new();
@@ -294,6 +311,11 @@ impl Core {
             }
         }
     }
+}
+
+fn bundle(ca: &MeshCa) -> Resource {
+    let roots = ca.roots().into_iter().map(Into::into).collect();
+    Resource::TrustBundle(Arc::new(TrustBundle { trust_domain: ca.trust_domain().into(), roots }))
 }
 
 /// Time since the epoch.

@@ -6,6 +6,7 @@ use super::certificates::Certificates;
 use super::core::Core;
 use super::identity::Caller;
 use super::join::Join;
+use super::trust::Listener;
 use super::{MeshCa, MeshError};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -14,8 +15,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -24,6 +25,7 @@ use tonic::server::Grpc;
 use tonic_prost::ProstCodec;
 use xds::ca::{CREATE_CERTIFICATE_PATH, JOIN_PATH};
 use xds::discovery::{DELTA_PATH, SOTW_PATH};
+use xds::trust::REPORT_PATH;
 
 /// Connections at once; further ones wait.
 const CONNECTIONS: usize = 8_192;
@@ -32,8 +34,38 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A peer that answers no ping for this long is gone: its joined host is taken out of service after it.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 
+/// How callers are met; made anew when the roots change.
+pub struct Tls {
+    dir: PathBuf,
+    config: RwLock<Arc<rustls::ServerConfig>>,
+}
+
+impl Tls {
+    /// With the key material of a directory, and the authority's roots.
+    ///
+    /// # Errors
+    /// The files cannot be read or used.
+    pub fn new(dir: &Path, ca: &MeshCa) -> Result<Self, MeshError> {
+        Ok(Tls { dir: dir.to_owned(), config: RwLock::new(Arc::new(tls(dir, ca)?)) })
+    }
+
+    /// The roots have changed.
+    ///
+    /// # Errors
+    /// The files cannot be read or used: all stays as it was.
+    pub fn reload(&self, ca: &MeshCa) -> Result<(), MeshError> {
+        let made = Arc::new(tls(&self.dir, ca)?);
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = made;
+        Ok(())
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone().into()
+    }
+}
+
 /// TLS with the server's certificate; client certificates by the cluster CA (nodes) or the mesh CA (joined hosts), or none at all (joining).
-pub fn tls(dir: &Path, ca: &MeshCa) -> Result<rustls::ServerConfig, MeshError> {
+fn tls(dir: &Path, ca: &MeshCa) -> Result<rustls::ServerConfig, MeshError> {
     let read = |name: &str| {
         let path = dir.join(name);
         std::fs::read_to_string(&path).map_err(|source| CaError::File { path, source })
@@ -62,13 +94,7 @@ pub fn tls(dir: &Path, ca: &MeshCa) -> Result<rustls::ServerConfig, MeshError> {
 }
 
 /// Accepts until told to stop.
-pub async fn run(
-    core: Arc<Core>,
-    listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
-    stopped: watch::Receiver<bool>,
-) {
-    let acceptor = TlsAcceptor::from(tls);
+pub async fn run(core: Arc<Core>, listener: TcpListener, stopped: watch::Receiver<bool>) {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let mut stop = stopped.clone();
     loop {
@@ -81,7 +107,7 @@ pub async fn run(
         match accepted {
             Ok((stream, address)) => {
                 let connection =
-                    Connection { core: core.clone(), acceptor: acceptor.clone(), address, stopped: stopped.clone() };
+                    Connection { core: core.clone(), acceptor: core.tls.acceptor(), address, stopped: stopped.clone() };
                 tokio::spawn(async move {
                     connection.serve(stream).await;
                     drop(permit);
@@ -155,6 +181,10 @@ impl Handler {
             }
             CREATE_CERTIFICATE_PATH => {
                 let service = Certificates { core: self.core, caller: self.caller };
+                Grpc::new(ProstCodec::default()).unary(service, request).await
+            }
+            REPORT_PATH => {
+                let service = Listener { core: self.core, caller: self.caller };
                 Grpc::new(ProstCodec::default()).unary(service, request).await
             }
             JOIN_PATH => {

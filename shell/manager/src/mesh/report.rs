@@ -61,6 +61,7 @@ pub fn report(core: &Core) -> Value {
     json!({
         "version": catalog.sequence(),
         "trustDomain": core.ca.trust_domain(),
+        "trust": super::trust::report(core),
         "resources": resources,
         "proxies": proxies,
         "unusableObjects": unusable,

@@ -2,6 +2,7 @@
 
 mod api;
 mod peer;
+mod roots;
 
 use super::{Config, Handle, Mesh};
 use crate::informer::Informer;
@@ -193,8 +194,8 @@ async fn certificates_only_for_identities_of_the_asking_node() {
         peer.unary::<_, CertificateResponse>(CREATE_CERTIFICATE_PATH, request)
     };
     let chain = ask("spiffe://cluster.local/ns/default/sa/web").await.expect("its own pod").cert_chain;
-    assert_eq!(chain.len(), 2, "leaf and root");
-    assert_eq!(running.handle.trust_bundle()[0], chain[1]);
+    assert_eq!(chain.len(), 3, "leaf, intermediate and root");
+    assert_eq!(running.handle.trust_bundle()[0], chain[2]);
     assert_eq!(peer::uris(&chain[0]), ["spiffe://cluster.local/ns/default/sa/web"]);
     let lifetime_s = peer::not_after(&chain[0]) - now().as_secs() as i64;
     assert!((30..=60).contains(&lifetime_s), "{lifetime_s}");

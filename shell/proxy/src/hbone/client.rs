@@ -130,11 +130,12 @@ pub(super) async fn open_tunnel(
         TlsConnector::from(tls.client.clone()).connect(name, tcp).await.map_err(TunnelError::Tls)
     };
     let stream = timeout(CONNECT_TIMEOUT, opened).await.map_err(|_| TunnelError::Timeout("opening a tunnel"))??;
-    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let shown = shown.and_then(spiffe::of_certificate).unwrap_or_default();
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let shown = chain.first().and_then(spiffe::of_certificate).unwrap_or_default();
     if shown != **identity {
         return Err(TunnelError::WrongIdentity { expected: identity.clone(), got: shown });
     }
+    let resting = origin.identity.anchors().rest(tls.root, chain);
     let (sender, connection) = h2::client::Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(TUNNEL_WINDOW_BYTES)
@@ -145,10 +146,13 @@ pub(super) async fn open_tunnel(
     let closed = Arc::new(AtomicBool::new(false));
     let ended = closed.clone();
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, %proxy, "tunnel ended");
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(%error, %proxy, "tunnel ended");
+            },
+            () = resting.withdrawn() => tracing::info!(%proxy, "tunnel closed: its root is no longer trusted"),
         }
         ended.store(true, Ordering::Relaxed);
     });
-    Ok(Tunnel::new(sender, closed))
+    Ok(Tunnel::new(sender, closed, origin.identity.clone(), tls.root))
 }

@@ -1,6 +1,8 @@
 //! Tunnels that are open, by who opened them and where they lead.
 use super::STREAMS_PER_TUNNEL;
 use super::client::{TunnelError, open_tunnel};
+use crate::identity::Identity;
+use crate::identity::trust::RootId;
 use crate::origin::Origin;
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -8,6 +10,7 @@ use model::map::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 /// A tunnel without streams is closed after this.
@@ -40,8 +43,21 @@ pub struct Tunnel {
     pub(super) sender: SendRequest<Bytes>,
     pub(super) streams: AtomicU32,
     pub(super) closed: Arc<AtomicBool>,
+    identity: Arc<Identity>,
+    root: RootId,
     opened: Instant,
     last_used_ms: AtomicU64,
+}
+
+/// Says whether a tunnel should carry nothing new.
+#[derive(Clone, Debug)]
+pub struct Leaving(Arc<Tunnel>);
+
+impl Leaving {
+    /// Whether it should.
+    pub fn is_so(&self) -> bool {
+        self.0.is_leaving()
+    }
 }
 
 /// A stream's place on its tunnel.
@@ -51,6 +67,16 @@ pub struct Held(Arc<Tunnel>);
 impl Held {
     pub(super) fn sender(&self) -> SendRequest<Bytes> {
         self.0.sender.clone()
+    }
+
+    /// The tunnel's state.
+    pub fn leaving(&self) -> Leaving {
+        Leaving(self.0.clone())
+    }
+
+    /// Whether the tunnel should carry nothing new.
+    pub fn is_leaving(&self) -> bool {
+        self.0.is_leaving()
     }
 
     /// No further stream is put on this tunnel.
@@ -67,8 +93,33 @@ impl Drop for Held {
 }
 
 impl Tunnel {
-    pub(super) fn new(sender: SendRequest<Bytes>, closed: Arc<AtomicBool>) -> Self {
-        Self { sender, streams: AtomicU32::new(0), closed, opened: Instant::now(), last_used_ms: AtomicU64::new(0) }
+    /// A tunnel that was opened under a certificate of this root.
+    pub(super) fn new(
+        sender: SendRequest<Bytes>,
+        closed: Arc<AtomicBool>,
+        identity: Arc<Identity>,
+        root: RootId,
+    ) -> Self {
+        Self {
+            sender,
+            streams: AtomicU32::new(0),
+            closed,
+            identity,
+            root,
+            opened: Instant::now(),
+            last_used_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// Closed, or opened under a certificate of a root that is on its way out: what runs is finished.
+    fn is_leaving(&self) -> bool {
+        self.closed.load(Ordering::Relaxed) || self.identity.root().is_some_and(|root| root != self.root)
+    }
+
+    /// Whether the peer takes no new streams (GOAWAY).
+    fn is_left(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        matches!(self.sender.clone().poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
     fn is_idle(&self) -> bool {
@@ -105,7 +156,10 @@ impl Pool {
         let mut slots = lock(&self.slots);
         slots.retain(|_, slot| {
             let mut tunnels = lock(&slot.tunnels);
-            tunnels.retain(|tunnel| !tunnel.closed.load(Ordering::Relaxed) && !tunnel.is_idle());
+            for tunnel in tunnels.iter().filter(|tunnel| tunnel.is_left()) {
+                tunnel.closed.store(true, Ordering::Relaxed);
+            }
+            tunnels.retain(|tunnel| !tunnel.is_leaving() && !tunnel.is_idle());
             !tunnels.is_empty() || Arc::strong_count(slot) > 1
         });
     }
@@ -119,7 +173,7 @@ impl Pool {
 impl Slot {
     fn take(&self) -> Option<Held> {
         let mut tunnels = lock(&self.tunnels);
-        tunnels.retain(|tunnel| !tunnel.closed.load(Ordering::Relaxed));
+        tunnels.retain(|tunnel| !tunnel.is_leaving());
         let tunnel = tunnels.iter().find(|tunnel| tunnel.streams.load(Ordering::Relaxed) < STREAMS_PER_TUNNEL)?;
         tunnel.streams.fetch_add(1, Ordering::Relaxed);
         Some(Held(tunnel.clone()))

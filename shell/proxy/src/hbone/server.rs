@@ -5,6 +5,7 @@ use super::{
 };
 use crate::dial;
 use crate::identity::spiffe;
+use crate::identity::trust::RootId;
 use crate::inbound;
 use crate::pods::{Phase, Pod};
 use crate::policy::{self, Admission, Caller};
@@ -29,22 +30,28 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: SocketAddr) {
     let handshake = async {
         let tls = pod.origin.identity.tls().await.map_err(std::io::Error::other)?;
-        TlsAcceptor::from(tls.server.clone()).accept(stream).await
+        Ok::<_, std::io::Error>((TlsAcceptor::from(tls.server.clone()).accept(stream).await?, tls.root))
     };
-    let stream = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+    let (stream, root) = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, %from, pod = %pod.attachment.name, "no tunnel"),
         Err(_) => return tracing::debug!(%from, pod = %pod.attachment.name, "the handshake took too long"),
     };
-    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let resting = pod.origin.identity.anchors().rest(root, chain);
     let trust_domain = worker.shared.identities.trust_domain();
-    let identity = shown.and_then(spiffe::of_certificate).and_then(|name| Identity::parse(&name));
+    let identity = chain.first().and_then(spiffe::of_certificate).and_then(|name| Identity::parse(&name));
     let Some(identity) = identity.filter(|identity| identity.trust_domain() == trust_domain) else {
         return tracing::warn!(%from, pod = %pod.attachment.name, "a tunnel without an identity of the trust domain is refused");
     };
     let caller = Caller { identity: Some(identity), address: from, elsewhere: false };
-    if let Err(error) = serve_streams(&worker, &pod, stream, caller).await {
-        tracing::debug!(%error, %from, pod = %pod.attachment.name, "tunnel ended");
+    tokio::select! {
+        ended = serve_streams(&worker, &pod, stream, root, caller) => if let Err(error) = ended {
+            tracing::debug!(%error, %from, pod = %pod.attachment.name, "tunnel ended");
+        },
+        () = resting.withdrawn() => {
+            tracing::info!(%from, pod = %pod.attachment.name, "tunnel closed: its root is no longer trusted");
+        }
     }
 }
 
@@ -52,6 +59,7 @@ async fn serve_streams(
     worker: &Arc<Worker>,
     pod: &Arc<Pod>,
     stream: TlsStream<TcpStream>,
+    root: RootId,
     caller: Caller,
 ) -> Result<(), h2::Error> {
     let handshake = h2::server::Builder::new()
@@ -68,6 +76,12 @@ async fn serve_streams(
         let accepted = tokio::select! {
             accepted = connection.accept() => accepted,
             () = pod.reached(Phase::Draining), if !leaving => {
+                leaving = true;
+                connection.graceful_shutdown();
+                continue;
+            }
+            // Another root signs: a tunnel under the old one takes nothing new, so that the old one can go.
+            () = pod.origin.identity.moved_from(root), if !leaving => {
                 leaving = true;
                 connection.graceful_shutdown();
                 continue;

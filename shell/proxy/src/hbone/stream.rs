@@ -19,13 +19,23 @@ pub struct HboneStream {
     ended: bool,
     shut: bool,
     /// Keeps the count of streams on the tunnel right.
-    _held: Option<super::pool::Held>,
+    held: Option<super::pool::Held>,
 }
 
 impl HboneStream {
     /// The stream of an accepted or answered CONNECT.
     pub fn new(send: SendStream<Bytes>, receive: RecvStream, held: Option<super::pool::Held>) -> Self {
-        Self { send, receive, pending: Bytes::new(), ended: false, shut: false, _held: held }
+        Self { send, receive, pending: Bytes::new(), ended: false, shut: false, held }
+    }
+
+    /// The state of the tunnel, where it was opened here.
+    pub fn leaving(&self) -> Option<super::pool::Leaving> {
+        self.held.as_ref().map(super::pool::Held::leaving)
+    }
+
+    /// Whether its tunnel should carry nothing new.
+    pub fn is_leaving(&self) -> bool {
+        self.held.as_ref().is_some_and(super::pool::Held::is_leaving)
     }
 
     /// Ends the stream so that the peer sees a failure.

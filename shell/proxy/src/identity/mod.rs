@@ -2,23 +2,28 @@
 pub mod issuer;
 pub mod spiffe;
 pub mod tls;
+pub mod trust;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use crate::random;
+use arc_swap::ArcSwapOption;
 pub use issuer::{Issuer, LocalIssuer, Signing};
 use model::map::HashMap;
-use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tls::TlsState;
 use tokio::sync::Notify;
+use trust::{Anchors, RootId, Signer, Trust};
 
 /// How long a connection waits for an identity that has no certificate yet.
 const FIRST_CERTIFICATE_PATIENCE: Duration = Duration::from_secs(10);
 /// Pauses between tries to renew.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(30);
+/// When another root signs, all proxies ask for all their certificates: over so long.
+const RESIGN_SPREAD_MS: u32 = 2_000;
 
 /// Why there is no certificate. Only `Issuer` is worth trying again.
 #[derive(Debug, thiserror::Error)]
@@ -47,12 +52,14 @@ pub struct Identity {
     changed: Notify,
     /// Kept to build the state anew when only the roots changed.
     material: Mutex<Option<Material>>,
+    anchors: Arc<Anchors>,
 }
 
 #[derive(Debug)]
 struct Material {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    root: RootId,
 }
 
 impl Identity {
@@ -75,6 +82,27 @@ impl Identity {
     pub fn current(&self) -> Option<Arc<TlsState>> {
         self.state.load_full()
     }
+
+    /// The root that its certificate chains to.
+    pub fn root(&self) -> Option<RootId> {
+        self.state.load().as_ref().map(|state| state.root)
+    }
+
+    /// Waits until its certificate chains to another root than this.
+    pub async fn moved_from(&self, root: RootId) {
+        loop {
+            let changed = self.changed.notified();
+            if self.root().is_some_and(|now| now != root) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// The roots that are trusted, and what rests on them.
+    pub fn anchors(&self) -> &Arc<Anchors> {
+        &self.anchors
+    }
 }
 
 /// Not-before and not-after, in seconds since the epoch.
@@ -84,7 +112,9 @@ pub type Validity = (i64, i64);
 pub struct Identities {
     trust_domain: String,
     issuer: Arc<dyn Issuer>,
-    roots: ArcSwap<RootCertStore>,
+    anchors: Arc<Anchors>,
+    /// Root of the certificate that this process shows to the control plane, where the mesh's own CA signed it.
+    client_root: Mutex<Option<RootId>>,
     known: Mutex<HashMap<Arc<str>, Weak<Identity>>>,
     runtime: tokio::runtime::Handle,
 }
@@ -98,8 +128,14 @@ impl std::fmt::Debug for Identities {
 impl Identities {
     /// Identities signed by `issuer`; renewal runs on `runtime`.
     pub fn new(trust_domain: String, issuer: Arc<dyn Issuer>, runtime: tokio::runtime::Handle) -> Self {
-        let roots = ArcSwap::from_pointee(RootCertStore::empty());
-        Self { trust_domain, issuer, roots, known: Mutex::default(), runtime }
+        Self {
+            trust_domain,
+            issuer,
+            anchors: Arc::default(),
+            client_root: Mutex::default(),
+            known: Mutex::default(),
+            runtime,
+        }
     }
 
     /// The identity of a ServiceAccount. Its certificate is asked for when it is first wanted and renewed while anyone
@@ -115,6 +151,7 @@ impl Identities {
             state: ArcSwapOption::empty(),
             changed: Notify::new(),
             material: Mutex::default(),
+            anchors: self.anchors.clone(),
         });
         known.retain(|_, identity| identity.strong_count() > 0);
         known.insert(name, Arc::downgrade(&identity));
@@ -127,32 +164,45 @@ impl Identities {
         &self.trust_domain
     }
 
-    /// Other roots: every identity verifies new connections with them from now on.
+    /// Other roots, PEM, the one that signs first: every identity verifies new connections with them from now on, and connections that rest on
+    /// none of them end.
     pub fn set_roots<'a>(&self, pem: impl Iterator<Item = &'a str>) {
-        let mut store = RootCertStore::empty();
-        for text in pem {
-            for certificate in CertificateDer::pem_slice_iter(text.as_bytes()).flatten() {
-                if let Err(error) = store.add(certificate) {
-                    tracing::warn!(%error, "a root certificate is not usable and left out");
-                }
-            }
-        }
-        self.roots.store(Arc::new(store));
-        let known: Vec<_> =
-            self.known.lock().unwrap_or_else(PoisonError::into_inner).values().filter_map(Weak::upgrade).collect();
-        for identity in known {
+        self.anchors.set(Trust::of_pem(pem));
+        for identity in self.live() {
             if let Err(error) = self.publish(&identity) {
                 tracing::warn!(identity = %identity.name, %error, "the new roots are not usable");
             }
         }
     }
 
+    /// The roots that are trusted, and what rests on them.
+    pub fn anchors(&self) -> &Arc<Anchors> {
+        &self.anchors
+    }
+
+    /// This process shows a certificate of this root to the control plane.
+    pub fn set_client_root(&self, root: RootId) {
+        *self.client_root.lock().unwrap_or_else(PoisonError::into_inner) = Some(root);
+    }
+
+    /// Roots that this process could not do without: of its certificates, and of both ends of its connections.
+    pub fn rests_on(&self) -> BTreeSet<RootId> {
+        let mut roots = self.anchors.resting();
+        roots.extend(self.live().iter().filter_map(|identity| identity.root()));
+        roots.extend(*self.client_root.lock().unwrap_or_else(PoisonError::into_inner));
+        roots
+    }
+
+    /// Every identity that somebody holds.
+    pub fn live(&self) -> Vec<Arc<Identity>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).values().filter_map(Weak::upgrade).collect()
+    }
+
     /// Every identity with the validity of its certificate, for the state page.
     pub fn list(&self) -> Vec<(Arc<str>, Option<Validity>)> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut list: Vec<_> = known
-            .values()
-            .filter_map(Weak::upgrade)
+        let mut list: Vec<_> = self
+            .live()
+            .into_iter()
             .map(|it| (it.name.clone(), it.current().map(|state| (state.not_before_s, state.not_after_s))))
             .collect();
         list.sort();
@@ -162,8 +212,9 @@ impl Identities {
     fn publish(&self, identity: &Identity) -> Result<Option<Arc<TlsState>>, IdentityError> {
         let material = identity.material.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(material) = material.as_ref() else { return Ok(None) };
-        let roots = self.roots.load_full();
-        let state = Arc::new(tls::state(material.chain.clone(), material.key.clone_key(), roots, &self.trust_domain)?);
+        let roots = self.anchors.trust().store.clone();
+        let (chain, key) = (material.chain.clone(), material.key.clone_key());
+        let state = Arc::new(tls::state(chain, key, roots, &self.trust_domain, material.root)?);
         identity.state.store(Some(state.clone()));
         identity.changed.notify_waiters();
         Ok(Some(state))
@@ -180,6 +231,7 @@ impl Identities {
         for pem in &chain {
             certificates.extend(CertificateDer::pem_slice_iter(pem.as_bytes()).flatten());
         }
+        let root = RootId::of(certificates.last().ok_or(IdentityError::Unusable("the chain is empty"))?);
         // The root comes last in istio's answer; peers have it and do not want it in every handshake.
         if certificates.len() > 1 {
             certificates.pop();
@@ -189,11 +241,12 @@ impl Identities {
             return Err(IdentityError::Unusable("it is for another identity"));
         }
         let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|_| IdentityError::Unusable("no key"))?;
-        if self.roots.load().is_empty() {
+        if self.anchors.trust().is_empty() {
             // The trust bundle has not come yet; until it does the root that the CA itself named is the best there is.
             self.set_roots(chain.last().map(String::as_str).into_iter());
         }
-        *identity.material.lock().unwrap_or_else(PoisonError::into_inner) = Some(Material { chain: certificates, key });
+        *identity.material.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(Material { chain: certificates, key, root });
         self.publish(identity)?.ok_or(IdentityError::Unusable("it is gone"))
     }
 }
@@ -203,21 +256,34 @@ async fn renew(identities: Arc<Identities>, identity: Weak<Identity>) {
     let mut pause = RETRY_MIN;
     loop {
         let Some(held) = identity.upgrade() else { return };
-        let next = match identities.issue(&held).await {
+        let signer = Signer::follow(&identities.anchors);
+        let issued = identities.issue(&held).await.and_then(|state| match identities.anchors.trust().has(state.root) {
+            true => Ok(state),
+            false => Err(IdentityError::Unusable("its root is not trusted")),
+        });
+        match issued {
             Ok(state) => {
                 pause = RETRY_MIN;
                 tracing::debug!(identity = %held.name, not_after_s = state.not_after_s, "certificate issued");
-                until_half_life(&state)
+                drop(held);
+                tokio::select! {
+                    () = tokio::time::sleep(until_half_life(&state)) => {}
+                    () = signer.moved_from(state.root) => {
+                        // One that nobody trusts any more is of no use meanwhile.
+                        if identities.anchors.trust().has(state.root) {
+                            let spread = Duration::from_millis((random::u32() % RESIGN_SPREAD_MS).into());
+                            tokio::time::sleep(spread.min(until_half_life(&state))).await;
+                        }
+                    }
+                }
             }
             Err(error) => {
                 tracing::warn!(identity = %held.name, %error, "no certificate; trying again");
-                let now = pause;
+                drop(held);
+                tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(RETRY_MAX);
-                now
             }
-        };
-        drop(held);
-        tokio::time::sleep(next).await;
+        }
     }
 }
 

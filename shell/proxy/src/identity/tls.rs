@@ -1,4 +1,5 @@
 //! TLS between proxies: both sides show a certificate of the trust domain, and the name that counts is the SPIFFE id.
+use super::trust::RootId;
 use super::{IdentityError, spiffe};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
@@ -22,6 +23,8 @@ pub struct TlsState {
     pub not_before_s: i64,
     /// Seconds since the epoch.
     pub not_after_s: i64,
+    /// What its certificate chains to.
+    pub root: RootId,
 }
 
 /// Builds the configurations for a certificate chain (leaf first) and its key.
@@ -30,6 +33,7 @@ pub fn state(
     key: PrivateKeyDer<'static>,
     roots: Arc<RootCertStore>,
     trust_domain: &str,
+    root: RootId,
 ) -> Result<TlsState, IdentityError> {
     let leaf = chain.first().ok_or(IdentityError::Unusable("the chain is empty"))?;
     let (not_before_s, not_after_s) =
@@ -53,7 +57,7 @@ pub fn state(
     client.alpn_protocols = vec![b"h2".to_vec()];
     client.resumption = Resumption::disabled();
     client.enable_sni = false;
-    Ok(TlsState { client: Arc::new(client), server: Arc::new(server), not_before_s, not_after_s })
+    Ok(TlsState { client: Arc::new(client), server: Arc::new(server), not_before_s, not_after_s, root })
 }
 
 /// Verifies that a server's chain ends in our roots and that its name is in the trust domain. Which workload it is, the

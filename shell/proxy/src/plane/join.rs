@@ -1,10 +1,12 @@
 //! How a process on a machine that is no node becomes a workload.
 use super::connection::{Connection, PlaneError};
 use crate::config::ControlPlane;
-use crate::identity::spiffe;
+use crate::identity::trust::{RootId, Signer};
+use crate::identity::{Identities, spiffe};
 use rcgen::{CertificateParams, KeyPair};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use xds::ca::{CREATE_CERTIFICATE_PATH, CertificateRequest, CertificateResponse, JOIN_PATH, JoinResponse};
 
@@ -40,15 +42,22 @@ pub async fn join(
     Ok(Joined { response, key_pem: key.serialize_pem() })
 }
 
-/// Keeps the files of `plane` fresh: asks for a new certificate of `common_name` when half of the current one's life is over, for ever.
-/// Connections that are open stay; the next one reads the files.
-pub async fn renew(plane: ControlPlane, common_name: String) {
+/// Keeps the files of `plane` fresh: asks for a new certificate of `common_name` when half of the current one's life is over, or when another
+/// root signs, for ever. Connections that are open stay; the next one reads the files.
+pub async fn renew(plane: ControlPlane, common_name: String, identities: Arc<Identities>) {
+    let mut signer = Signer::follow(identities.anchors());
     loop {
-        let pause = match half_life(&plane) {
-            Some(pause) => pause,
-            None => RENEW_RETRY,
-        };
-        tokio::time::sleep(pause).await;
+        match state(&plane) {
+            Some((root, pause)) => {
+                identities.set_client_root(root);
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = signer.moved_from(root) => {}
+                }
+            }
+            None => tokio::time::sleep(RENEW_RETRY).await,
+        }
+        signer = Signer::follow(identities.anchors());
         if let Err(error) = renew_once(&plane, &common_name).await {
             tracing::warn!(%error, "the certificate for the control plane was not renewed; trying again");
             tokio::time::sleep(RENEW_RETRY).await;
@@ -58,13 +67,14 @@ pub async fn renew(plane: ControlPlane, common_name: String) {
 
 const RENEW_RETRY: Duration = Duration::from_secs(10);
 
-/// Time until half of the certificate's life is over; `None` when it cannot be read.
-fn half_life(plane: &ControlPlane) -> Option<Duration> {
+/// What the certificate chains to, and the time until half of its life is over; `None` when it cannot be read.
+fn state(plane: &ControlPlane) -> Option<(RootId, Duration)> {
     let pem = std::fs::read(&plane.certificate).ok()?;
     let chain = client::load_certs("the host's certificate", &pem).ok()?;
     let (begins, ends) = spiffe::validity(chain.first()?)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs() as i64;
-    Some(Duration::from_secs(u64::try_from(begins + (ends - begins) / 2 - now).unwrap_or(0)))
+    let pause = Duration::from_secs(u64::try_from(begins + (ends - begins) / 2 - now).unwrap_or(0));
+    Some((RootId::of(chain.last()?), pause))
 }
 
 async fn renew_once(plane: &ControlPlane, common_name: &str) -> Result<(), PlaneError> {

@@ -94,6 +94,8 @@ impl Follower {
         let outgoing = tonic::Request::new(UnboundedReceiverStream::new(outgoing));
         let mut incoming = grpc.streaming(outgoing, path, codec).await?.into_inner();
         tracing::info!(address = %plane.address, "following the control plane");
+        let mut beside = tokio::task::JoinSet::new();
+        beside.spawn(super::report::run(self.shared.identities.clone(), connection.clone()));
         loop {
             let message = if self.dirty {
                 match tokio::time::timeout(WRITE_AFTER, incoming.message()).await {

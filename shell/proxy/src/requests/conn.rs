@@ -135,6 +135,11 @@ impl Reader {
         self.stream.lock().poll_chunk(&mut cx, &mut probe).is_pending()
     }
 
+    /// Whether it runs in a tunnel that should carry nothing new.
+    pub fn is_leaving(&self) -> bool {
+        self.stream.lock().is_leaving()
+    }
+
     /// The next request head. `None`: the connection ended between requests.
     pub async fn request(&mut self, limits: Limits, head: &mut RequestHead) -> Result<Option<()>, ReadError> {
         loop {

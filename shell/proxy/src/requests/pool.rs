@@ -1,5 +1,6 @@
 //! Connections to endpoints that wait for the next request.
 use super::conn::{Reader, Writer};
+use crate::hbone::pool::Leaving;
 use crate::telemetry::EdgeCells;
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -57,6 +58,8 @@ pub struct H2Connection {
     pub sender: SendRequest<Bytes>,
     pub cells: Arc<EdgeCells>,
     pub closed: Arc<AtomicBool>,
+    /// The state of the tunnel that it runs in, if it does.
+    pub leaving: Option<Leaving>,
     pub reused: bool,
 }
 
@@ -73,7 +76,7 @@ impl HttpPool {
         let mut pool = lock(&self.h1);
         let idle = pool.get_mut(key)?;
         while let Some(mut connection) = idle.pop() {
-            if connection.reader.is_quiet() {
+            if !connection.reader.is_leaving() && connection.reader.is_quiet() {
                 connection.reused = true;
                 return Some(connection);
             }
@@ -96,7 +99,8 @@ impl HttpPool {
     pub fn h2(&self, key: &PoolKey) -> Option<H2Connection> {
         let mut pool = lock(&self.h2);
         let (used, connection) = pool.get_mut(key)?;
-        if connection.closed.load(Ordering::Relaxed) {
+        let leaving = connection.leaving.as_ref().is_some_and(Leaving::is_so);
+        if leaving || connection.closed.load(Ordering::Relaxed) {
             pool.remove(key);
             return None;
         }

@@ -75,6 +75,7 @@ async fn open(exchange: &Exchange<'_>, upstream: &Upstream, key: PoolKey) -> Res
         let halves = conn::halves(dialled.stream);
         return Ok(Connected::H1(H1Connection::new(key, halves, cells, waited)));
     }
+    let leaving = dialled.stream.leaving();
     let handshake = h2::client::Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(TUNNEL_WINDOW_BYTES)
@@ -91,7 +92,7 @@ async fn open(exchange: &Exchange<'_>, upstream: &Upstream, key: PoolKey) -> Res
         }
         ended.store(true, Ordering::Relaxed);
     });
-    let connection = H2Connection { sender, cells, closed, reused: waited };
+    let connection = H2Connection { sender, cells, closed, leaving, reused: waited };
     worker.http.put_h2(key, connection.clone());
     Ok(Connected::H2(connection))
 }

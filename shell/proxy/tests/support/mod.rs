@@ -18,7 +18,7 @@ use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Output};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use xds::attach::PodAttachment;
 
@@ -325,6 +325,24 @@ pub fn curl(netns: &str, args: &[&str]) -> String {
 
 pub fn curl_output(netns: &str, args: &[&str]) -> Output {
     Command::new("ip").args(["netns", "exec", netns, "curl", "-sS", "-m", "4"]).args(args).output().unwrap()
+}
+
+/// Asks again and again until told to stop; gives the numbers of answers and of failures.
+pub fn under_load(netns: &str, stop: &Arc<AtomicBool>) -> std::thread::JoinHandle<(usize, Vec<String>)> {
+    let (netns, stop) = (netns.to_owned(), stop.clone());
+    std::thread::spawn(move || {
+        let (mut answers, mut failures) = (0, Vec::new());
+        while !stop.load(Ordering::Relaxed) {
+            let urls = ["http://10.96.0.50/a"; 20];
+            let said = curl(&netns, &[&["-f"][..], &urls].concat());
+            let good = said.lines().filter(|line| line.contains(" GET /a ")).count();
+            answers += good;
+            if good < urls.len() {
+                failures.push(said);
+            }
+        }
+        (answers, failures)
+    })
 }
 
 /// Waits until `check` holds.
