@@ -1,17 +1,16 @@
 //! TLS from a gateway to services that end it themselves, as BackendTLSPolicies say.
-use crate::identity::tls::PROVIDER;
+use crate::identity::tls::{PROVIDER, roots, signatures_by_provider};
 use crate::stream::{Io, Stream};
 use crate::worker::Worker;
 use model::map::HashMap;
 use model::mesh::{BackendTls, SubjectName, TlsSecret};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::client::verify_server_name;
-use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -111,10 +110,7 @@ pub async fn wrap(
 }
 
 fn build(policy: &BackendTls, certificate: Option<&TlsSecret>, speaks: Speaks) -> Result<Arc<ClientConfig>, String> {
-    let mut roots = RootCertStore::empty();
-    for root in policy.roots.iter().flat_map(|pem| CertificateDer::pem_slice_iter(pem.as_bytes())) {
-        roots.add(root.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
-    }
+    let mut roots = roots(&policy.roots)?;
     if policy.system_roots {
         let found = SYSTEM_ROOTS.iter().find_map(|path| std::fs::read(path).ok());
         let found = found.ok_or("this host has no certificates that it trusts")?;
@@ -200,25 +196,5 @@ impl ServerCertVerifier for Verifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &PROVIDER.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &PROVIDER.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        PROVIDER.signature_verification_algorithms.supported_schemes()
-    }
+    signatures_by_provider!();
 }

@@ -1,21 +1,19 @@
 //! Listeners under TLS: the server name of the first message decides whose connection it is, and whether TLS ends here.
 use super::doors::{Door, Found};
 use super::streams;
-use crate::identity::tls::PROVIDER;
+use crate::identity::tls::{PROVIDER, roots, signatures_by_provider};
 use crate::requests::{self, Site};
 use crate::stream::{Io, Stream};
 use crate::worker::Worker;
 use model::Key;
 use model::map::HashMap;
 use model::mesh::{ClientValidation, Listener, ListenerProtocol, TlsMode, TlsSecret};
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{Acceptor, ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{DistinguishedName, ServerConfig};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -203,10 +201,7 @@ fn verifier(clients: &ClientValidation) -> Result<Arc<dyn ClientCertVerifier>, S
     if clients.insecure_fallback {
         return Ok(Arc::new(Anybody));
     }
-    let mut roots = RootCertStore::empty();
-    for root in clients.roots.iter().flat_map(|pem| CertificateDer::pem_slice_iter(pem.as_bytes())) {
-        roots.add(root.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
-    }
+    let roots = roots(&clients.roots)?;
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), PROVIDER.clone()).build();
     verifier.map(|verifier| verifier as Arc<dyn ClientCertVerifier>).map_err(|error| error.to_string())
 }
@@ -233,25 +228,5 @@ impl ClientCertVerifier for Anybody {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &PROVIDER.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &PROVIDER.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        PROVIDER.signature_verification_algorithms.supported_schemes()
-    }
+    signatures_by_provider!();
 }
