@@ -22,14 +22,10 @@ pub enum FieldValidation {
 
 /// What the kind does. Bundled definitions (Gateway API, Istio) have a behaviour of their own where one is written.
 pub fn behaviour(resource: &Resource) -> &'static dyn Kind {
-    match resource.custom() {
-        Some(custom) if resource.is_dynamic() => kinds::custom(custom.has_status()),
-        Some(custom) => {
-            let found = kinds::behaviour(resource.group(), resource.kind());
-            if found.facts().kind.is_empty() { kinds::custom(custom.has_status()) } else { found }
-        }
-        None => kinds::behaviour(resource.group(), resource.kind()),
-    }
+    // Asked at every request, so without the schema, which a bundled resource compiles when it is first used.
+    let found = (!resource.is_dynamic()).then(|| kinds::behaviour(resource.group(), resource.kind()));
+    let written = found.filter(|found| resource.is_kubernetes_own() || !found.facts().kind.is_empty());
+    written.unwrap_or_else(|| kinds::custom(resource.subresource("status").is_some()))
 }
 
 /// Decodes a body of a resource's kind.

@@ -43,10 +43,11 @@ impl Selection {
                 parsed.map_err(|error| refused(&format!("unable to parse requirement: {error}")))?.requirements
             }
         };
-        let known = resource.custom().map(kube::crd::CustomVersion::selectable_fields).unwrap_or_default();
+        let fields = fields.unwrap_or_default();
+        let custom = if fields.is_empty() { None } else { resource.custom() };
+        let known = custom.map(kube::crd::CustomVersion::selectable_fields).unwrap_or_default();
         let behaviour = crate::form::behaviour(resource);
-        let fields =
-            FieldSelector::parse(fields.unwrap_or_default(), behaviour, known).map_err(|error| refused(&error))?;
+        let fields = FieldSelector::parse(fields, behaviour, known).map_err(|error| refused(&error))?;
         Ok(Selection { labels, fields })
     }
 

@@ -20,7 +20,7 @@ pub fn convert(value: Value, from: &Resource, to: &Resource) -> Value {
     if let Some(map) = value.as_object_mut() {
         map.insert("apiVersion".to_owned(), to.api_version().into());
     }
-    if to.custom().is_some() {
+    if !to.is_kubernetes_own() {
         return value;
     }
     // Fields that one version always prints and the other does not come and go here.

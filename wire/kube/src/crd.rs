@@ -13,7 +13,7 @@ pub mod validate;
 pub use columns::{Column, JsonPath};
 pub use definition::{Conditions, CustomResource, NAMES_CONFLICT, names_conflict, update_faults};
 
-pub(crate) use compile::compile_version;
+pub(crate) use compile::{compile_version, deprecation};
 
 use crate::schema::{NodeId, Schema, Table};
 

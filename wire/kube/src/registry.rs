@@ -9,6 +9,7 @@ pub(crate) mod bundled;
 use crate::crd::{CustomResource, CustomVersion};
 use crate::schema::table::Text;
 use crate::schema::{Schema, builtin as tables};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Verbs of a resource, in discovery's order.
@@ -145,6 +146,19 @@ impl Resource {
             Form::BuiltIn(_) => None,
             Form::Bundled(lazy) => Some(lazy.version()),
             Form::Custom(version) => Some(version),
+        }
+    }
+    /// Whether it is one of Kubernetes' own, which no CustomResourceDefinition can replace.
+    pub fn is_kubernetes_own(&self) -> bool {
+        matches!(self.form, Form::BuiltIn(_))
+    }
+    /// Text of the `Warning` header that users of a deprecated version get.
+    pub fn deprecation_warning(&self) -> Option<Cow<'_, str>> {
+        match &self.form {
+            Form::BuiltIn(_) => None,
+            // Asked at every request: a list of nothing should not cost the schema.
+            Form::Bundled(lazy) => lazy.deprecation_warning().map(Cow::Owned),
+            Form::Custom(version) => version.deprecation_warning().map(Cow::Borrowed),
         }
     }
     /// Changes when the schema does, and is the same on every machine that has the same one.

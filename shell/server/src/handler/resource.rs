@@ -18,6 +18,7 @@ use hyper::upgrade::OnUpgrade;
 use kube::codec::{Format, Kind, MEDIA_TYPES};
 use kube::{Cause, Resource, Status};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -118,7 +119,7 @@ pub(super) async fn dispatch(core: &Arc<Core>, call: &Call, body: Bytes) -> Resu
         return Err(Status::method_not_allowed(target.resource.group(), target.resource.plural(), info.verb));
     }
     let accepted = accept(&call.headers)?;
-    let deprecated = target.resource.custom().and_then(|custom| custom.deprecation_warning()).map(str::to_owned);
+    let deprecated = target.resource.deprecation_warning().map(Cow::into_owned);
     let mut response = verb(core, call, target, body, accepted).await?;
     respond::warn(&mut response, deprecated.as_slice());
     Ok(response)

@@ -36,7 +36,7 @@ impl PatchKind {
 
     /// What a resource takes, for the 415 answer.
     pub fn media_types(resource: &Resource) -> &'static [&'static str] {
-        if resource.custom().is_some() {
+        if !resource.is_kubernetes_own() {
             &["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"]
         } else {
             &[

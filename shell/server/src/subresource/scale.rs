@@ -62,7 +62,7 @@ pub fn scale_of(target: &Target, object: &Value) -> Value {
     }
     let selector = match &places.selector {
         Some(path) => at(object, path).as_str().unwrap_or_default().to_owned(),
-        None if target.resource.custom().is_none() => selector_text(&object["spec"]["selector"]),
+        None if target.resource.is_kubernetes_own() => selector_text(&object["spec"]["selector"]),
         None => String::new(),
     };
     if !selector.is_empty() {

@@ -73,7 +73,8 @@ fn simple_path(text: &str) -> Vec<String> {
     text.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
-fn deprecation(head: &Value, version: &Value) -> Option<String> {
+/// Text of the `Warning` header for a deprecated version.
+pub(crate) fn deprecation(head: &Value, version: &Value) -> Option<String> {
     if version["deprecated"] != true {
         return None;
     }

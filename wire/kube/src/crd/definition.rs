@@ -1,6 +1,7 @@
 //! A CustomResourceDefinition as a whole: names, versions and the resources that it adds.
 
 use super::{CustomVersion, compile_version};
+use crate::registry::bundled::{self, Lazy};
 use crate::registry::{CustomForm, CustomParts, Registry, Resource};
 use crate::status::Cause;
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ pub struct CustomResource {
     group: String,
     names: Names,
     namespaced: bool,
-    versions: Vec<(String, Served, Arc<CustomVersion>)>,
+    versions: Vec<(String, Served, Form)>,
     stored_version: String,
 }
 
@@ -32,6 +33,37 @@ struct Names {
 /// Whether a version is served; one that is not may still be the stored one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Served(bool);
+
+/// Where a version's schema is.
+#[derive(Clone, Debug)]
+enum Form {
+    Compiled(Arc<CustomVersion>),
+    /// The definition is one of those that come with the program: compiled when it is first used, and found sound by a test.
+    Bundled(Lazy),
+}
+
+impl Form {
+    fn has_status(&self) -> bool {
+        match self {
+            Form::Compiled(version) => version.has_status(),
+            Form::Bundled(lazy) => lazy.has_status(),
+        }
+    }
+
+    fn has_scale(&self) -> bool {
+        match self {
+            Form::Compiled(version) => version.scale().is_some(),
+            Form::Bundled(lazy) => lazy.has_scale(),
+        }
+    }
+
+    fn custom(&self) -> CustomForm {
+        match self {
+            Form::Compiled(version) => CustomForm::Ready(Arc::clone(version)),
+            Form::Bundled(lazy) => CustomForm::Lazy(lazy.clone()),
+        }
+    }
+}
 
 /// Conditions of a definition, to be merged into its `status.conditions`.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +95,7 @@ impl CustomResource {
         let mut versions = Vec::new();
         let listed = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
         check_versions(listed, &mut causes);
+        let own = bundled::twins(spec);
         for (at, version) in listed.iter().enumerate() {
             if !version["schema"]["openAPIV3Schema"].is_object() {
                 causes.push(Cause::required(
@@ -74,8 +107,13 @@ impl CustomResource {
             check_subresources(version, at, &mut causes);
             check_columns(version, at, &mut causes);
             let name = version["name"].as_str().unwrap_or_default().to_owned();
+            let served = Served(version["served"] == true);
+            if let Some(lazy) = own.as_ref().and_then(|own| own.get(at)) {
+                versions.push((name, served, Form::Bundled(lazy.clone())));
+                continue;
+            }
             match compile_version(spec, version) {
-                Ok(compiled) => versions.push((name, Served(version["served"] == true), Arc::new(compiled))),
+                Ok(compiled) => versions.push((name, served, Form::Compiled(Arc::new(compiled)))),
                 Err(faults) => causes.extend(faults.into_iter().map(|mut fault| {
                     fault.field = fault.field.replacen("spec.validation", &format!("spec.versions[{at}].schema"), 1);
                     fault
@@ -122,17 +160,18 @@ impl CustomResource {
                 categories: self.names.categories.clone(),
                 namespaced: self.namespaced,
                 status: version.has_status(),
-                scale: version.scale().is_some(),
+                scale: version.has_scale(),
                 stored_version: self.stored_version.clone(),
             };
-            Arc::new(Resource::custom_version(&parts, CustomForm::Ready(Arc::clone(version))))
+            Arc::new(Resource::custom_version(&parts, version.custom()))
         })
     }
 
     /// Texts of the `Warning` headers that the writer of the definition gets: what is stored but has no effect.
     pub fn warnings(&self) -> Vec<String> {
-        let told = self.versions.iter().filter_map(|(name, _, version)| {
-            version.expression_warning().map(|warning| format!("version {name}: {warning}"))
+        let told = self.versions.iter().filter_map(|(name, _, form)| match form {
+            Form::Compiled(version) => version.expression_warning().map(|warning| format!("version {name}: {warning}")),
+            Form::Bundled(_) => None,
         });
         told.collect()
     }
@@ -182,7 +221,7 @@ pub fn names_conflict(registry: &Registry, custom: &CustomResource) -> Option<St
         }
     }
     let own = registry.resource(&custom.group, &custom.stored_version, &names.plural);
-    let reserved = own.is_some_and(|resource| resource.custom().is_none());
+    let reserved = own.is_some_and(|resource| resource.is_kubernetes_own());
     reserved.then(|| format!("{:?} is already in use", names.plural))
 }
 

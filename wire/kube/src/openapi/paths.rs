@@ -155,7 +155,7 @@ fn patch_content(resource: &Resource) -> Value {
         "application/strategic-merge-patch+json",
     ] {
         // Custom resources have no strategic merge patch: their schema has no merge keys.
-        if resource.custom().is_none() || !kind.contains("strategic") {
+        if resource.is_kubernetes_own() || !kind.contains("strategic") {
             out.insert(kind.to_owned(), schema.clone());
         }
     }

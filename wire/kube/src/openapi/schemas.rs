@@ -33,7 +33,7 @@ pub(super) fn components(resources: &[&Resource], dialect: Dialect) -> Map<Strin
     for resource in resources {
         let schema = resource.schema();
         let (list, own) = (list_name_of(resource), name_of(resource));
-        if resource.custom().is_some() {
+        if !resource.is_kubernetes_own() {
             let value = out.object(schema);
             out.done.insert(own.clone(), value);
             let list_value = out.custom_list(resource, &own);

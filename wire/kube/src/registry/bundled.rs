@@ -1,5 +1,6 @@
 //! Custom resources that come with the program: Gateway API and Istio's policy kinds. Their schemas are read from the compiled-in
-//! files when a resource is first used, so a cluster without them pays for one line each.
+//! files when a resource is first used, so a cluster without them pays for one line each. That stays so when the same definitions are
+//! applied as CustomResourceDefinition objects: equal ones are recognized ([`twins`]) rather than compiled.
 
 use super::{CustomForm, CustomParts, Resource};
 use crate::crd::{self, CustomVersion};
@@ -30,13 +31,25 @@ impl Lazy {
         sum.0
     }
 
+    /// Whether the status subresource is on.
+    pub(crate) fn has_status(&self) -> bool {
+        self.0.version["subresources"].get("status").is_some()
+    }
+
+    /// Whether the scale subresource is on.
+    pub(crate) fn has_scale(&self) -> bool {
+        self.0.version["subresources"].get("scale").is_some()
+    }
+
+    /// Text of the `Warning` header for a deprecated version.
+    pub(super) fn deprecation_warning(&self) -> Option<String> {
+        crd::deprecation(&self.0.head, &self.0.version)
+    }
+
     /// The compiled version.
     pub(crate) fn version(&self) -> &CustomVersion {
         self.0.ready.get_or_init(|| {
-            let mut lines = self.0.lines.lines().peekable();
-            let schema = tree(&mut lines, 1).map_or(Value::Null, |(_, schema)| schema);
-            let mut version = self.0.version.clone();
-            version["schema"] = Value::Object(Map::from_iter([("openAPIV3Schema".to_owned(), schema)]));
+            let version = with_schema(self.0.version.clone(), self.0.lines);
             crd::compile_version(&self.0.head, &version).expect("a test compiles every bundled schema")
         })
     }
@@ -61,17 +74,8 @@ pub(super) fn objects(group: &str, annotations: &[(&str, &str)]) -> Vec<Value> {
     let found = SOURCES.iter().flat_map(|source| definitions(source)).filter(|(head, _)| head["group"] == group);
     found
         .map(|(head, versions)| {
-            let versions: Vec<Value> = versions
-                .into_iter()
-                .map(|(mut version, lines)| {
-                    let schema = tree(&mut lines.lines().peekable(), 1).map_or(Value::Null, |(_, schema)| schema);
-                    version["schema"] = Value::Object(Map::from_iter([("openAPIV3Schema".to_owned(), schema)]));
-                    if let Some(fields) = version.as_object_mut() {
-                        fields.remove("schemaOf");
-                    }
-                    version
-                })
-                .collect();
+            let versions: Vec<Value> =
+                versions.into_iter().map(|(version, lines)| with_schema(version, lines)).collect();
             let name = format!("{}.{group}", text(&head["names"], "plural"));
             let mut spec = head;
             spec["versions"] = versions.into();
@@ -85,6 +89,31 @@ pub(super) fn objects(group: &str, annotations: &[(&str, &str)]) -> Vec<Value> {
         .collect()
 }
 
+/// The versions of the bundled definition that a definition's `spec` says the same as, in its order; `None` when it differs in anything
+/// that is served by it.
+pub(crate) fn twins(spec: &Value) -> Option<Vec<Lazy>> {
+    let listed = spec["versions"].as_array()?;
+    let (head, versions) = SOURCES.iter().flat_map(|source| definitions(source)).find(|(head, _)| {
+        head["group"] == spec["group"]
+            && head["names"]["plural"] == spec["names"]["plural"]
+            && head["scope"] == spec["scope"]
+    })?;
+    let equal = versions.len() == listed.len()
+        && versions.iter().zip(listed).all(|((version, lines), listed)| with_schema(version.clone(), lines) == *listed);
+    let lazy = |(version, lines)| Lazy(Arc::new(Inner { head: head.clone(), version, lines, ready: OnceLock::new() }));
+    equal.then(|| versions.into_iter().map(lazy).collect())
+}
+
+/// A version as a definition has it.
+fn with_schema(mut version: Value, lines: &'static str) -> Value {
+    let schema = tree(&mut lines.lines().peekable(), 1).map_or(Value::Null, |(_, schema)| schema);
+    version["schema"] = Value::Object(Map::from_iter([("openAPIV3Schema".to_owned(), schema)]));
+    if let Some(fields) = version.as_object_mut() {
+        fields.remove("schemaOf");
+    }
+    version
+}
+
 fn text(value: &Value, key: &str) -> String {
     value[key].as_str().unwrap_or_default().to_owned()
 }
@@ -95,9 +124,11 @@ fn resource(head: &Value, version: Value, lines: &'static str, stored: &str) -> 
         let items = names[key].as_array().map(Vec::as_slice).unwrap_or_default();
         items.iter().filter_map(Value::as_str).map(str::to_owned).collect()
     };
+    let name = text(&version, "name");
+    let lazy = Lazy(Arc::new(Inner { head: head.clone(), version, lines, ready: OnceLock::new() }));
     let parts = CustomParts {
         group: text(head, "group"),
-        version: text(&version, "name"),
+        version: name,
         plural: text(names, "plural"),
         singular: text(names, "singular"),
         kind: text(names, "kind"),
@@ -105,11 +136,10 @@ fn resource(head: &Value, version: Value, lines: &'static str, stored: &str) -> 
         short_names: list("shortNames"),
         categories: list("categories"),
         namespaced: head["scope"] == "Namespaced",
-        status: version["subresources"].get("status").is_some(),
-        scale: version["subresources"].get("scale").is_some(),
+        status: lazy.has_status(),
+        scale: lazy.has_scale(),
         stored_version: stored.to_owned(),
     };
-    let lazy = Lazy(Arc::new(Inner { head: head.clone(), version, lines, ready: OnceLock::new() }));
     Resource::custom_version(&parts, CustomForm::Lazy(lazy))
 }
 

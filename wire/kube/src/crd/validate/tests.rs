@@ -324,6 +324,28 @@ fn a_bundled_resource_gives_way_and_comes_back() {
     assert!(back.resource("gateway.networking.k8s.io", "v1beta1", "httproutes").is_some());
 }
 
+/// A cluster holds each of them as an object too; compiling those as any other's cost 15 MB.
+#[test]
+fn a_definition_equal_to_a_bundled_one_is_not_compiled() {
+    let registry = Registry::builtin();
+    let approval = [("api-approved.kubernetes.io", "https://example.org/approval")];
+    for mut object in Registry::bundled_definitions("gateway.networking.k8s.io", &approval) {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let plural = object["spec"]["names"]["plural"].as_str().unwrap_or_default().to_owned();
+        let dynamic = |object: &Value| {
+            let with = registry.with_custom(&CustomResource::from_object(object).expect("sound"));
+            let found = with.preferred("gateway.networking.k8s.io", &plural).expect("served");
+            (found.is_dynamic(), found.fingerprint())
+        };
+        let before = registry.preferred("gateway.networking.k8s.io", &plural).expect("bundled").fingerprint();
+        assert_eq!(dynamic(&object), (false, before), "{name}");
+        for version in object["spec"]["versions"].as_array_mut().expect("versions") {
+            version["schema"]["openAPIV3Schema"]["properties"]["more"] = json!({"type": "string"});
+        }
+        assert!(dynamic(&object).0, "{name} differs");
+    }
+}
+
 #[test]
 fn a_bundled_route_gets_its_defaults_and_faults() {
     let registry = Registry::builtin();
