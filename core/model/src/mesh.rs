@@ -8,6 +8,7 @@
 //! The objects that people write (Gateway API and Istio kinds), as far as compiling them reads them, are in [`api`].
 
 pub mod api;
+pub mod attached;
 pub mod gateway;
 pub mod headers;
 pub mod policy;
@@ -15,6 +16,7 @@ pub mod route;
 pub mod traffic;
 pub mod workload;
 
+pub use attached::AttachedPolicy;
 pub use gateway::{BackendTls, ClientValidation, Gateway, Listener, ListenerProtocol, SubjectName, TlsMode};
 pub use headers::Headers;
 pub use policy::{
@@ -54,6 +56,8 @@ pub enum Resource {
     RequestAuthentication(Arc<RequestAuthentication>),
     /// Who is asked about requests.
     ExtensionProvider(Arc<ExtensionProvider>),
+    /// What holds for requests of a gateway, route or service.
+    AttachedPolicy(Arc<AttachedPolicy>),
     /// A listener's certificate.
     Secret(Arc<TlsSecret>),
     /// The roots to verify peers with.
@@ -75,6 +79,8 @@ pub enum ResourceKind {
     RequestAuthentication,
     /// [`ExtensionProvider`].
     ExtensionProvider,
+    /// [`AttachedPolicy`]: before what it hangs on, so that nothing is served without it.
+    AttachedPolicy,
     /// [`Workload`].
     Workload,
     /// [`Service`].
@@ -89,13 +95,14 @@ pub enum ResourceKind {
 
 impl ResourceKind {
     /// All kinds in learning order.
-    pub const ALL: [ResourceKind; 11] = [
+    pub const ALL: [ResourceKind; 12] = [
         ResourceKind::TrustBundle,
         ResourceKind::Secret,
         ResourceKind::AuthorizationPolicy,
         ResourceKind::ExtensionProvider,
         ResourceKind::RequestAuthentication,
         ResourceKind::PeerAuthentication,
+        ResourceKind::AttachedPolicy,
         ResourceKind::Workload,
         ResourceKind::Service,
         ResourceKind::Endpoints,
@@ -117,6 +124,7 @@ impl Resource {
             Resource::PeerAuthentication(_) => ResourceKind::PeerAuthentication,
             Resource::RequestAuthentication(_) => ResourceKind::RequestAuthentication,
             Resource::ExtensionProvider(_) => ResourceKind::ExtensionProvider,
+            Resource::AttachedPolicy(_) => ResourceKind::AttachedPolicy,
             Resource::Secret(_) => ResourceKind::Secret,
             Resource::TrustBundle(_) => ResourceKind::TrustBundle,
         }
@@ -133,6 +141,7 @@ impl Resource {
             Resource::PeerAuthentication(it) => it.key.to_string(),
             Resource::RequestAuthentication(it) => it.key.to_string(),
             Resource::ExtensionProvider(it) => it.name.to_string(),
+            Resource::AttachedPolicy(it) => it.key.to_string(),
             Resource::Secret(it) => it.key.to_string(),
             Resource::TrustBundle(it) => it.trust_domain.to_string(),
         }

@@ -9,6 +9,7 @@
 //! few, and they share host ports) and the routes on those that changed; a grant, the routes and gateways that refer across namespaces.
 
 mod address;
+mod attached;
 mod backend_tls;
 mod destination;
 mod entry;
@@ -146,6 +147,7 @@ struct Objects {
     names: BTreeMap<Key, api::ResolvedName>,
     requests: BTreeMap<Key, api::RequestAuthentication>,
     jwks: BTreeMap<Key, api::FetchedJwks>,
+    attached: BTreeMap<Key, api::TrafficPolicy>,
 }
 
 /// Something that is compiled by itself. The order is that of compiling: routes look at listeners, gateways' statuses at routes.
@@ -166,6 +168,7 @@ enum Unit {
     Listeners,
     Route(RouteKind, Key),
     Virtual(Key),
+    Attached(Key),
     GatewayStatus(Key),
     SetStatus(Key),
     TlsPolicyStatus(Key),
@@ -220,6 +223,7 @@ impl Compiler {
                 self.dirty.insert(Unit::Class(it.meta.key.clone()));
                 self.dirty.insert(Unit::Listeners);
                 objects.classes.insert(it.meta.key.clone(), it);
+                self.touch_attached_to_gateways();
             }
             Object::Gateway(it) => {
                 let key = it.meta.key.clone();
@@ -254,6 +258,7 @@ impl Compiler {
                 old.iter().for_each(|old| self.touch_tls_policies_by(old));
                 self.touch_tls_policies_by(&it);
                 self.dirty.insert(Unit::Route(id.0, id.1));
+                self.touch_attached_to(gateway::route_kind_name(it.kind), &it.meta.key);
                 old.iter().chain([&it]).for_each(|route| self.touch_rivals(route));
             }
             Object::ReferenceGrant(it) => {
@@ -294,6 +299,11 @@ impl Compiler {
                 let key = it.key.clone();
                 objects.jwks.insert(key.clone(), it);
                 self.touch_jwks(&key.name);
+            }
+            Object::TrafficPolicy(it) => {
+                let key = it.meta.key.clone();
+                let old = objects.attached.insert(key.clone(), *it);
+                self.touch_attached(&key, old.as_ref());
             }
             Object::ResolvedName(it) => {
                 let key = it.key.clone();
@@ -340,6 +350,7 @@ impl Compiler {
             }
             ObjectKind::GatewayClass => {
                 objects.classes.remove(key);
+                self.touch_attached_to_gateways();
                 self.dirty.extend([Unit::Class(key.clone()), Unit::Listeners]);
             }
             ObjectKind::Gateway => {
@@ -365,6 +376,7 @@ impl Compiler {
                 self.index.route(&id, old.as_ref(), None);
                 old.iter().for_each(|old| self.touch_tls_policies_by(old));
                 self.dirty.insert(Unit::Route(id.0, id.1));
+                self.touch_attached_to(gateway::route_kind_name(kind), key);
                 old.iter().for_each(|route| self.touch_rivals(route));
             }
             ObjectKind::ReferenceGrant => {
@@ -399,6 +411,10 @@ impl Compiler {
                 objects.jwks.remove(key);
                 self.touch_jwks(&key.name);
             }
+            ObjectKind::TrafficPolicy => {
+                let old = objects.attached.remove(key);
+                self.touch_attached(key, old.as_ref());
+            }
             ObjectKind::ResolvedName => {
                 objects.names.remove(key);
                 self.touch_name(&key.name);
@@ -428,6 +444,7 @@ impl Compiler {
                 Unit::ServiceEntry(key) => self.compile_service_entry(&key, &mut output),
                 Unit::Rule(key) => self.compile_rule(&key, &mut output),
                 Unit::Virtual(key) => self.compile_virtual(&key, &mut output),
+                Unit::Attached(key) => self.compile_attached(&key, &mut output),
                 Unit::Class(key) => self.compile_class(&key, &mut output),
                 Unit::Listeners => self.compile_listeners(&mut output),
                 Unit::Route(kind, key) => self.compile_route(kind, &key, &mut output),
@@ -533,6 +550,7 @@ impl Compiler {
             self.touch_endpoints(key);
         }
         self.touch_host(&self.service_host(key));
+        self.touch_attached_to("Service", key);
         let routes = self.index.routes_by_service.get(key).into_iter().flatten();
         self.dirty.extend(routes.cloned().map(|(kind, key)| Unit::Route(kind, key)));
         let selector = |service: Option<&api::Service>| service.map(|service| service.selector.clone());
@@ -549,6 +567,7 @@ impl Compiler {
     }
 
     fn touch_gateway(&mut self, key: &Key) {
+        self.touch_attached_to_gateways();
         self.dirty.extend([Unit::Listeners, Unit::GatewayStatus(key.clone())]);
         self.touch_routes_of(key);
     }
@@ -573,6 +592,7 @@ impl Compiler {
 
     fn touch_references(&mut self) {
         self.dirty.insert(Unit::Listeners);
+        self.dirty.extend(self.objects.attached.keys().cloned().map(Unit::Attached));
         let routes = self.index.crossing_routes.iter();
         self.dirty.extend(routes.cloned().map(|(kind, key)| Unit::Route(kind, key)));
     }

@@ -8,6 +8,7 @@
 
 mod admin;
 pub mod attach;
+mod attached;
 pub mod config;
 mod connections;
 mod copy;

@@ -1,11 +1,14 @@
 //! What this proxy knows of the mesh, shared by all its threads.
+use crate::attached::{Attached, Held};
 use authz::mesh::PolicySet;
 use model::Key;
+use model::map::HashMap;
+use model::mesh::attached::PolicyTarget;
 use model::mesh::{ExtensionProvider, Resource, ResourceKind, TlsSecret, TrustBundle, Workload};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use tokio::sync::watch;
 use traffic::Directory;
 
@@ -29,6 +32,8 @@ pub struct Known {
     pub secrets: BTreeMap<Key, Arc<TlsSecret>>,
     /// Who is asked about requests, by name.
     pub providers: BTreeMap<Arc<str>, Arc<ExtensionProvider>>,
+    /// What holds for requests of gateways, routes and services.
+    pub attached: Attached,
     /// By trust domain.
     pub trust_bundles: BTreeMap<Arc<str>, Arc<TrustBundle>>,
 }
@@ -46,6 +51,7 @@ impl Known {
                     ResourceKind::PeerAuthentication => self.policies.remove_peer(&key),
                     ResourceKind::RequestAuthentication => self.policies.remove_request(&key),
                     ResourceKind::ExtensionProvider => drop(self.providers.remove(&*name)),
+                    ResourceKind::AttachedPolicy => self.attached.remove(&key),
                     ResourceKind::Secret => drop(self.secrets.remove(&key)),
                     ResourceKind::TrustBundle => drop(self.trust_bundles.remove(&*name)),
                     other => self.directory.remove(other, &name),
@@ -62,6 +68,10 @@ impl Known {
             Resource::RequestAuthentication(it) => self.policies.set_request(it),
             Resource::ExtensionProvider(it) => {
                 self.providers.insert(it.name.clone(), it);
+                return false;
+            }
+            Resource::AttachedPolicy(it) => {
+                self.attached.set(it);
                 return false;
             }
             Resource::Secret(it) => {
@@ -96,6 +106,8 @@ pub struct Mesh {
     known: RwLock<Known>,
     /// Beside the watch channel because every request reads it.
     version: AtomicU64,
+    /// Whether any policy hangs on anything: requests ask this before they look.
+    has_attached: AtomicBool,
     changed: watch::Sender<u64>,
     policy_changed: watch::Sender<u64>,
 }
@@ -110,6 +122,7 @@ impl Mesh {
             policy_moved |= known.apply(change);
         }
         known.directory.release();
+        self.has_attached.store(!known.attached.is_empty(), Ordering::Relaxed);
         let version = self.version.fetch_add(1, Ordering::Release) + 1;
         drop(known);
         self.changed.send_replace(version);
@@ -128,6 +141,11 @@ impl Mesh {
         self.version.load(Ordering::Acquire)
     }
 
+    /// Whether any policy hangs on a gateway, route or service.
+    pub fn has_attached(&self) -> bool {
+        self.has_attached.load(Ordering::Relaxed)
+    }
+
     /// Tells of changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -141,5 +159,36 @@ impl Mesh {
     /// Tells of changes of policy alone: every open connection listens.
     pub fn policy_changes(&self) -> watch::Receiver<u64> {
         self.policy_changed.subscribe()
+    }
+}
+
+/// The policies that hold at endpoints, looked up again when something changed.
+#[derive(Debug, Default)]
+pub struct AtEndpoints(Mutex<HashMap<SocketAddr, (u64, Arc<[Arc<Held>]>)>>);
+
+impl AtEndpoints {
+    /// Policies on services of which `to` is an endpoint, by key.
+    pub fn get(&self, mesh: &Mesh, to: SocketAddr) -> Arc<[Arc<Held>]> {
+        let version = mesh.version();
+        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, held)) = found.get(&to).filter(|(at, _)| *at == version) {
+            return held.clone();
+        }
+        // What is looked up for addresses of pods that are gone goes with the next change.
+        found.retain(|_, (at, _)| *at == version);
+        let known = mesh.known();
+        let mut held: Vec<Arc<Held>> = Vec::new();
+        for service in known.attached.services() {
+            let ports = known.directory.service(service).into_iter().flat_map(|entry| &entry.ports);
+            for port in ports.filter(|port| port.pool.endpoints().iter().any(|endpoint| endpoint.address() == to)) {
+                let target = PolicyTarget::Service { service: service.clone(), port: "".into() };
+                held.extend(known.attached.of(&target, &port.port.name).cloned());
+            }
+        }
+        held.sort_by(|a, b| a.policy.key.cmp(&b.policy.key));
+        held.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        let held: Arc<[Arc<Held>]> = held.into();
+        found.insert(to, (version, held.clone()));
+        held
     }
 }

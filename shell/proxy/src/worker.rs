@@ -4,6 +4,7 @@
 //! Futures are `Send` although they never move: `tokio::spawn` on a current_thread runtime has no queue of its own as a
 //! `LocalSet` has, and an uncontended atomic is cheaper than that queue.
 use crate::hbone::pool::Pool;
+use crate::mesh::AtEndpoints;
 use crate::pods::{Phase, Pod, PodSockets};
 use crate::policy::GatewayPolicies;
 use crate::requests::pool::HttpPool;
@@ -45,6 +46,8 @@ pub struct Worker {
     pub ports: Ports,
     /// What holds at gateways.
     pub gateway_policies: GatewayPolicies,
+    /// What holds at endpoints.
+    pub at_endpoints: AtEndpoints,
     /// HTTP connections that this worker keeps.
     pub http: HttpPool,
     /// How services are called under TLS.
@@ -73,6 +76,7 @@ pub fn start(
         tunnels: Pool::default(),
         ports: Ports::default(),
         gateway_policies: GatewayPolicies::default(),
+        at_endpoints: AtEndpoints::default(),
         http: HttpPool::default(),
         backend_tls: tls_out::Configs::default(),
         cells,

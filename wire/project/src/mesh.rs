@@ -8,6 +8,7 @@ mod duration;
 mod gateway_api;
 mod istio;
 mod status;
+mod traffic_policy;
 mod virtual_service;
 
 pub use duration::duration_ms;
@@ -53,6 +54,7 @@ pub const RESOURCES: &[(&str, &str, &str, ObjectKind)] = &[
     ("security.istio.io", "v1", "authorizationpolicies", ObjectKind::AuthorizationPolicy),
     ("security.istio.io", "v1", "peerauthentications", ObjectKind::PeerAuthentication),
     ("security.istio.io", "v1", "requestauthentications", ObjectKind::RequestAuthentication),
+    ("mesh.diolkos.io", "v1", "trafficpolicies", ObjectKind::TrafficPolicy),
 ];
 
 /// An object that the mesh cannot use. The object's author's fault; another try with the same bytes fails the same.
@@ -100,6 +102,7 @@ pub fn read(kind: ObjectKind, bytes: &[u8]) -> Result<Option<Object>, MeshError>
         ObjectKind::VirtualService => Object::VirtualService(Box::new(virtual_service::virtual_service(&value))),
         ObjectKind::DestinationRule => Object::DestinationRule(Box::new(destination_rule::destination_rule(&value))),
         ObjectKind::ServiceEntry => Object::ServiceEntry(Box::new(destination_rule::service_entry(&value))),
+        ObjectKind::TrafficPolicy => Object::TrafficPolicy(Box::new(traffic_policy::traffic_policy(&value))),
         // Found by asking DNS, never read.
         ObjectKind::ResolvedName | ObjectKind::FetchedJwks => return Ok(None),
         ObjectKind::RequestAuthentication => Object::RequestAuthentication(Box::new(istio::request(&value)?)),

@@ -3,6 +3,7 @@
 //! Encoding cannot fail. Decoding does not trust its input: an unknown enumeration value, a bad address or a missing part is an error of
 //! that one resource, which the client refuses (NACK) and goes on with what it had.
 
+mod attached;
 mod gateway;
 mod policy;
 mod request;
@@ -49,6 +50,7 @@ pub fn encode(resource: &Resource) -> Bytes {
         Resource::PeerAuthentication(it) => wire::PeerAuthentication::from(&**it).encode_to_vec(),
         Resource::RequestAuthentication(it) => wire::request::RequestAuthentication::from(&**it).encode_to_vec(),
         Resource::ExtensionProvider(it) => wire::request::ExtensionProvider::from(&**it).encode_to_vec(),
+        Resource::AttachedPolicy(it) => wire::attached::AttachedPolicy::from(&**it).encode_to_vec(),
         Resource::Secret(it) => wire::Secret {
             key: Some(key_out(&it.key)),
             certificate_chain: Bytes::copy_from_slice(&it.certificate_chain),
@@ -87,6 +89,9 @@ pub fn decode(kind: ResourceKind, bytes: Bytes) -> Result<Resource, DecodeError>
         )),
         ResourceKind::ExtensionProvider => {
             Resource::ExtensionProvider(Arc::new(message::<wire::request::ExtensionProvider>(bytes)?.try_into()?))
+        }
+        ResourceKind::AttachedPolicy => {
+            Resource::AttachedPolicy(Arc::new(message::<wire::attached::AttachedPolicy>(bytes)?.try_into()?))
         }
         ResourceKind::Secret => {
             let it: wire::Secret = message(bytes)?;

@@ -12,6 +12,7 @@ pub mod convert;
 pub mod discovery;
 pub mod envoy;
 pub mod ext_authz;
+pub mod rate_limit;
 pub mod resources;
 pub mod session;
 pub mod trust;

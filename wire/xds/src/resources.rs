@@ -3,6 +3,7 @@
 //! The Rust shapes that programs use are in `model::mesh`; [`crate::convert`] goes between. Field numbers here are a public contract
 //! between versions of control plane and proxy: add, never reuse.
 
+pub mod attached;
 pub mod request;
 pub mod traffic;
 
@@ -18,6 +19,7 @@ pub fn type_url(kind: ResourceKind) -> &'static str {
         ResourceKind::PeerAuthentication => "type.diolkos.io/mesh.v1.PeerAuthentication",
         ResourceKind::RequestAuthentication => "type.diolkos.io/mesh.v1.RequestAuthentication",
         ResourceKind::ExtensionProvider => "type.diolkos.io/mesh.v1.ExtensionProvider",
+        ResourceKind::AttachedPolicy => "type.diolkos.io/mesh.v1.AttachedPolicy",
         ResourceKind::Workload => "type.diolkos.io/mesh.v1.Workload",
         ResourceKind::Service => "type.diolkos.io/mesh.v1.Service",
         ResourceKind::Endpoints => "type.diolkos.io/mesh.v1.Endpoints",

@@ -51,6 +51,49 @@ fn policy() -> TrafficPolicy {
     }
 }
 
+fn attached_policy() -> AttachedPolicy {
+    use model::mesh::attached::*;
+    let matches = vec![Match { method: Some("GET".into()), ..Match::default() }];
+    let parts = vec![
+        Part::Header("h".into()),
+        Part::Query("q".into()),
+        Part::ClientAddress,
+        Part::Principal,
+        Part::Namespace,
+        Part::Method,
+        Part::Path,
+        Part::Host,
+        Part::Fixed("f".into()),
+    ];
+    AttachedPolicy {
+        key: key("p"),
+        targets: vec![
+            PolicyTarget::Gateway { gateway: key("gw"), listener: "web".into() },
+            PolicyTarget::Route { route: "HTTPRoute/default/r".into(), rule: "".into() },
+            PolicyTarget::Service { service: key("web"), port: "http".into() },
+        ],
+        limits: vec![RateLimit {
+            name: "l".into(),
+            matches: matches.clone(),
+            per: parts.clone(),
+            requests: 1,
+            interval_ms: 2,
+            burst: 3,
+        }],
+        global: Some(GlobalLimit {
+            domain: "d".into(),
+            service: key("rls"),
+            port: 8081,
+            timeout_ms: 5,
+            fail_open: true,
+            descriptors: vec![Descriptor {
+                matches,
+                entries: parts.into_iter().map(|part| ("k".into(), part)).collect(),
+            }],
+        }),
+    }
+}
+
 fn samples() -> Vec<Resource> {
     let headers = HeaderModifier {
         set: vec![("a".into(), "1".into())],
@@ -265,6 +308,7 @@ fn samples() -> Vec<Resource> {
             rules: vec![jwt],
             gateways: vec![key("gw")],
         })),
+        Resource::AttachedPolicy(Arc::new(attached_policy())),
         provider(policy::ProviderKind::Grpc),
         provider(http),
         Resource::Workload(Arc::new(workload)),

@@ -6,6 +6,7 @@ pub mod istio;
 
 pub use istio::{DestinationRule, FetchedJwks, RequestAuthentication, ResolvedName, ServiceEntry, VirtualService};
 
+use super::attached::{Descriptor, RateLimit};
 use super::gateway::SubjectName;
 use super::policy::{Action, MtlsMode, PolicyRule};
 use super::route::{Filter, Fraction, Match, Retry, RouteKind, Timeouts};
@@ -61,6 +62,8 @@ pub enum Object {
     RequestAuthentication(Box<RequestAuthentication>),
     /// The keys that are served at an address. Not an object of the API.
     FetchedJwks(FetchedJwks),
+    /// mesh.diolkos.io TrafficPolicy.
+    TrafficPolicy(Box<TrafficPolicy>),
 }
 
 /// Kind of an [`Object`].
@@ -110,6 +113,8 @@ pub enum ObjectKind {
     RequestAuthentication,
     /// [`FetchedJwks`].
     FetchedJwks,
+    /// [`TrafficPolicy`].
+    TrafficPolicy,
 }
 
 impl Object {
@@ -138,6 +143,7 @@ impl Object {
             Object::ResolvedName(_) => ObjectKind::ResolvedName,
             Object::RequestAuthentication(_) => ObjectKind::RequestAuthentication,
             Object::FetchedJwks(_) => ObjectKind::FetchedJwks,
+            Object::TrafficPolicy(_) => ObjectKind::TrafficPolicy,
         }
     }
     /// Its key.
@@ -165,6 +171,7 @@ impl Object {
             Object::ResolvedName(it) => &it.key,
             Object::RequestAuthentication(it) => &it.meta.key,
             Object::FetchedJwks(it) => &it.key,
+            Object::TrafficPolicy(it) => &it.meta.key,
         }
     }
 }
@@ -591,4 +598,34 @@ pub struct PeerAuthentication {
     pub mode: MtlsMode,
     /// `portLevelMtls`.
     pub ports: Vec<(u16, MtlsMode)>,
+}
+
+/// What holds for the requests of gateways, routes and services of its namespace.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TrafficPolicy {
+    /// Common parts.
+    pub meta: Meta,
+    /// What it is about, each with a section (name of a listener, rule or port; empty: all of it).
+    pub targets: Vec<(Reference, Arc<str>)>,
+    /// `rateLimit.local`.
+    pub limits: Vec<RateLimit>,
+    /// `rateLimit.global`.
+    pub global: Option<GlobalLimitSpec>,
+    /// What makes it unusable, or empty.
+    pub flaw: Arc<str>,
+}
+
+/// A rate limit service, as it is named.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GlobalLimitSpec {
+    /// Who is asked.
+    pub backend: BackendRef,
+    /// `domain`.
+    pub domain: Arc<str>,
+    /// Patience.
+    pub timeout_ms: u64,
+    /// Without an answer requests pass.
+    pub fail_open: bool,
+    /// What it is asked.
+    pub descriptors: Vec<Descriptor>,
 }

@@ -8,6 +8,7 @@ use model::mesh::api::{
 use model::mesh::{Health, ParentTarget, ServicePort};
 use model::{LabelSelector, Meta, Timestamp};
 
+mod attached;
 mod istio;
 
 const GROUP: &str = "gateway.networking.k8s.io";

@@ -228,6 +228,7 @@ impl Core {
                 | ObjectKind::DestinationRule
                 | ObjectKind::ServiceEntry
                 | ObjectKind::RequestAuthentication
+                | ObjectKind::TrafficPolicy
         );
         if reported {
             self.statuses.observe(object.kind(), object.key(), bytes.clone());

@@ -31,7 +31,7 @@ pub fn of_request(port: &Port, site: &Site, head: &RequestHead, plan: &mut Plan)
             if !path.is_empty() {
                 made.push_str(&format!("; Path={path}"));
             }
-            plan.answer_headers.push(("set-cookie", made));
+            plan.answer_headers.push(("set-cookie".into(), made));
             Some(spread(value.as_bytes()))
         }
     }

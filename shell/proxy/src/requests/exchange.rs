@@ -6,7 +6,7 @@ use super::plan::{self, Plan, Target};
 use super::pool::PoolKey;
 use super::reply::{Reply, Responder, UNANSWERED, is_grpc, unanswered};
 use super::upstream::{self, Connected};
-use super::{Place, Site, access, affinity, guard};
+use super::{Place, Site, access, affinity, guard, ratelimit};
 use crate::limits::{self, Admitted};
 use crate::pods::Phase;
 use crate::random;
@@ -83,10 +83,16 @@ pub async fn run(
         return answer(responder, &reply, grpc, source, log, started).await;
     }
     continue_trace(head);
-    let planned = match guard::check(worker, site, head, came_in_http2).await {
+    let came = ratelimit::original(worker, head);
+    let mut planned = match guard::check(worker, site, head, came_in_http2).await {
         Ok(guarded) => plan::plan(worker, site, head, &guarded),
         Err(reply) => Err(reply),
     };
+    if let (Ok(plan), Some(came)) = (&mut planned, came)
+        && let Err(reply) = Box::pin(ratelimit::check(worker, site, &came, head, plan)).await
+    {
+        planned = Err(reply);
+    }
     let mut exchange = match planned {
         Ok(mut plan) => {
             let affinity = affinity_of(site, head, &mut plan);

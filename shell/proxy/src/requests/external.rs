@@ -1,25 +1,18 @@
 //! External authorization (a CUSTOM policy): somebody else is asked about a request, in Envoy's ext_authz protocol, by gRPC or HTTP.
 use super::body::Source;
-use super::conn::{self, Piece};
-
-use crate::dial;
+use super::call::{Callee, collect};
+use super::conn;
 use crate::origin::Origin;
 use crate::policy::Caller;
 use crate::stream::Stream;
 use crate::worker::Worker;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http1::{BodyDecoder, RequestHead, RequestKind, ResponseHead};
 use model::mesh::policy::{ExtensionProvider, ProviderKind};
-use prost::Message;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::timeout;
 use xds::ext_authz as wire;
-
-/// An answer's body at most.
-const MOST_BYTES: usize = 64 << 10;
-/// Endpoints of the authorizer that are tried.
-const TRIES: usize = 2;
 
 /// What the authorizer says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -56,30 +49,23 @@ pub async fn ask(
     ends: Ends<'_>,
 ) -> Result<Verdict, String> {
     let asking = async {
-        let stream = connect(worker, origin, provider).await?;
+        let callee = callee(worker, provider)?;
         match &provider.kind {
-            ProviderKind::Grpc => by_grpc(stream, provider, head, ends).await,
-            ProviderKind::Http { .. } => by_http(stream, provider, head).await,
+            ProviderKind::Grpc => {
+                let answer = callee.unary(worker, origin, wire::CHECK_PATH, &check_request(head, ends)).await;
+                answer.map(verdict)
+            }
+            ProviderKind::Http { .. } => by_http(callee.connect(worker, origin).await?, provider, head).await,
         }
     };
     let limit = Duration::from_millis(provider.timeout_ms);
     timeout(limit, asking).await.map_err(|_| "the authorizer took too long".to_owned())?
 }
 
-async fn connect(worker: &Worker, origin: &Origin, provider: &ExtensionProvider) -> Result<Stream, String> {
+fn callee(worker: &Worker, provider: &ExtensionProvider) -> Result<Callee, String> {
     let known = worker.shared.mesh.known().directory.service_named(&provider.service).map(|it| it.service.key.clone());
     let key = known.ok_or_else(|| format!("no service has the host {}", provider.service))?;
-    let port = worker.ports.get(&worker.shared, &key, provider.port);
-    let port = port.ok_or_else(|| format!("{} has no port {}", provider.service, provider.port))?;
-    let mut tried = Vec::new();
-    loop {
-        let upstream = port.choose(&tried, None, worker.now_ms()).ok_or("the authorizer has no endpoint")?;
-        match dial::dial(worker, origin, &upstream, None).await {
-            Ok(dialled) => return Ok(dialled.stream),
-            Err(error) if error.is_retriable() && tried.len() + 1 < TRIES => tried.push(upstream.address),
-            Err(error) => return Err(error.to_string()),
-        }
-    }
+    Callee::new(worker, &key, provider.port, &provider.service)
 }
 
 fn check_request(head: &RequestHead, ends: Ends<'_>) -> wire::CheckRequest {
@@ -116,40 +102,6 @@ fn check_request(head: &RequestHead, ends: Ends<'_>) -> wire::CheckRequest {
             request: Some(wire::Request { http: Some(http) }),
         }),
     }
-}
-
-async fn by_grpc(
-    stream: Stream,
-    provider: &ExtensionProvider,
-    head: &RequestHead,
-    ends: Ends<'_>,
-) -> Result<Verdict, String> {
-    let failed = |error: h2::Error| error.to_string();
-    let (sender, connection) = h2::client::handshake(stream).await.map_err(failed)?;
-    let connection = tokio::spawn(connection);
-    let mut sender = sender.ready().await.map_err(failed)?;
-    let request = http::Request::post(format!("http://{}:{}{}", provider.service, provider.port, wire::CHECK_PATH))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(())
-        .map_err(|error| error.to_string())?;
-    let (response, mut body) = sender.send_request(request, false).map_err(failed)?;
-    let message = check_request(head, ends).encode_to_vec();
-    let mut framed = BytesMut::with_capacity(message.len() + 5);
-    framed.put_u8(0);
-    framed.put_u32(message.len() as u32);
-    framed.put_slice(&message);
-    body.send_data(framed.freeze(), true).map_err(failed)?;
-    let response = response.await.map_err(failed)?;
-    let mut source = Source::H2(response.into_body());
-    let bytes = collect(&mut source).await;
-    connection.abort();
-    let mut bytes = bytes?;
-    if bytes.len() < 5 || bytes.get_u8() != 0 || bytes.get_u32() as usize > bytes.len() {
-        return Err("the authorizer's answer is no message of gRPC".into());
-    }
-    let answer = wire::CheckResponse::decode(bytes).map_err(|error| error.to_string())?;
-    Ok(verdict(answer))
 }
 
 fn verdict(answer: wire::CheckResponse) -> Verdict {
@@ -225,17 +177,6 @@ fn listed(list: &[std::sync::Arc<str>], name: &str) -> bool {
         (None, Some(suffix)) => name.ends_with(suffix),
         (None, None) => **pattern == *name,
     })
-}
-
-async fn collect(source: &mut Source<'_>) -> Result<Bytes, String> {
-    let mut all = BytesMut::new();
-    loop {
-        match source.piece().await.map_err(|error| error.to_string())? {
-            Piece::Data(bytes) if all.len() + bytes.len() > MOST_BYTES => return Err("the answer is too long".into()),
-            Piece::Data(bytes) => all.extend_from_slice(&bytes),
-            Piece::End(_) => return Ok(all.freeze()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@ mod access;
 mod affinity;
 mod attempt;
 mod body;
+mod call;
 mod conn;
 mod convert;
 mod exchange;
@@ -14,6 +15,7 @@ mod inbox;
 mod mirror;
 mod plan;
 pub mod pool;
+mod ratelimit;
 mod reply;
 mod upstream;
 

@@ -33,8 +33,8 @@ pub struct Plan {
     pub chosen: Option<Chosen>,
     /// The gateway through which it came.
     pub gateway: Option<Arc<GatewayEntry>>,
-    /// Headers for the answer that depend on the request (CORS).
-    pub answer_headers: Vec<(&'static str, String)>,
+    /// Headers for the answer that depend on the request (CORS, limits).
+    pub answer_headers: Vec<(Cow<'static, str>, String)>,
     /// A delay that the rule makes on purpose.
     pub delay_ms: u64,
 }
@@ -166,7 +166,7 @@ impl Plan {
         }
         for (name, value) in &self.answer_headers {
             // Cookies of others stay.
-            let _ = match *name {
+            let _ = match &**name {
                 "set-cookie" => head.fields.append(name, value.as_bytes()),
                 _ => head.fields.set(name, value.as_bytes()),
             };
@@ -294,7 +294,9 @@ fn carry_out(
                         let reply = Reply::new(204, "preflight");
                         return Err(headers.into_iter().fold(reply, |reply, (name, value)| reply.with(name, value)));
                     }
-                    CorsVerdict::Pass(headers) => answer_headers.extend(headers),
+                    CorsVerdict::Pass(headers) => {
+                        answer_headers.extend(headers.into_iter().map(|(name, value)| (name.into(), value)));
+                    }
                 }
             }
             Filter::Fault(fault) => delay_ms = made_fault(fault, head)?,

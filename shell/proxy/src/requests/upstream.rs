@@ -6,9 +6,11 @@ use super::plan::Target;
 use super::pool::{H1Connection, H2Connection, PoolKey};
 use crate::dial::{self, DialError, Dialled};
 use crate::hbone::{STREAM_WINDOW_BYTES, TUNNEL_WINDOW_BYTES};
-use crate::telemetry::{Carries, Peers};
+use crate::stream::Stream;
+use crate::telemetry::{Carries, EdgeCells, Peers};
 use crate::tls_out::{self, Speaks};
 use crate::upstream::Upstream;
+use crate::worker::Worker;
 use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
@@ -75,15 +77,26 @@ async fn open(exchange: &Exchange<'_>, upstream: &Upstream, key: PoolKey) -> Res
         let halves = conn::halves(dialled.stream);
         return Ok(Connected::H1(H1Connection::new(key, halves, cells, waited)));
     }
-    let leaving = dialled.stream.leaving();
+    let failed = |error: h2::Error| DialError::Connect(upstream.address, io::Error::other(error));
+    http2(worker, key, dialled.stream, cells, waited).await.map(Connected::H2).map_err(failed)
+}
+
+/// Begins HTTP/2 on a connection, and shares it.
+pub async fn http2(
+    worker: &Worker,
+    key: PoolKey,
+    stream: Stream,
+    cells: Arc<EdgeCells>,
+    waited: bool,
+) -> Result<H2Connection, h2::Error> {
+    let leaving = stream.leaving();
     let handshake = h2::client::Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(TUNNEL_WINDOW_BYTES)
         .enable_push(false)
         .max_header_list_size(64 << 10)
-        .handshake::<_, Bytes>(dialled.stream);
-    let failed = |error: h2::Error| DialError::Connect(upstream.address, io::Error::other(error));
-    let (sender, connection) = handshake.await.map_err(failed)?;
+        .handshake::<_, Bytes>(stream);
+    let (sender, connection) = handshake.await?;
     let closed = Arc::new(AtomicBool::new(false));
     let ended = closed.clone();
     tokio::spawn(async move {
@@ -94,5 +107,5 @@ async fn open(exchange: &Exchange<'_>, upstream: &Upstream, key: PoolKey) -> Res
     });
     let connection = H2Connection { sender, cells, closed, leaving, reused: waited };
     worker.http.put_h2(key, connection.clone());
-    Ok(Connected::H2(connection))
+    Ok(connection)
 }

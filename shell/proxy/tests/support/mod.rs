@@ -317,6 +317,57 @@ async fn echo(
     Ok(hyper::Response::builder().header("x-server", name).body(Full::from(line).boxed()).unwrap())
 }
 
+/// What a gRPC server answers to a message.
+type Answering<Q, A> = dyn Fn(Q) -> Result<A, tonic::Status> + Send + Sync;
+
+struct Unary<Q, A>(Arc<Answering<Q, A>>);
+
+impl<Q, A> tonic::server::UnaryService<Q> for Unary<Q, A> {
+    type Response = A;
+    type Future = std::future::Ready<Result<tonic::Response<A>, tonic::Status>>;
+    fn call(&mut self, request: tonic::Request<Q>) -> Self::Future {
+        std::future::ready((self.0)(request.into_inner()).map(tonic::Response::new))
+    }
+}
+
+/// A gRPC server in a namespace, on port 8080, with one method.
+pub fn serve_grpc<Q, A>(
+    netns: &str,
+    path: &'static str,
+    answer: impl Fn(Q) -> Result<A, tonic::Status> + Send + Sync + 'static,
+) where
+    Q: prost::Message + Default + 'static,
+    A: prost::Message + Default + 'static,
+{
+    let answer: Arc<Answering<Q, A>> = Arc::new(answer);
+    let (ready, started) = std::sync::mpsc::channel();
+    inside(netns, move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::bind("0.0.0.0:8080").await.unwrap();
+            ready.send(()).unwrap();
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { return };
+                let answer = answer.clone();
+                tokio::spawn(async move {
+                    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                        let answer = Unary(answer.clone());
+                        async move {
+                            assert_eq!(request.uri().path(), path);
+                            let codec = tonic_prost::ProstCodec::<A, Q>::default();
+                            let answer = tonic::server::Grpc::new(codec).unary(answer, request).await;
+                            Ok::<_, Infallible>(answer)
+                        }
+                    });
+                    let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+    });
+    started.recv().unwrap();
+}
+
 /// Runs curl in a namespace; gives what it printed, or its error.
 pub fn curl(netns: &str, args: &[&str]) -> String {
     let output = curl_output(netns, args);

@@ -48,6 +48,7 @@ const WORKLOAD_STATUS: &str = "controllerrevisions daemonsets daemonsets/status 
 const ROUTES: &str =
     "gateways listenersets httproutes grpcroutes tlsroutes tcproutes udproutes backendtlspolicies referencegrants";
 const MESH_POLICIES: &str = "authorizationpolicies peerauthentications";
+const OWN_MESH: &str = "trafficpolicies";
 
 const ROLES: &[RoleRow] = &[
     aggregate("admin", ""),
@@ -85,6 +86,7 @@ const ROLES: &[RoleRow] = &[
             (EDIT, "networking.k8s.io", "ingresses networkpolicies"),
             (EDIT, "gateway.networking.k8s.io", ROUTES),
             (EDIT, "security.istio.io", MESH_POLICIES),
+            (EDIT, "mesh.diolkos.io", OWN_MESH),
             ("create delete deletecollection get list patch update watch", "coordination.k8s.io", "leases"),
         ],
     ),
@@ -116,6 +118,7 @@ const ROLES: &[RoleRow] = &[
                 "gateways gateways/status listenersets listenersets/status httproutes httproutes/status grpcroutes grpcroutes/status tlsroutes tlsroutes/status tcproutes tcproutes/status udproutes udproutes/status backendtlspolicies backendtlspolicies/status referencegrants",
             ),
             (READ, "security.istio.io", MESH_POLICIES),
+            (READ, "mesh.diolkos.io", OWN_MESH),
             (READ, "metrics.k8s.io", "pods nodes"),
         ],
     ),

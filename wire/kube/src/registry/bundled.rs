@@ -1,4 +1,4 @@
-//! Custom resources that come with the program: Gateway API and Istio's policy kinds. Their schemas are read from the compiled-in
+//! Custom resources that come with the program: Gateway API, Istio's kinds and our own. Their schemas are read from the compiled-in
 //! files when a resource is first used, so a cluster without them pays for one line each. That stays so when the same definitions are
 //! applied as CustomResourceDefinition objects: equal ones are recognized ([`twins`]) rather than compiled.
 
@@ -8,7 +8,11 @@ use crate::openapi::Fnv;
 use serde_json::{Map, Value};
 use std::sync::{Arc, OnceLock};
 
-const SOURCES: [&str; 2] = [include_str!("../../schema/gateway-1.6.schema"), include_str!("../../schema/istio.schema")];
+const SOURCES: [&str; 3] = [
+    include_str!("../../schema/gateway-1.6.schema"),
+    include_str!("../../schema/istio.schema"),
+    include_str!("../../schema/diolkos.schema"),
+];
 
 /// One version whose schema is read on demand; resources that share a schema share this.
 #[derive(Clone, Debug)]

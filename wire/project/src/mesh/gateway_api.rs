@@ -126,7 +126,7 @@ fn listener(value: &Value) -> ListenerSpec {
     }
 }
 
-fn reference(value: &Value, group: &str, kind: &str) -> Reference {
+pub(super) fn reference(value: &Value, group: &str, kind: &str) -> Reference {
     Reference {
         group: opt_text(value, "group").unwrap_or_else(|| group.into()),
         kind: opt_text(value, "kind").unwrap_or_else(|| kind.into()),
@@ -206,7 +206,7 @@ fn rule(kind: RouteKind, value: &Value) -> RuleSpec {
     spec
 }
 
-fn backend(value: &Value, unknown: &mut Option<String>) -> BackendRef {
+pub(super) fn backend(value: &Value, unknown: &mut Option<String>) -> BackendRef {
     BackendRef {
         reference: reference(value, "", "Service"),
         port: opt_int(value, "port").and_then(|port| u16::try_from(port).ok()),
@@ -215,7 +215,7 @@ fn backend(value: &Value, unknown: &mut Option<String>) -> BackendRef {
     }
 }
 
-fn http_match(value: &Value) -> Match {
+pub(super) fn http_match(value: &Value) -> Match {
     let path = at(value, "path");
     let text_of = opt_text(path, "value").unwrap_or_else(|| "/".into());
     Match {

@@ -303,3 +303,43 @@ fn a_destination_rule() {
     assert_eq!((policy.ports[0].0, &policy.ports[0].1.balancer), (81, &Some(Balancer::RoundRobin)));
     assert_eq!(rule.subsets[0].policy.balancer, Some(Balancer::Random));
 }
+
+#[test]
+fn traffic_policies() {
+    use model::mesh::attached::Part;
+    let read = |rate_limit: Value| {
+        let target = json!({"kind": "Service", "group": "core", "name": "web", "sectionName": "http"});
+        let spec = json!({"targetRefs": [target], "rateLimit": rate_limit});
+        let object =
+            object(ObjectKind::TrafficPolicy, json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec}));
+        let Object::TrafficPolicy(policy) = object else { panic!("{object:?}") };
+        *policy
+    };
+    let policy = read(json!({
+        "local": [
+            {"requests": 5, "unit": "Minute", "burst": 9, "per": [{"type": "Header", "name": "X-User"}, {"type": "ClientAddress"}]},
+            {"requests": 1, "interval": "10s", "matches": [{"method": "POST"}]},
+        ],
+        "global": {
+            "backendRef": {"name": "rls", "port": 8081}, "domain": "d", "timeout": "20ms", "failOpen": false,
+            "descriptors": [{"entries": [{"type": "SourcePrincipal"}, {"type": "Generic", "key": "k", "value": "v"}]}],
+        },
+    }));
+    assert_eq!(&*policy.flaw, "");
+    assert_eq!((&*policy.targets[0].0.group, &*policy.targets[0].1), ("", "http"));
+    let numbers: Vec<_> = policy.limits.iter().map(|it| (it.requests, it.interval_ms, it.burst)).collect();
+    assert_eq!(numbers, [(5, 60_000, 9), (1, 10_000, 1)]);
+    assert_eq!(policy.limits[0].per, [Part::Header("x-user".into()), Part::ClientAddress]);
+    let global = policy.global.unwrap();
+    assert_eq!((global.timeout_ms, global.fail_open, global.backend.port), (20, false, Some(8081)));
+    let expect = [("source_principal".into(), Part::Principal), ("k".into(), Part::Fixed("v".into()))];
+    assert_eq!(global.descriptors[0].entries, expect);
+    for bad in [
+        json!({"local": [{"requests": 0}]}),
+        json!({"local": [{"requests": 1, "unit": "Fortnight"}]}),
+        json!({"local": [{"requests": 1, "per": [{"type": "Header"}]}]}),
+        json!({"global": {"backendRef": {"name": "rls", "port": 1}, "descriptors": []}}),
+    ] {
+        assert_ne!(&*read(bad.clone()).flaw, "", "{bad}");
+    }
+}

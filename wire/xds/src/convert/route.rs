@@ -128,7 +128,7 @@ fn rule_in(it: wire::Rule) -> Result<Rule, DecodeError> {
     })
 }
 
-fn match_out(it: &Match) -> wire::Match {
+pub(super) fn match_out(it: &Match) -> wire::Match {
     let (path_kind, path) = match &it.path {
         PathMatch::Prefix(path) => (0, path),
         PathMatch::Exact(path) => (1, path),
@@ -145,7 +145,7 @@ fn match_out(it: &Match) -> wire::Match {
     }
 }
 
-fn match_in(it: wire::Match) -> Result<Match, DecodeError> {
+pub(super) fn match_in(it: wire::Match) -> Result<Match, DecodeError> {
     let path: Arc<str> = it.path.into();
     Ok(Match {
         path: match it.path_kind {

@@ -1,0 +1,126 @@
+//! Policies that hang on gateways, routes and services: `mesh.diolkos.io` TrafficPolicy as the proxy gets it.
+
+use super::route::Match;
+use crate::Key;
+use std::sync::Arc;
+
+/// What holds for the requests of its targets. Resource name: `NAMESPACE/NAME`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttachedPolicy {
+    /// The TrafficPolicy.
+    pub key: Key,
+    /// Where it holds: only targets that are there and that no older policy has.
+    pub targets: Vec<PolicyTarget>,
+    /// Limits that each proxy keeps by itself. A request must pass all of them.
+    pub limits: Vec<RateLimit>,
+    /// A rate limit service that is asked.
+    pub global: Option<GlobalLimit>,
+}
+
+/// Where a policy holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PolicyTarget {
+    /// Requests that come by a gateway.
+    Gateway {
+        /// The Gateway.
+        gateway: Key,
+        /// Only by this listener; empty: by any.
+        listener: Arc<str>,
+    },
+    /// Requests that a route takes.
+    Route {
+        /// Resource name of the route.
+        route: Arc<str>,
+        /// Only those that the rule of this name takes; empty: any.
+        rule: Arc<str>,
+    },
+    /// Requests at the endpoints of a service.
+    Service {
+        /// The Service.
+        service: Key,
+        /// Only at the port of this name; empty: any.
+        port: Arc<str>,
+    },
+}
+
+impl PolicyTarget {
+    /// The whole object, and which part of it (empty: all).
+    pub fn split(&self) -> (PolicyTarget, &Arc<str>) {
+        let all: Arc<str> = "".into();
+        match self {
+            PolicyTarget::Gateway { gateway, listener } => {
+                (PolicyTarget::Gateway { gateway: gateway.clone(), listener: all }, listener)
+            }
+            PolicyTarget::Route { route, rule } => (PolicyTarget::Route { route: route.clone(), rule: all }, rule),
+            PolicyTarget::Service { service, port } => {
+                (PolicyTarget::Service { service: service.clone(), port: all }, port)
+            }
+        }
+    }
+}
+
+/// So many requests in so much time, from each that is told apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// For logs; may be empty.
+    pub name: Arc<str>,
+    /// Requests that count: any of these; none: all.
+    pub matches: Vec<Match>,
+    /// What tells requests apart: each combination of values has the whole limit. A request without one of them does not count.
+    pub per: Vec<Part>,
+    /// Requests in each interval; not 0.
+    pub requests: u32,
+    /// Interval, at least 1.
+    pub interval_ms: u64,
+    /// Requests at once, not 0.
+    pub burst: u32,
+}
+
+/// A rate limit service (Envoy's `envoy.service.ratelimit.v3`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GlobalLimit {
+    /// `domain` of the question.
+    pub domain: Arc<str>,
+    /// Who is asked.
+    pub service: Key,
+    /// Its port.
+    pub port: u16,
+    /// Patience.
+    pub timeout_ms: u64,
+    /// Without an answer requests pass; else they are answered with 500.
+    pub fail_open: bool,
+    /// What it is asked. A request for which none applies passes unasked.
+    pub descriptors: Vec<Descriptor>,
+}
+
+/// A descriptor. It applies to requests that have all of its parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    /// Requests for which it is made: any of these; none: all.
+    pub matches: Vec<Match>,
+    /// Keys and whence their values come.
+    pub entries: Vec<(Arc<str>, Part)>,
+}
+
+/// A part of a request that tells it apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// A header's value; lower-case name.
+    Header(Arc<str>),
+    /// A query parameter's first value.
+    Query(Arc<str>),
+    /// The client's address, without port.
+    ClientAddress,
+    /// The verified identity of the caller, `TRUST-DOMAIN/ns/NAMESPACE/sa/SERVICE-ACCOUNT`.
+    Principal,
+    /// The namespace of that identity.
+    Namespace,
+    /// The method.
+    Method,
+    /// The path, without query.
+    Path,
+    /// The host, without port.
+    Host,
+    /// Always this.
+    Fixed(Arc<str>),
+}
