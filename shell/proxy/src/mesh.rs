@@ -164,7 +164,10 @@ impl Mesh {
 
 /// The policies that hold at endpoints, looked up again when something changed.
 #[derive(Debug, Default)]
-pub struct AtEndpoints(Mutex<HashMap<SocketAddr, (u64, Arc<[Arc<Held>]>)>>);
+pub struct AtEndpoints(Mutex<HashMap<SocketAddr, AtVersion>>);
+
+/// What was found at a version.
+type AtVersion = (u64, Arc<[Arc<Held>]>);
 
 impl AtEndpoints {
     /// Policies on services of which `to` is an endpoint, by key.

@@ -6,7 +6,7 @@ use super::upstream;
 use crate::dial;
 use crate::origin::Origin;
 use crate::stream::Stream;
-use crate::telemetry::{Peers, Protocol};
+use crate::telemetry::{Carries, Peers};
 use crate::upstream::{Port, Upstream};
 use crate::worker::Worker;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -57,7 +57,7 @@ impl Callee {
         }
         let dialled = dial::dial(worker, origin, upstream, None).await.map_err(|error| error.to_string())?;
         let peer = dialled.peer.as_ref();
-        let edge = Peers::outbound(worker, origin, peer, Some(&self.service), Protocol::Grpc, dialled.mtls);
+        let edge = Peers::outbound(worker, origin, peer, Some(&self.service), Carries::Requests, dialled.mtls);
         let cells = worker.cells.edge(&edge);
         upstream::http2(worker, key, dialled.stream, cells, false).await.map_err(|error| error.to_string())
     }

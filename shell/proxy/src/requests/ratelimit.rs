@@ -6,6 +6,7 @@ use super::reply::Reply;
 use super::{Place, Site};
 use crate::attached::Held;
 use crate::origin::Origin;
+use crate::telemetry::Flag;
 use crate::worker::Worker;
 use http1::RequestHead;
 use model::mesh::attached::{Descriptor, GlobalLimit, Part, PolicyTarget};
@@ -208,7 +209,7 @@ fn count(worker: &Worker, held: &Held, at: &str, asked: &Asked<'_>) -> Result<Op
 
 /// In Envoy's words.
 fn too_many() -> Reply {
-    Reply::new(429, "rate limited").with("x-envoy-ratelimited", "true".into())
+    Reply::new(429, "rate limited").with("x-envoy-ratelimited", "true".into()).flagged(Flag::RateLimited)
 }
 
 fn least(one: Option<Quota>, other: Option<Quota>) -> Option<Quota> {
