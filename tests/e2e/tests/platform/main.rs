@@ -9,6 +9,7 @@ mod mesh;
 mod pods;
 mod python;
 mod resilience;
+mod traffic_policy;
 mod workloads;
 
 use e2e::{Platform, Runner};

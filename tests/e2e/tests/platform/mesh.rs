@@ -20,6 +20,7 @@ pub fn run(runner: &mut Runner, p: &Platform) {
         runner.check("mesh::telemetry", || telemetry(p));
         runner.check("mesh::conditions of bad routes", || conditions(p));
         super::istio::checks(runner, p);
+        super::traffic_policy::checks(runner, p);
     }
     drop(guests);
     let _ = run_program(Command::new("ip").args(["netns", "del", "dk-e2e"]), None);
