@@ -9,7 +9,7 @@ use control::imagined::Api;
 use model::cluster::Node;
 use model::condition::Amount;
 use model::map::HashMap;
-use model::scheduling::{PodTerm, SchedulingSpec, SpreadConstraint};
+use model::scheduling::{PodTerm, QuotaFacts, SchedulingSpec, SpreadConstraint};
 use model::taint::{Taint, TaintEffect, Toleration};
 use model::{Event, Key, Kind, LabelSelector, Object, Phase, Pod, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,6 +19,8 @@ use std::sync::Arc;
 pub const LAG_MS: i64 = 3_000;
 /// A pod that waits for so long has been tried again, whatever went wrong before.
 const PATIENCE_MS: i64 = 20_000;
+/// A gang of which somebody is bound is whole after so long: lost calls are repeated.
+const GANG_PATIENCE_MS: i64 = 60_000;
 /// No more complaints than these are kept.
 const COMPLAINTS_MAX: usize = 20;
 
@@ -37,6 +39,10 @@ pub struct Checked {
     pub evictions: u64,
     /// Pods that wait in the end.
     pub waiting: u64,
+    /// Bindings of pods under a quota.
+    pub quotas: u64,
+    /// Gangs of which somebody was bound.
+    pub gangs: u64,
 }
 
 /// A binding that is judged when what was under way has arrived.
@@ -70,6 +76,8 @@ impl Checked {
         self.priorities += other.priorities;
         self.evictions += other.evictions;
         self.waiting += other.waiting;
+        self.quotas += other.quotas;
+        self.gangs += other.gangs;
     }
 }
 
@@ -90,8 +98,34 @@ pub struct Auditor {
     judged: VecDeque<Judged>,
     /// By budget: when a pod of it was last lost other than by eviction.
     disturbed: BTreeMap<Key, Timestamp>,
+    quotas: BTreeMap<Arc<str>, QuotaFacts>,
+    gangs: BTreeMap<Key, Gang>,
     complaints: Vec<String>,
     checked: Checked,
+}
+
+/// A gang of which somebody was bound.
+#[derive(Default)]
+struct Gang {
+    least: usize,
+    /// Uids of all that were ever bound.
+    bound: BTreeSet<Arc<str>>,
+    since: Timestamp,
+    told: bool,
+}
+
+/// Label of a pod's gang, the number that it says, and label of its quota.
+const GANG: &str = "pod-group.scheduling.sigs.k8s.io/name";
+const GANG_LEAST: &str = "pod-group.scheduling.sigs.k8s.io/min-available";
+const QUOTA: &str = "quota.scheduling.koordinator.sh/name";
+
+fn gang_of(pod: &Pod) -> Option<Key> {
+    let name = pod.meta.labels.get(GANG)?;
+    Some(Key { namespace: pod.meta.key.namespace.clone(), name: name.clone() })
+}
+
+fn asked(pod: &Pod, resource: &str) -> i64 {
+    pod.spec.scheduling.requests.iter().find(|(name, _)| **name == *resource).map_or(0, |(_, amount)| *amount)
 }
 
 fn ended(pod: &Pod) -> bool {
@@ -293,6 +327,7 @@ impl Auditor {
             // The API shows a changed node already: what was bound before is judged when the change has been noted.
             self.judge(api, now);
         }
+        self.check_gangs(now, GANG_PATIENCE_MS);
         match event {
             Event::Applied(Object::Node(node)) => {
                 let old = self.nodes.insert(node.meta.key.name.clone(), node.clone());
@@ -336,8 +371,76 @@ impl Auditor {
         }
         if !was_placed && is_placed(pod) {
             self.checked.bindings += 1;
+            self.check_quota(pod, now);
+            self.join(pod, now);
             self.check_binding(api, pod, now);
         }
+    }
+
+    // Quotas and gangs.
+
+    /// A quota is now as given.
+    pub(crate) fn quota(&mut self, facts: QuotaFacts) {
+        self.quotas.insert(facts.name.clone(), facts);
+    }
+
+    /// The quotas that a pod is under, the nearest first.
+    fn quotas_of(&self, pod: &Pod) -> Vec<&QuotaFacts> {
+        let mut path: Vec<&QuotaFacts> = Vec::new();
+        let mut next = pod.meta.labels.get(QUOTA);
+        while let Some(quota) = next.and_then(|name| self.quotas.get(name)) {
+            path.push(quota);
+            next = quota.parent.as_ref();
+        }
+        path
+    }
+
+    /// What the placed pods under a quota ask for.
+    fn used(&self, quota: &QuotaFacts, resource: &str) -> i64 {
+        let under = |pod: &&Arc<Pod>| self.quotas_of(pod).iter().any(|other| other.name == quota.name);
+        self.pods.values().filter(|pod| is_placed(pod)).filter(under).map(|pod| asked(pod, resource)).sum()
+    }
+
+    /// No quota uses more than its max.
+    fn check_quota(&mut self, pod: &Pod, now: Timestamp) {
+        let mut over = Vec::new();
+        for quota in self.quotas_of(pod) {
+            for (resource, max) in &quota.max {
+                let used = self.used(quota, resource);
+                if used > *max {
+                    over.push(format!("quota {}: {resource} {used} of {max} with {}", quota.name, pod.meta.key));
+                }
+            }
+        }
+        self.checked.quotas += u64::from(pod.meta.labels.contains_key(QUOTA));
+        over.into_iter().for_each(|what| self.complain(now, what));
+    }
+
+    /// Whether a pod's quotas are sure to have so much for it.
+    fn is_sure(&self, pod: &Pod) -> bool {
+        self.quotas_of(pod).iter().all(|quota| {
+            quota.min.iter().all(|(resource, min)| self.used(quota, resource) + asked(pod, resource) <= *min)
+        })
+    }
+
+    fn join(&mut self, pod: &Pod, now: Timestamp) {
+        let Some(key) = gang_of(pod) else { return };
+        let least = pod.meta.labels.get(GANG_LEAST).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let new = || Gang { least, since: now, ..Gang::default() };
+        self.checked.gangs += u64::from(!self.gangs.contains_key(&key));
+        self.gangs.entry(key).or_insert_with(new).bound.insert(pod.meta.uid.clone());
+    }
+
+    /// Whoever is of a gang is bound soon when somebody of it is.
+    fn check_gangs(&mut self, now: Timestamp, patience_ms: i64) {
+        let mut broken = Vec::new();
+        for (key, gang) in &mut self.gangs {
+            if !gang.told && gang.bound.len() < gang.least && gang.since.plus_ms(patience_ms) < now {
+                gang.told = true;
+                broken.push(format!("gang: {} of at least {} of {key} were bound", gang.bound.len(), gang.least));
+            }
+        }
+        broken.into_iter().for_each(|what| self.complain(now, what));
     }
 
     fn leaves(&mut self, old: Arc<Pod>, now: Timestamp) {
@@ -477,6 +580,8 @@ impl Auditor {
             && spec.spread.iter().all(|constraint| !constraint.hard)
             && spec.host_ports.is_empty()
             && spec.claims.is_empty()
+            && gang_of(pod).is_none()
+            && self.quotas_of(pod).is_empty()
             && !self.pods.values().any(avoided)
     }
 
@@ -545,12 +650,23 @@ impl Auditor {
     /// When all faults are long over: whoever waits has to.
     pub fn in_the_end(&mut self, api: &Api, now: Timestamp) {
         self.judge(api, now);
+        self.check_gangs(now, 0);
         let waiting: Vec<Arc<Pod>> = self.waiting.keys().filter_map(|key| self.pods.get(key).cloned()).collect();
         self.checked.waiting += waiting.len() as u64;
-        for pod in waiting.iter().filter(|pod| pod.spec.scheduling.gates.is_empty()) {
+        let alone = |pod: &&Arc<Pod>| {
+            // When nobody of a gang is left, those that come are another one.
+            let left = |key: &Key| self.pods.values().any(|pod| is_placed(pod) && gang_of(pod).as_ref() == Some(key));
+            let whole = |key: &Key| self.gangs.get(key).is_some_and(|gang| gang.bound.len() >= gang.least && left(key));
+            gang_of(pod).is_none_or(|key| whole(&key)) && self.is_sure(pod)
+        };
+        let free: Vec<Arc<Pod>> = waiting.iter().filter(alone).cloned().collect();
+        for pod in free.iter().filter(|pod| pod.spec.scheduling.gates.is_empty()) {
             for node in nodes(api) {
                 if let Some(how) = self.could_go(api, pod, node, now) {
-                    let text = format!("starved: pod {} waits, and {} {how}", pod.meta.key, node.meta.key.name);
+                    let told = model::condition::find(&pod.status.conditions, "PodScheduled");
+                    let told = told.map_or("", |condition| &*condition.message);
+                    let text =
+                        format!("starved: pod {} waits ({told}), and {} {how}", pod.meta.key, node.meta.key.name);
                     self.complain(now, text);
                     break;
                 }

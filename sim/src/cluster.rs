@@ -9,6 +9,7 @@ use control::imagined::{Api, Outcome};
 use control::scheduler::{self, Scheduler};
 use control::{Config, Control};
 use model::effect::{Made, Receipt, Refusal};
+use model::scheduling::QuotaFacts;
 use model::{Effect, Event, Key, Kind, Object, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -87,6 +88,19 @@ pub(crate) enum Action {
 /// Spoils an order of the scheduler.
 pub type Tamper = fn(&mut Effect);
 
+/// What is spoilt, to see the checkers fail.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spoil {
+    /// The scheduler's orders, on their way.
+    pub orders: Option<Tamper>,
+    /// The API grants every eviction, whatever the budgets say.
+    pub budgets: bool,
+    /// The API binds a second time, to another node.
+    pub bindings: bool,
+    /// Nobody tells the scheduler of quotas.
+    pub quotas: bool,
+}
+
 /// A step of the story.
 pub(crate) type Story = Box<dyn FnOnce(&mut Cluster)>;
 
@@ -110,8 +124,7 @@ pub struct Cluster {
     control: Control,
     scheduler: Scheduler,
     pub(crate) faults: Faults,
-    /// Spoils the scheduler's orders: to see the checkers fail.
-    pub(crate) tamper: Option<Tamper>,
+    pub(crate) spoil: Spoil,
     watchman: Watchman,
     auditor: Option<Auditor>,
     /// When the last event of a kind reached the deciders (0) and the agents (1): later ones do not overtake it.
@@ -142,7 +155,7 @@ impl Cluster {
             }),
             scheduler: Scheduler::new(),
             faults,
-            tamper: None,
+            spoil: Spoil::default(),
             watchman: Watchman::default(),
             auditor: None,
             told: BTreeMap::new(),
@@ -240,6 +253,16 @@ impl Cluster {
         }
     }
 
+    /// A quota is now as given.
+    pub fn quota(&mut self, facts: QuotaFacts) {
+        if let Some(auditor) = &mut self.auditor {
+            auditor.quota(facts.clone());
+        }
+        if !self.spoil.quotas {
+            self.scheduler.quota(facts);
+        }
+    }
+
     /// Annotates an object, as somebody who knows nothing of the others.
     pub fn annotate(&mut self, kind: Kind, key: &Key, name: &str, value: Arc<str>) {
         let event = self.api.change(kind, key, |object| {
@@ -258,7 +281,7 @@ impl Cluster {
             (selects && budget.meta.key.namespace == key.namespace).then(|| budget.clone())
         };
         let budgets: Vec<_> = self.api.list(Kind::PodDisruptionBudget).filter_map(matching).collect();
-        if budgets.len() > 1 {
+        if budgets.len() > 1 && !self.spoil.budgets {
             return false;
         }
         if let Some(budget) = budgets.first() {
@@ -266,7 +289,7 @@ impl Cluster {
             let stale = status.observed_generation < budget.meta.generation;
             // What is not healthy may go when enough others are.
             let unhealthy = !pod.is_ready() && status.current >= status.desired && status.desired > 0;
-            if stale || !unhealthy && status.allowed <= 0 {
+            if (stale || !unhealthy && status.allowed <= 0) && !self.spoil.budgets {
                 return false;
             }
             if !unhealthy {
@@ -388,7 +411,7 @@ impl Cluster {
         }
         let mut orders = self.scheduler.step(self.now, BATCH);
         let more = !orders.is_empty();
-        if let Some(tamper) = self.tamper {
+        if let Some(tamper) = self.spoil.orders {
             orders.iter_mut().flat_map(|order| &mut order.effects).for_each(tamper);
         }
         for order in orders {
@@ -432,11 +455,19 @@ impl Cluster {
             if matches!(effect, Effect::Record(_)) {
                 continue;
             }
+            if let Effect::Evict { pod, .. } = &effect {
+                outcome = self.grant(pod);
+                if outcome.is_err() {
+                    break;
+                }
+                continue;
+            }
             let done: Outcome = self.api.execute(&effect, self.now);
             match done {
                 Ok((events, revision)) => {
                     self.stats.bindings += u64::from(matches!(effect, Effect::Bind { .. }));
                     self.publish_all(events);
+                    self.bind_again(&effect);
                     outcome = Ok(Made { revision });
                 }
                 Err(refusal) => {
@@ -453,6 +484,30 @@ impl Cluster {
             outcome = Err(lost());
         }
         self.reply(giver, id, outcome);
+    }
+
+    /// An order to evict, as far as the budgets let it.
+    fn grant(&mut self, pod: &model::effect::Target) -> Result<Made, Refusal> {
+        let known = self.api.pod(&pod.key).is_some_and(|known| known.meta.uid == pod.uid);
+        if known && self.evict(&pod.key) {
+            return Ok(Made::default());
+        }
+        let (code, reason) = if known { (429, "TooManyRequests") } else { (404, "NotFound") };
+        Err(Refusal { code, reason: reason.into(), message: "the pod is not evicted".into() })
+    }
+
+    /// What an API would do that lets a pod be bound twice.
+    fn bind_again(&mut self, effect: &Effect) {
+        if let Effect::Bind { pod, node } = effect
+            && self.spoil.bindings
+            && **node != *"node-1"
+        {
+            self.edit(Kind::Pod, &pod.key, |object| {
+                if let Object::Pod(pod) = object {
+                    Arc::make_mut(pod).spec.node_name = "node-1".into();
+                }
+            });
+        }
     }
 
     fn doubt(&mut self, giver: Giver) {

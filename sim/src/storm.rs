@@ -5,7 +5,9 @@
 //! Each seed is played twice, and both traces must be one.
 
 use crate::audit::Checked;
-use crate::cluster::{Cluster, Faults, Stats, Tamper};
+use crate::cluster::{Cluster, Faults, Stats};
+
+pub use crate::cluster::Spoil;
 use crate::random::Random;
 use control::imagined;
 use model::batch::Job;
@@ -13,7 +15,9 @@ use model::cluster::Node;
 use model::condition::Amount;
 use model::pod::{Container, PodSpec, PodTemplate, Protocol, RestartPolicy};
 use model::policy::PodDisruptionBudget;
-use model::scheduling::{HOSTNAME, HostPort, NodeScheduling, PodTerm, SchedulingSpec, SpreadConstraint, ZONE};
+use model::scheduling::{
+    HOSTNAME, HostPort, NodeScheduling, PodTerm, QuotaFacts, SchedulingSpec, SpreadConstraint, ZONE,
+};
 use model::taint::{Taint, TaintEffect, Toleration};
 use model::workload::{DaemonSet, Deployment, StatefulSet};
 use model::{Doc, Key, Kind, LabelSelector, Labels, Meta, Object};
@@ -64,23 +68,24 @@ impl fmt::Display for Failure {
 /// # Errors
 /// A promise was broken, or the second trace differs from the first.
 pub fn check(seed: u64) -> Result<Report, Failure> {
-    let report = play(seed, None);
+    let report = play(seed, Spoil::default());
     let mut complaints = report.complaints.clone();
-    let again = play(seed, None);
+    let again = play(seed, Spoil::default());
     if again != report {
         complaints.push(format!("replay: the second run differs: {:?}, then {:?}", report.stats, again.stats));
     }
     if complaints.is_empty() { Ok(report) } else { Err(Failure { seed, complaints }) }
 }
 
-/// Plays a seed once. `tamper` spoils the scheduler's orders on their way: to see the checkers fail.
-pub fn play(seed: u64, tamper: Option<Tamper>) -> Report {
+/// Plays a seed once. What is spoilt shows that the checkers can fail.
+pub fn play(seed: u64, spoil: Spoil) -> Report {
     let faults = Faults { late_reports_milli: 10, ..Faults::default() };
     let mut cluster = Cluster::new(seed, faults);
     cluster.audit();
-    cluster.tamper = tamper;
-    let mut storm = Storm { random: Random::new(seed ^ 0x5707), nodes: 0 };
+    cluster.spoil = spoil;
+    let mut storm = Storm { random: Random::new(seed ^ 0x5707), nodes: 0, cpu: 0, quotas: false };
     storm.pool(&mut cluster);
+    storm.quotas(&mut cluster);
     storm.workloads(&mut cluster);
     storm.faults(&mut cluster);
     cluster.run(FAULTS_MS);
@@ -105,6 +110,10 @@ fn selector(app: &str) -> LabelSelector {
 struct Storm {
     random: Random,
     nodes: usize,
+    /// CPU of the nodes that there are at first.
+    cpu: i64,
+    /// Some pods are under quotas.
+    quotas: bool,
 }
 
 impl Storm {
@@ -120,7 +129,28 @@ impl Storm {
         cluster.put(imagined::namespace("team"));
         for _ in 0..self.random.between(4, 10) {
             let node = self.node();
+            let cpu = node.scheduling.allocatable.iter().find(|(name, _)| **name == *"cpu");
+            self.cpu += cpu.map_or(0, |(_, amount)| *amount);
             cluster.add_node(node);
+        }
+    }
+
+    /// Two quotas that are parts of a third one, in every second storm.
+    fn quotas(&mut self, cluster: &mut Cluster) {
+        self.quotas = self.one_in(2);
+        if !self.quotas {
+            return;
+        }
+        for (name, min, max) in [("org", 4, 8), ("red", 1, 3), ("blue", 2, 8)] {
+            let share = |sixteenths: i64| vec![("cpu".into(), self.cpu * sixteenths / 16)];
+            cluster.quota(QuotaFacts {
+                namespace: "quotas".into(),
+                name: name.into(),
+                parent: (name != "org").then(|| "org".into()),
+                min: share(min),
+                max: share(max),
+                weight: 1,
+            });
         }
     }
 
@@ -202,14 +232,42 @@ impl Storm {
 
     fn template(&mut self, cluster: &mut Cluster, app: &str, policy: RestartPolicy) -> PodTemplate {
         let spec = self.spec(app);
-        template(cluster, app, 1, spec, policy)
+        let more = self.quota_label();
+        labelled(cluster, app, 1, spec, policy, &more)
+    }
+
+    fn quota_label(&mut self) -> Vec<(&'static str, String)> {
+        if !self.quotas || self.one_in(3) {
+            return Vec::new();
+        }
+        vec![("quota.scheduling.koordinator.sh/name", self.pick(&["red", "blue"]).to_owned())]
+    }
+
+    /// A job whose pods are of use only together.
+    fn gang(&mut self, cluster: &mut Cluster, app: &str) -> Job {
+        let size = self.random.between(2, 7) as i32;
+        let least = self.random.between(2, i64::from(size));
+        let spec = self.spec(app);
+        let mut more = self.quota_label();
+        more.push(("pod-group.scheduling.sigs.k8s.io/name", app.to_owned()));
+        more.push(("pod-group.scheduling.sigs.k8s.io/min-available", least.to_string()));
+        let template = labelled(cluster, app, 1, spec, RestartPolicy::Never, &more);
+        Job {
+            meta: meta(app),
+            parallelism: size,
+            completions: Some(size),
+            backoff_limit: 50,
+            selector: selector(app),
+            template,
+            ..Job::default()
+        }
     }
 
     fn workloads(&mut self, cluster: &mut Cluster) {
         for index in 0..self.random.between(3, 8) {
             let app = format!("app-{index}");
             let at = self.random.between(0, CREATE_MS);
-            let object: Object = match self.random.between(0, 9) {
+            let object: Object = match self.random.between(0, 10) {
                 0..6 => self.deployment(cluster, &app).into(),
                 6 | 7 => {
                     let template = self.template(cluster, &app, RestartPolicy::Always);
@@ -226,6 +284,7 @@ impl Storm {
                     }
                     .into()
                 }
+                10 => self.gang(cluster, &app).into(),
                 8 => {
                     let template = self.template(cluster, &app, RestartPolicy::Never);
                     let completions = self.random.between(1, 8) as i32;
@@ -367,11 +426,24 @@ fn template(
     scheduling: SchedulingSpec,
     policy: RestartPolicy,
 ) -> PodTemplate {
+    labelled(cluster, app, version, scheduling, policy, &[])
+}
+
+fn labelled(
+    cluster: &mut Cluster,
+    app: &str,
+    version: u32,
+    scheduling: SchedulingSpec,
+    policy: RestartPolicy,
+    more: &[(&str, String)],
+) -> PodTemplate {
     let body = Doc::new(format!("{{\"app\":\"{app}\",\"version\":{version}}}"));
+    let mut own = labels(&[("app", app)]);
+    own.extend(more.iter().map(|(key, value)| (Arc::from(*key), Arc::from(value.as_str()))));
     let scheduling = Arc::new(scheduling);
     let tolerations: Arc<[Toleration]> = scheduling.tolerations.clone().into();
     let template = PodTemplate {
-        labels: labels(&[("app", app)]),
+        labels: own,
         body: body.clone(),
         restart_policy: policy,
         tolerations: tolerations.clone(),

@@ -1,7 +1,7 @@
 //! Storms: a slice of the seeds, all checkers on; and proof that the checkers can fail.
 
 use diolkos_sim::audit::Checked;
-use diolkos_sim::storm;
+use diolkos_sim::storm::{self, Spoil};
 use model::Effect;
 
 /// A number from the environment: how many seeds to play, and from which on.
@@ -22,13 +22,30 @@ fn promises_are_kept_and_every_seed_can_be_played_again() {
     }
     println!("{all:?}");
     assert!(failures.is_empty(), "{} of {seeds} seeds fail\n{}", failures.len(), failures.join("\n"));
-    let least = [all.bindings / 20, all.spreads, all.terms, all.priorities, all.evictions, all.waiting];
+    let least = [
+        all.bindings / 20,
+        all.spreads,
+        all.terms,
+        all.priorities,
+        all.evictions,
+        all.waiting,
+        all.quotas,
+        all.gangs * 4,
+    ];
     assert!(seeds < 100 || least.iter().all(|count| *count >= seeds / 4), "the storms are no test: {all:?}");
 }
 
 /// Complaints over some seeds of a scheduler whose orders are spoilt.
 fn spoilt(tamper: fn(&mut Effect)) -> String {
-    (1..=12).flat_map(|seed| storm::play(seed, Some(tamper)).complaints).collect::<Vec<String>>().join("\n")
+    complaints(12, Spoil { orders: Some(tamper), ..Spoil::default() })
+}
+
+fn complaints(seeds: u64, spoil: Spoil) -> String {
+    (1..=seeds).flat_map(|seed| storm::play(seed, spoil).complaints).collect::<Vec<String>>().join("\n")
+}
+
+fn says(complaints: &str, broken: &str) {
+    assert!(complaints.contains(broken), "{broken} is not among\n{complaints}");
 }
 
 #[test]
@@ -56,4 +73,45 @@ fn a_scheduler_that_forgets_the_important_is_caught() {
     for broken in ["priority: ", "starved: "] {
         assert!(complaints.contains(broken), "{broken} is not among\n{complaints}");
     }
+}
+
+#[test]
+fn a_scheduler_that_scatters_is_caught() {
+    // By the pod's name, wherever those are that it wants to be with.
+    let complaints = spoilt(|effect| {
+        if let Effect::Bind { pod, node } = effect {
+            let last = pod.key.name.bytes().last().unwrap_or_default();
+            *node = format!("node-{}", last % 4).into();
+        }
+    });
+    says(&complaints, "affinity: ");
+}
+
+#[test]
+fn a_scheduler_that_binds_halves_of_gangs_is_caught() {
+    let complaints = complaints(
+        40,
+        Spoil {
+            orders: Some(|effect| {
+                if let Effect::Bind { pod, .. } = effect
+                    && pod.key.name.bytes().last().is_some_and(|last| last % 2 == 0)
+                {
+                    pod.uid = "nobody".into();
+                }
+            }),
+            ..Spoil::default()
+        },
+    );
+    says(&complaints, "gang: ");
+}
+
+#[test]
+fn a_scheduler_that_knows_no_quotas_is_caught() {
+    says(&complaints(40, Spoil { quotas: true, ..Spoil::default() }), "quota ");
+}
+
+#[test]
+fn an_api_that_binds_twice_or_heeds_no_budgets_is_caught() {
+    says(&complaints(3, Spoil { bindings: true, ..Spoil::default() }), " went from ");
+    says(&complaints(40, Spoil { budgets: true, ..Spoil::default() }), "budget: ");
 }

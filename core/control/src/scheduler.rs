@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 mod gang;
+mod quota;
 
 /// The name by which pods ask for this scheduler.
 pub const NAME: &str = "default-scheduler";
@@ -75,6 +76,9 @@ pub struct Scheduler {
     refusals: HashMap<PodId, u32>,
     /// Pods that are of use only together, by gang. Numbers in it may be out of date: each is looked at before it is used.
     gangs: BTreeMap<Key, BTreeSet<PodId>>,
+    /// Gangs that have been whole: who is missing later is placed alone.
+    whole: BTreeSet<Key>,
+    quotas: quota::Quotas,
     /// Pods of this step that were told what would help.
     helped: usize,
     next_order: u64,
@@ -157,6 +161,7 @@ impl Scheduler {
             && let Some(id) = self.pool.node_id(&name)
         {
             self.queue.wake(&self.pool, &Hint::Node(id));
+            self.quotas.nodes_changed();
         }
     }
 
@@ -165,6 +170,7 @@ impl Scheduler {
             Kind::Pod => self.forget_pod(key),
             Kind::Node => {
                 self.pool.remove_node(&key.name);
+                self.quotas.nodes_changed();
                 // Domains may have gone with it: a spread may be possible now.
                 self.queue.wake(&self.pool, &Hint::Labels);
             }
@@ -207,8 +213,17 @@ impl Scheduler {
     /// A pod is now as given: ended or not, asking for this scheduler or not, with what its `PodScheduled` condition says.
     pub fn pod_facts(&mut self, facts: &PodFacts, ended: bool, ours: bool, message: Option<String>) {
         let key = Key { namespace: facts.namespace.clone(), name: facts.name.clone() };
+        let before = self.pool.pod_id(&key.namespace, &key.name);
+        self.note_pod(facts, &key, ended, ours, message);
+        let now = self.pool.pod_id(&key.namespace, &key.name);
+        for id in before.into_iter().chain(now.filter(|now| before != Some(*now))) {
+            self.account(id);
+        }
+    }
+
+    fn note_pod(&mut self, facts: &PodFacts, key: &Key, ended: bool, ours: bool, message: Option<String>) {
         if ended || (facts.node.is_empty() && (!ours || facts.terminating)) {
-            self.forget_pod(&key);
+            self.forget_pod(key);
             return;
         }
         let known = self.pool.pod_id(&key.namespace, &key.name);
@@ -216,7 +231,7 @@ impl Scheduler {
         if let Some((id, (uid, _))) = known.zip(before.as_ref())
             && *uid != facts.uid
         {
-            self.drop_pod(id, &key);
+            self.drop_pod(id, key);
         }
         let (id, renewed) = self.pool.set_pod(facts);
         if renewed {
@@ -230,7 +245,7 @@ impl Scheduler {
         }
         if !facts.node.is_empty() {
             self.let_go(id);
-            self.told.remove(&key);
+            self.told.remove(key);
             let was_here = before.is_some_and(|(uid, node)| uid == facts.uid && node == self.pool.pod_node(id));
             if let Some(node) = self.pool.pod_node(id) {
                 if !was_here {
@@ -246,7 +261,7 @@ impl Scheduler {
             }
             return;
         }
-        let told = self.told.entry(key).or_default();
+        let told = self.told.entry(key.clone()).or_default();
         told.nominated = facts.nominated.clone();
         if let Some(message) = message {
             told.message = message;
@@ -268,6 +283,7 @@ impl Scheduler {
         if let Some(node) = self.pool.remove_pod(&key.namespace, &key.name) {
             self.queue.wake(&self.pool, &Hint::PodLeft(node));
         }
+        self.account(id);
     }
 
     /// Nothing more is to be done for a pod by this number.
@@ -311,6 +327,7 @@ impl Scheduler {
         if !unknown || *tries > BIND_AGAIN {
             let left = self.pool.pod_node(id);
             self.pool.forget(id);
+            self.account(id);
             if let Some(node) = left {
                 self.queue.wake(&self.pool, &Hint::PodLeft(node));
             }
@@ -326,10 +343,12 @@ impl Scheduler {
         self.wake_retries(now, &mut orders);
         self.end_again(now, &mut orders);
         self.settle_claims(now, &mut orders);
+        self.heed_quotas();
         for _ in 0..limit {
             let Some(id) = self.queue.pop() else { break };
             self.decide(id, now, &mut orders);
         }
+        self.reclaim(now, &mut orders);
         orders
     }
 
@@ -338,7 +357,7 @@ impl Scheduler {
         let retry = self.retries.keys().next().map(|(at, _)| *at);
         let claims = self.claiming.values().map(|claiming| claiming.until).min();
         let ending = self.endings.iter().map(|(at, _)| *at).min();
-        retry.into_iter().chain(claims).chain(ending).min()
+        retry.into_iter().chain(claims).chain(ending).chain(self.quotas.wake_at()).min()
     }
 
     fn end_again(&mut self, now: Timestamp, orders: &mut Vec<Order>) {
@@ -398,7 +417,7 @@ impl Scheduler {
 
     fn decide(&mut self, id: PodId, now: Timestamp, orders: &mut Vec<Order>) {
         if self.pool.is_gated(id) {
-            self.queue.postpone_gated(id);
+            self.queue.postpone(id);
             let text = "Scheduling is blocked due to non-empty scheduling gates";
             self.tell(id, "SchedulingGated", text.to_owned(), None, now, orders);
             return;
@@ -412,10 +431,17 @@ impl Scheduler {
     }
 
     fn decide_one(&mut self, id: PodId, now: Timestamp, orders: &mut Vec<Order>) {
+        if let Some(why) = self.over_quota(id) {
+            self.wait_for_quota(id);
+            let message = format!("0/{} nodes are available: {why}.", self.pool.size().nodes);
+            self.tell(id, "Unschedulable", message, None, now, orders);
+            return;
+        }
         match self.pool.decide(id) {
             Decision::Place(placement) => {
                 self.queue.remove(id);
                 self.pool.assume(id, placement.node);
+                self.account(id);
                 self.queue.wake(&self.pool, &Hint::PodCame(id));
                 if placement.claims.is_empty() {
                     let order = self.bind(id, placement.node, now);
@@ -426,6 +452,7 @@ impl Scheduler {
             }
             Decision::Refuse(diagnosis) => {
                 self.queue.refuse(id, &diagnosis);
+                self.wait_for_room(id, now);
                 let message = diagnosis.message();
                 if diagnosis.nodes == 0 {
                     self.tell(id, "Unschedulable", message, None, now, orders);
@@ -513,6 +540,7 @@ impl Scheduler {
             } else if self.claiming[&id].until <= now {
                 self.let_go(id);
                 self.pool.forget(id);
+                self.account(id);
                 self.queue.push(id, self.pool.pod_priority(id));
             }
         }

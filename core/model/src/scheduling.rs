@@ -321,6 +321,23 @@ pub struct BudgetFacts {
     pub disrupted: Vec<Arc<str>>,
 }
 
+/// The scheduler's view of an ElasticQuota (scheduling.sigs.k8s.io), with Koordinator's labels for its place in a tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QuotaFacts {
+    /// Namespace: of pods that name no quota.
+    pub namespace: Arc<str>,
+    /// Name, by which pods and other quotas name it.
+    pub name: Arc<str>,
+    /// The quota that it is a part of; None: of the whole pool.
+    pub parent: Option<Arc<str>>,
+    /// `spec.min`: what it is sure of.
+    pub min: Amounts,
+    /// `spec.max`: what it may use at most.
+    pub max: Amounts,
+    /// Its part of what is lent.
+    pub weight: u32,
+}
+
 /// Who selects pods for the default spreading: a Service, ReplicaSet, StatefulSet or ReplicationController.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpreadOwner {

@@ -403,6 +403,30 @@ impl Pool {
     pub fn pod_requests(&self, id: PodId) -> &model::scheduling::Amounts {
         &self.class(self.entry(id).class).spec().requests
     }
+    /// All pods, without reservations, by number.
+    pub fn pods(&self) -> impl Iterator<Item = PodId> + '_ {
+        let there = self.pods.iter().enumerate().filter(|(_, entry)| entry.is_some());
+        there.map(|(id, _)| id as PodId).filter(|id| !self.reservations.holds(*id))
+    }
+    /// What all nodes together have allocatable.
+    pub fn capacity(&self) -> model::scheduling::Amounts {
+        let mut sums: BTreeMap<Arc<str>, i64> = BTreeMap::new();
+        for node in self.live_nodes() {
+            for (resource, amount) in &self.nodes[node as usize].facts.scheduling.allocatable {
+                let sum = sums.entry(resource.clone()).or_insert(0);
+                *sum = sum.saturating_add(*amount);
+            }
+        }
+        sums.into_iter().collect()
+    }
+    /// Whether a pod is being deleted.
+    pub fn is_terminating(&self, id: PodId) -> bool {
+        self.entry(id).terminating
+    }
+    /// When a pod started, in microseconds; `i64::MAX` when it has not.
+    pub fn pod_started(&self, id: PodId) -> i64 {
+        self.entry(id).started
+    }
     /// Uid of a pod.
     pub fn pod_uid(&self, id: PodId) -> &Arc<str> {
         &self.entry(id).uid

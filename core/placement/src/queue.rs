@@ -113,8 +113,8 @@ impl Queue {
         self.file(pod, !0);
     }
 
-    /// A pod with scheduling gates waits for nothing but its own change.
-    pub fn postpone_gated(&mut self, pod: PodId) {
+    /// A pod waits for nothing that the pool can tell of: its own change (it has scheduling gates), or its quota's.
+    pub fn postpone(&mut self, pod: PodId) {
         self.file(pod, 0);
     }
 

@@ -24,7 +24,7 @@ pub struct Quota {
     pub parent: Option<Arc<str>>,
     /// What it is sure of.
     pub min: Amounts,
-    /// What it may use at most; a resource that is not named is not bounded.
+    /// What it may use at most. A resource that is named neither here nor in `min` is not bounded.
     pub max: Amounts,
     /// Its part of what is lent, 1 to 1000.
     pub weight: u32,
@@ -85,6 +85,13 @@ struct Entry {
     demand: Sums,
     /// What its placed pods use, with that of its parts.
     used: Sums,
+}
+
+impl Entry {
+    /// Whether it says anything of a resource.
+    fn bounds(&self, resource: &str) -> bool {
+        self.min.contains_key(resource) || self.max.contains_key(resource)
+    }
 }
 
 /// A tree of quotas over a pool of some capacity.
@@ -318,7 +325,7 @@ impl QuotaTree {
                 .map(|(resource, asked)| {
                     (resource.clone(), self.runtime(&quota, resource), at(&entry.used, resource), *asked)
                 })
-                .filter(|(_, runtime, used, asked)| used + asked > *runtime)
+                .filter(|(resource, runtime, used, asked)| entry.bounds(resource) && used + asked > *runtime)
                 .collect();
             if !lacking.is_empty() {
                 return Err(Exceeded { quota, lacking });
@@ -334,7 +341,7 @@ impl QuotaTree {
         let over = |entry: &Entry| -> Amounts {
             let over = |(resource, used): (&Arc<str>, &i64)| {
                 let more = used - self.runtime(&entry.quota.name, resource);
-                (more > 0).then(|| (resource.clone(), more))
+                (more > 0 && entry.bounds(resource)).then(|| (resource.clone(), more))
             };
             entry.used.iter().filter_map(over).collect()
         };

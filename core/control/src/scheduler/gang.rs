@@ -21,6 +21,10 @@ impl Scheduler {
     /// Notes a pod that is new in this form; whoever waits for it is tried again.
     pub(super) fn join_gang(&mut self, id: PodId) {
         let Some(gang) = self.gang_of(id) else { return };
+        // Nobody is left of those who were whole: this is another one of that name.
+        if self.members(&gang).is_empty() {
+            self.whole.remove(&gang);
+        }
         self.gangs.entry(gang.clone()).or_default().insert(id);
         for member in self.members(&gang) {
             if self.queue.waits_refused(member) {
@@ -36,7 +40,9 @@ impl Scheduler {
         let members: std::collections::BTreeSet<PodId> = noted.into_iter().filter(known).collect();
         let mut by_name: Vec<PodId> = members.iter().copied().collect();
         by_name.sort_by_key(|id| self.pool.pod_key(*id).clone());
-        if !members.is_empty() {
+        if members.is_empty() {
+            self.whole.remove(gang);
+        } else {
             self.gangs.insert(gang.clone(), members);
         }
         by_name
@@ -55,27 +61,45 @@ impl Scheduler {
         // Without a number all that are known have to go together.
         let least = members.iter().find_map(|id| self.pool.pod_labels(*id).get(LEAST)?.parse().ok());
         let least: usize = least.unwrap_or(members.len());
-        if placed >= least || !waiting.iter().all(|id| self.pool.claims_ready(*id)) {
+        if placed >= least {
+            self.whole.insert(gang.clone());
+        }
+        if self.whole.contains(gang) || !waiting.iter().all(|id| self.pool.claims_ready(*id)) {
             return false;
         }
         let missing = least - placed;
-        let outcome = if waiting.len() < missing { None } else { self.pool.decide_gang(&waiting, missing) };
+        let admitted = self.within_quota(&waiting);
+        let outcome = if admitted.len() < missing { None } else { self.pool.decide_gang(&admitted, missing) };
         let Some(bound) = outcome else {
+            let over = waiting.iter().find(|id| !admitted.contains(id));
             let why = if waiting.len() < missing {
                 format!("pod group {gang} has {} of at least {least} pods", placed + waiting.len())
+            } else if let Some(over) = over.filter(|_| admitted.len() < missing) {
+                // What the first of those that are left out would exceed, with the others there.
+                admitted.iter().for_each(|id| self.count_use(*id, 1));
+                let why = self.over_quota(*over).unwrap_or_default();
+                admitted.iter().for_each(|id| self.count_use(*id, -1));
+                format!("pod group {gang}: {why}")
             } else {
                 format!("pod group {gang}: there is no room for {missing} more pods at once")
             };
             let nodes = self.pool.size().nodes;
-            for id in waiting {
+            for id in waiting.iter().copied() {
                 self.queue.refuse_for_now(id);
+                if waiting.len() >= missing && admitted.len() < missing {
+                    self.wait_for_quota(id);
+                } else {
+                    self.wait_for_room(id, now);
+                }
                 let message = format!("0/{nodes} nodes are available: {why}.");
                 self.tell(id, "Unschedulable", message, None, now, orders);
             }
             return true;
         };
+        self.whole.insert(gang.clone());
         for (id, node) in &bound {
             self.queue.remove(*id);
+            self.account(*id);
             self.queue.wake(&self.pool, &Hint::PodCame(*id));
             let order = self.bind(*id, *node, now);
             orders.push(order);
