@@ -64,9 +64,22 @@ pub struct Settings {
     /// Worker threads of the proxy [default: one a core].
     #[arg(long, env = "DIOLKOS_PROXY_WORKERS", global = true, value_name = "N")]
     pub proxy_workers: Option<usize>,
-    /// Log every request that passes the proxy, as JSON lines in the proxy's log.
+    /// Log every request that passes the proxy.
     #[arg(long, env = "DIOLKOS_ACCESS_LOG", global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub access_log: Option<bool>,
+    /// Form of a line of the access log: `json`, an object of texts, or a text, with Envoy's operators (docs/mesh.md) [default: json].
+    #[arg(long, env = "DIOLKOS_ACCESS_LOG_FORMAT", global = true, value_name = "FORMAT")]
+    pub access_log_format: Option<String>,
+    /// File that the access log is appended to [default: the proxy's own log].
+    #[arg(long, env = "DIOLKOS_ACCESS_LOG_FILE", global = true, value_name = "FILE")]
+    pub access_log_file: Option<PathBuf>,
+    /// Collectors that spans of requests are sent to, with commas between: otlp+grpc://HOST:PORT, otlp+http://HOST:PORT/PATH,
+    /// skywalking://HOST:PORT [default: none].
+    #[arg(long, env = "DIOLKOS_TRACES_TO", global = true, value_name = "URLS")]
+    pub traces_to: Option<String>,
+    /// Share of the traces that begin at a proxy, from 0 to 1 [default: 0.01].
+    #[arg(long, env = "DIOLKOS_TRACE_SAMPLING", global = true, value_name = "SHARE")]
+    pub trace_sampling: Option<f64>,
     /// Addresses of Services [default: 10.96.0.0/16].
     #[arg(long, env = "DIOLKOS_SERVICE_CIDR", global = true, value_name = "CIDR")]
     pub service_cidr: Option<String>,
@@ -112,6 +125,10 @@ pub struct Config {
     pub proxy_admin: SocketAddr,
     pub proxy_workers: usize,
     pub access_log: bool,
+    pub access_log_format: Option<String>,
+    pub access_log_file: Option<PathBuf>,
+    pub traces_to: Option<String>,
+    pub trace_sampling: f64,
     pub service_cidr: Cidr,
     pub pod_cidr: Cidr,
     pub gateway_cidr: Option<Cidr>,
@@ -189,6 +206,10 @@ impl Settings {
             proxy_admin: self.proxy_admin.or(lower.proxy_admin),
             proxy_workers: self.proxy_workers.or(lower.proxy_workers),
             access_log: self.access_log.or(lower.access_log),
+            access_log_format: self.access_log_format.or(lower.access_log_format),
+            access_log_file: self.access_log_file.or(lower.access_log_file),
+            traces_to: self.traces_to.or(lower.traces_to),
+            trace_sampling: self.trace_sampling.or(lower.trace_sampling),
             service_cidr: self.service_cidr.or(lower.service_cidr),
             pod_cidr: self.pod_cidr.or(lower.pod_cidr),
             gateway_cidr: self.gateway_cidr.or(lower.gateway_cidr),
@@ -254,6 +275,10 @@ impl Settings {
             proxy_admin: self.proxy_admin.unwrap_or_else(|| loopback(15020)),
             proxy_workers: self.proxy_workers.unwrap_or(cores),
             access_log: self.access_log.unwrap_or(false),
+            access_log_format: self.access_log_format,
+            access_log_file: self.access_log_file,
+            traces_to: self.traces_to,
+            trace_sampling: self.trace_sampling.unwrap_or(0.01),
             service_cidr,
             pod_cidr,
             gateway_cidr,
@@ -286,6 +311,15 @@ impl Config {
                 "up to 3285: a root is valid for ten years, and the next one needs time to follow",
             ));
         }
+        if let Err(what) = self.collectors() {
+            return Err(value("traces-to", what, "one or more of these, with commas between"));
+        }
+        if !(0.0..=1.0).contains(&self.trace_sampling) {
+            return Err(value("trace-sampling", format!("{}", self.trace_sampling), "a share from 0 to 1"));
+        }
+        if let Err(error) = self.access_log_settings() {
+            return Err(value("access-log-format", error.to_string(), "docs/mesh.md lists the operators"));
+        }
         if !(1..=3600).contains(&self.scrape_s) {
             return Err(value("scrape-s", format!("{} s", self.scrape_s), "from 1 s to an hour"));
         }
@@ -296,6 +330,26 @@ impl Config {
             }
         }
         Ok(self)
+    }
+
+    fn collectors(&self) -> Result<Vec<proxy::Exporter>, String> {
+        let text = self.traces_to.as_deref().unwrap_or_default();
+        text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(proxy::Exporter::parse).collect()
+    }
+
+    /// Whether and where to proxies send spans. Checked already: a mistake counts as nothing.
+    pub fn tracing(&self) -> proxy::Tracing {
+        proxy::Tracing { exporters: self.collectors().unwrap_or_default(), sampling: self.trace_sampling }
+    }
+
+    fn access_log_settings(&self) -> Result<proxy::access::Settings, proxy::access::FormatError> {
+        let format = proxy::access::Format::parse(self.access_log_format.as_deref().unwrap_or_default())?;
+        Ok(proxy::access::Settings { format, file: self.access_log_file.clone() })
+    }
+
+    /// Whether and how proxies log requests. Checked already: a mistake counts as the default.
+    pub fn access(&self) -> Option<proxy::access::Settings> {
+        self.access_log.then(|| self.access_log_settings().unwrap_or_default())
     }
 
     /// kubeconfig of the administrator, written by the server at its first start.

@@ -78,7 +78,8 @@ fn serve(
         trust_domain: trust_domain(&response.identity, &response.cluster_domain),
         cluster_domain: response.cluster_domain.clone(),
         dns_vips: vec![config.cluster_dns().into()],
-        access_log: config.access_log,
+        access_log: config.access(),
+        tracing: config.tracing(),
         gateways: false,
         ..proxy::Config::default()
     };

@@ -28,7 +28,8 @@ pub fn run(config: Config) -> Result<(), CommandError> {
         trust_domain: config.cluster_domain.clone(),
         cluster_domain: config.cluster_domain.clone(),
         dns_vips: vec![config.cluster_dns().into()],
-        access_log: config.access_log,
+        access_log: config.access(),
+        tracing: config.tracing(),
         ..proxy::Config::default()
     };
     serve(settings, plane)

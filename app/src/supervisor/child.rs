@@ -199,6 +199,10 @@ fn flags(config: &Config) -> Vec<String> {
         format!("--mesh-root-days={}", config.mesh_root_days),
         format!("--scrape-s={}", config.scrape_s),
     ];
+    flags.extend(config.access_log_format.as_ref().map(|text| format!("--access-log-format={text}")));
+    flags.extend(config.access_log_file.as_ref().map(|path| format!("--access-log-file={}", path.display())));
+    flags.extend(config.traces_to.as_ref().map(|text| format!("--traces-to={text}")));
+    flags.push(format!("--trace-sampling={}", config.trace_sampling));
     flags.extend(config.mesh_providers.as_ref().map(|path| format!("--mesh-providers={}", path.display())));
     flags.extend(config.kubeconfig.as_ref().map(|path| format!("--kubeconfig={}", path.display())));
     flags

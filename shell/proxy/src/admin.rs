@@ -1,4 +1,5 @@
 //! What the proxy shows of itself, on loopback: `/metrics`, `/telemetry`, `/config_dump`, `/healthz`.
+use crate::access::AccessLog;
 use crate::shared::Shared;
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
@@ -33,7 +34,10 @@ pub async fn serve(shared: Arc<Shared>, listener: TcpListener) {
 
 fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let (kind, body) = match request.uri().path() {
-        "/metrics" => ("text/plain; version=0.0.4", shared.telemetry.prometheus() + &process_metrics(shared)),
+        "/metrics" => (
+            "text/plain; version=0.0.4",
+            shared.telemetry.prometheus() + &shared.tracer.prometheus() + &process_metrics(shared),
+        ),
         "/telemetry" => ("application/json", shared.telemetry.edges_json().to_string()),
         "/config_dump" => ("application/json", config_dump(shared).to_string()),
         "/healthz" => ("text/plain", "ok\n".to_owned()),
@@ -53,9 +57,11 @@ fn process_metrics(shared: &Shared) -> String {
     let pages = resident.and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0);
     format!(
         "# TYPE process_resident_memory_bytes gauge\nprocess_resident_memory_bytes {}\n\
+         # TYPE diolkos_proxy_access_log_dropped_total counter\ndiolkos_proxy_access_log_dropped_total {}\n\
          # TYPE diolkos_proxy_pods gauge\ndiolkos_proxy_pods {}\n\
          # TYPE diolkos_proxy_config_version gauge\ndiolkos_proxy_config_version {}\n",
         pages * 4096,
+        shared.access_log.as_ref().map_or(0, AccessLog::left_out),
         shared.pods.list().len(),
         shared.mesh.version(),
     )

@@ -28,10 +28,83 @@ pub struct Config {
     pub resolv_conf: PathBuf,
     /// Ports inside pods.
     pub ports: CapturePorts,
-    /// Write a JSON line for each request.
-    pub access_log: bool,
+    /// Whether and how each request is logged.
+    pub access_log: Option<crate::access::Settings>,
+    /// Whether and where to spans of requests are sent.
+    pub tracing: Tracing,
     /// Serve the Gateway resources on this host's ports.
     pub gateways: bool,
+}
+
+/// Spans of requests: where to, and how many.
+#[derive(Clone, Debug, Default)]
+pub struct Tracing {
+    /// Collectors, each of which gets all spans; without any nothing is traced.
+    pub exporters: Vec<Exporter>,
+    /// Share of the traces that begin here, from 0 to 1. What the caller has decided stays.
+    pub sampling: f64,
+}
+
+/// What a collector speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    /// OTLP over gRPC.
+    OtlpGrpc,
+    /// OTLP over HTTP, as protobuf.
+    OtlpHttp,
+    /// SkyWalking's agents' protocol (gRPC).
+    SkyWalking,
+}
+
+/// A collector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exporter {
+    /// In which words.
+    pub speaks: Speaks,
+    /// A service of the mesh (`otel.monitoring`), or any host.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Path of OTLP over HTTP.
+    pub path: String,
+}
+
+impl Exporter {
+    const SCHEMES: [(&str, Speaks, u16); 3] = [
+        ("otlp+grpc", Speaks::OtlpGrpc, 4317),
+        ("otlp+http", Speaks::OtlpHttp, 4318),
+        ("skywalking", Speaks::SkyWalking, 11800),
+    ];
+
+    /// Reads `otlp+grpc://HOST[:PORT]`, `otlp+http://HOST[:PORT][/PATH]` or `skywalking://HOST[:PORT]`. The error says what is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let whole = || {
+            format!(
+                "{text:?} is no collector: otlp+grpc://HOST:PORT, otlp+http://HOST:PORT/PATH or skywalking://HOST:PORT"
+            )
+        };
+        let (scheme, rest) = text.split_once("://").ok_or_else(whole)?;
+        let (_, speaks, usual) = Self::SCHEMES.into_iter().find(|(name, ..)| *name == scheme).ok_or_else(whole)?;
+        let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !host.ends_with(':') => (host, port.parse().map_err(|_| whole())?),
+            _ => (authority, usual),
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || ".-_[]:".contains(c);
+        if host.is_empty() || !host.chars().all(plain) || (!path.is_empty() && speaks != Speaks::OtlpHttp) {
+            return Err(whole());
+        }
+        let path = if path.is_empty() { spans::otlp::HTTP_PATH.to_owned() } else { format!("/{path}") };
+        Ok(Self { speaks, host: host.trim_matches(['[', ']']).to_owned(), port, path })
+    }
+}
+
+impl std::fmt::Display for Exporter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = Self::SCHEMES.iter().find(|(_, speaks, _)| *speaks == self.speaks).map_or("", |(name, ..)| name);
+        write!(f, "{scheme}://{}:{}", self.host, self.port)?;
+        if self.speaks == Speaks::OtlpHttp { f.write_str(&self.path) } else { Ok(()) }
+    }
 }
 
 /// Where configuration and certificates come from.
@@ -72,8 +145,31 @@ impl Default for Config {
             dns_vips: vec![IpAddr::from([10, 96, 0, 10])],
             resolv_conf: "/etc/resolv.conf".into(),
             ports: CapturePorts::default(),
-            access_log: false,
+            access_log: None,
+            tracing: Tracing::default(),
             gateways: true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collectors() {
+        for (text, told) in [
+            ("otlp+grpc://otel.monitoring", "otlp+grpc://otel.monitoring:4317"),
+            ("otlp+http://10.0.0.1:80/otlp/v1/traces", "otlp+http://10.0.0.1:80/otlp/v1/traces"),
+            ("otlp+http://collector", "otlp+http://collector:4318/v1/traces"),
+            ("skywalking://oap.skywalking.svc:11800", "skywalking://oap.skywalking.svc:11800"),
+        ] {
+            assert_eq!(Exporter::parse(text).unwrap().to_string(), told);
+        }
+        for text in
+            ["", "otlp://a", "http://a:1", "otlp+grpc://", "otlp+grpc://a:b", "otlp+grpc://a b", "skywalking://a/b"]
+        {
+            assert!(Exporter::parse(text).is_err(), "{text}");
         }
     }
 }

@@ -6,6 +6,7 @@
 //! A captured connection goes: [`outbound`] (which service is it for?) -> [`requests`] or plain bytes -> [`dial`] ->
 //! [`hbone::client`] -> (the other node) [`hbone::server`] -> [`policy`] -> [`inbound`] -> the process.
 
+pub mod access;
 mod admin;
 pub mod attach;
 mod attached;
@@ -36,9 +37,10 @@ pub mod shared;
 mod stream;
 mod telemetry;
 mod tls_out;
+pub mod trace;
 mod upstream;
 mod worker;
 
-pub use config::{Config, Control, ControlPlane};
+pub use config::{Config, Control, ControlPlane, Exporter, Speaks, Tracing};
 pub use gateway::ADDRESS_ROUTES;
 pub use run::{Proxy, StartError};

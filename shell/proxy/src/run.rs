@@ -1,11 +1,12 @@
 //! The process: what runs, on which thread, and how it stops.
+use crate::access::AccessLog;
 use crate::attach::Attacher;
 use crate::config::Config;
 use crate::identity::{Identities, Issuer};
 use crate::mesh::Change;
 use crate::shared::Shared;
 use crate::worker::{self, Command};
-use crate::{admin, gateway};
+use crate::{admin, gateway, trace};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io;
 use std::path::PathBuf;
@@ -20,6 +21,8 @@ pub enum StartError {
     Thread(#[source] io::Error),
     #[error("cannot serve the node agent on {path}: {source}")]
     Attach { path: PathBuf, source: io::Error },
+    #[error("cannot write the access log{}: {source}", .path.as_ref().map(|it| format!(" {}", it.display())).unwrap_or_default())]
+    AccessLog { path: Option<PathBuf>, source: io::Error },
     #[error("cannot show metrics on {address}: {source}")]
     Admin { address: std::net::SocketAddr, source: io::Error },
 }
@@ -56,7 +59,12 @@ impl Proxy {
             .build()
             .map_err(StartError::Thread)?;
         let identities = Identities::new(config.trust_domain.clone(), issuer, runtime.handle().clone());
-        let shared = Arc::new(Shared::new(config, Arc::new(identities)));
+        let log = config.access_log.as_ref().map(|settings| {
+            let failed = |source| StartError::AccessLog { path: settings.file.clone(), source };
+            AccessLog::open(settings).map_err(failed)
+        });
+        let shared = Arc::new(Shared::new(config, Arc::new(identities), log.transpose()?));
+        runtime.spawn(trace::run(shared.clone()));
         let mut commands = Vec::new();
         let mut threads = Vec::new();
         for index in 0..shared.config.workers.max(1) {

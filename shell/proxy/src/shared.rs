@@ -1,4 +1,5 @@
 //! What all threads of the process share.
+use crate::access::AccessLog;
 use crate::config::Config;
 use crate::dns::forward::Forwarder;
 use crate::identity::Identities;
@@ -6,6 +7,7 @@ use crate::limits::States;
 use crate::mesh::Mesh;
 use crate::pods::Pods;
 use crate::telemetry::Telemetry;
+use crate::trace::Tracer;
 use model::mesh::Workload;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,6 +32,10 @@ pub struct Shared {
     pub pods: Pods,
     /// What was counted.
     pub telemetry: Telemetry,
+    /// Makes spans.
+    pub tracer: Tracer,
+    /// Each request, if that is wanted.
+    pub access_log: Option<AccessLog>,
     /// Asks about the world outside.
     pub forwarder: Forwarder,
     /// What services' policies remember.
@@ -53,8 +59,10 @@ impl Drop for Busy {
 
 impl Shared {
     /// Nothing known, nobody attached.
-    pub fn new(config: Config, identities: Arc<Identities>) -> Self {
+    pub fn new(config: Config, identities: Arc<Identities>, access_log: Option<AccessLog>) -> Self {
         Self {
+            tracer: Tracer::new(&config.tracing),
+            access_log,
             forwarder: Forwarder::new(config.resolv_conf.clone()),
             config,
             mesh: Mesh::default(),

@@ -306,6 +306,7 @@ async fn pass(
         return Ok(Received::TryAgain(pause));
     }
     exchange.plan.finish(answer);
+    exchange.answered(answer);
     exchange.replayable.store(false, Ordering::Relaxed);
     let Some(responder) = responder.take() else { return Err(Broken::Midway("answered twice".into())) };
     let started = responder.start(answer);

@@ -4,22 +4,23 @@ use super::body::{Kept, REPLAY_BYTES, Source};
 use super::conn::Piece;
 use super::plan::{self, Plan, Target};
 use super::pool::PoolKey;
+use super::record::Record;
 use super::reply::{Reply, Responder, UNANSWERED, is_grpc, unanswered};
 use super::upstream::{self, Connected};
-use super::{Place, Site, access, affinity, guard, ratelimit};
+use super::{Place, Site, affinity, guard, ratelimit};
 use crate::limits::{self, Admitted};
 use crate::pods::Phase;
 use crate::random;
 use crate::stream::Stream;
 use crate::telemetry::{Carries, Ended as Over, Flag, Grpc, Messages, Outcome as How, Peers};
+use crate::trace::Went;
 use crate::upstream::{InFlight, Upstream};
 use crate::worker::Worker;
 use bytes::{Bytes, BytesMut};
-use http1::trace::TraceContext;
-use http1::{Framing, RequestHead};
+use http1::{Framing, RequestHead, ResponseHead};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use traffic::outlier::Outcome as Ended;
@@ -64,6 +65,8 @@ pub struct Exchange<'a> {
     pub tries: u32,
     /// What keeps it on its endpoint.
     pub affinity: Option<u64>,
+    /// Who is told of it at the end.
+    pub record: Mutex<Option<Box<Record>>>,
 }
 
 /// Serves one request. `came_in_http2`: what the client speaks.
@@ -77,12 +80,11 @@ pub async fn run(
 ) -> Outcome {
     let started = Instant::now();
     let mut grpc = is_grpc(&head.fields);
-    let log = worker.shared.config.access_log.then(|| access::Entry::new(site, head));
+    let record = Record::begin(worker, site, head, came_in_http2);
     if belongs_elsewhere(site, head, grpc) {
         let reply = Reply::new(503, "the pod drains").with(UNANSWERED, unanswered::DRAINING.to_owned());
-        return answer(responder, &reply, grpc, source, log, started).await;
+        return answer(worker, responder, &reply, grpc, source, record, started).await;
     }
-    continue_trace(head);
     let came = ratelimit::original(worker, head);
     let mut planned = match guard::check(worker, site, head, came_in_http2).await {
         Ok(guarded) => plan::plan(worker, site, head, &guarded),
@@ -102,12 +104,26 @@ pub async fn run(
             let deadline = limit.map(|ms| started + Duration::from_millis(ms));
             let idempotent = head.is_idempotent();
             let replayable = AtomicBool::new(true);
-            Exchange { worker, site, plan, http2, grpc, started, deadline, idempotent, replayable, tries: 0, affinity }
+            let (tries, record) = (0, Mutex::new(record));
+            Exchange {
+                worker,
+                site,
+                plan,
+                http2,
+                grpc,
+                started,
+                deadline,
+                idempotent,
+                replayable,
+                tries,
+                affinity,
+                record,
+            }
         }
         Err(reply) => {
             pause(reply.after_ms).await;
             count_unsent(worker, site, None, head, grpc, &reply, started);
-            return answer(responder, &reply, grpc, source, log, started).await;
+            return answer(worker, responder, &reply, grpc, source, record, started).await;
         }
     };
     let body = match keep_small(head, &mut source).await {
@@ -124,12 +140,12 @@ pub async fn run(
             };
             let reply = overflow();
             count_unsent(worker, site, Some(&exchange.plan), head, grpc, &reply, started);
-            return answer(responder, &reply, grpc, source, log, started).await;
+            return answer(worker, responder, &reply, grpc, source, exchange.take_record(), started).await;
         }
     };
     super::mirror::send_copies(&exchange, head, &body);
     pause(exchange.plan.delay_ms).await;
-    exchange.run_tries(head, body, responder, log).await
+    exchange.run_tries(head, body, responder).await
 }
 
 fn affinity_of(site: &Site, head: &RequestHead, plan: &mut Plan) -> Option<u64> {
@@ -150,13 +166,6 @@ async fn pause(ms: u64) {
     if ms > 0 {
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }
-}
-
-/// The caller's trace goes on through this hop; a request without one begins its own.
-fn continue_trace(head: &mut RequestHead) {
-    let context = head.fields.get("traceparent").and_then(TraceContext::parse);
-    let context = context.unwrap_or_else(|| TraceContext { trace_id: random::u128() | 1, parent_id: 1, flags: 0 });
-    let _ = head.fields.set("traceparent", &context.child(random::u64()).encode());
 }
 
 /// Takes a small body whole, so that a retry can send it again.
@@ -185,13 +194,7 @@ async fn keep_small(head: &mut RequestHead, source: &mut Source<'_>) -> Result<O
 }
 
 impl Exchange<'_> {
-    async fn run_tries(
-        &mut self,
-        head: &mut RequestHead,
-        mut body: Body<'_>,
-        responder: Responder<'_>,
-        log: Option<access::Entry>,
-    ) -> Outcome {
+    async fn run_tries(&mut self, head: &mut RequestHead, mut body: Body<'_>, responder: Responder<'_>) -> Outcome {
         let mut responder = Some(responder);
         let mut tried: Vec<SocketAddr> = Vec::new();
         let mut stale_left = STALE_RETRIES;
@@ -210,7 +213,7 @@ impl Exchange<'_> {
                     match tried_once {
                         Tried::Finished(finished) => {
                             self.report(&upstream, Some(Failure::Status(finished.status)));
-                            return self.finish(finished, head, log, &upstream);
+                            return self.finish(finished, head, &upstream);
                         }
                         Tried::Again { pause, status } => {
                             self.report(&upstream, Some(Failure::Status(status)));
@@ -234,13 +237,13 @@ impl Exchange<'_> {
                 Err((address, why, last)) => {
                     tried.extend(address);
                     if last {
-                        return self.give_up(&mut responder, head, body, why, Failure::NotSent, log).await;
+                        return self.give_up(&mut responder, head, body, why, Failure::NotSent).await;
                     }
                     (Failure::NotSent, why)
                 }
             };
             let Some(pause) = self.again(failure) else {
-                return self.give_up(&mut responder, head, body, why, failure, log).await;
+                return self.give_up(&mut responder, head, body, why, failure).await;
             };
             if pause > 0 {
                 tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -330,6 +333,18 @@ impl Exchange<'_> {
         }
     }
 
+    /// Who is told of it, once.
+    fn take_record(&self) -> Option<Box<Record>> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// An answer is about to be passed on.
+    pub fn answered(&self, answer: &ResponseHead) {
+        if let Some(record) = self.record.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            record.answered(self.worker, answer);
+        }
+    }
+
     /// Counts a stream's messages, if it is a gRPC call.
     pub fn messages(&self) -> Option<Messages> {
         self.grpc.then(Messages::default)
@@ -347,22 +362,16 @@ impl Exchange<'_> {
         }
     }
 
-    fn finish(
-        &self,
-        finished: Finished,
-        head: &RequestHead,
-        log: Option<access::Entry>,
-        upstream: &Upstream,
-    ) -> Outcome {
+    fn finish(&self, finished: Finished, head: &RequestHead, upstream: &Upstream) -> Outcome {
         let over = self.over(&finished);
-        let took = over.took;
         match self.site.process_cells(self.worker, head.authority()) {
             Some(cells) => cells.request(&over),
             None => finished.cells.request(&over),
         }
-        if let Some(log) = log {
+        if let Some(record) = self.take_record() {
             let route = self.plan.chosen.as_ref().map_or("", plan::Chosen::name);
-            log.write(finished.status, took, Some(upstream.address), route, "", finished.received);
+            let service = self.plan.service();
+            record.end(self.worker, &over, Went { upstream: Some(upstream.address), service, route, details: "" });
         }
         finished.outcome
     }
@@ -374,7 +383,6 @@ impl Exchange<'_> {
         body: Body<'_>,
         why: String,
         failure: Failure,
-        log: Option<access::Entry>,
     ) -> Outcome {
         tracing::debug!(from = %self.plan.origin.name, service = ?self.plan.service(), why, "a request failed");
         let reply = self.apology(failure);
@@ -385,7 +393,7 @@ impl Exchange<'_> {
             Body::Whole(_) => Source::Empty,
             Body::Stream(kept) => kept.rest(),
         };
-        answer(responder, &reply, self.grpc, source, log, self.started).await
+        answer(self.worker, responder, &reply, self.grpc, source, self.take_record(), self.started).await
     }
 
     fn apology(&self, failure: Failure) -> Reply {
@@ -442,18 +450,24 @@ fn count_unsent(
         let origin = plan.map_or(&site.origin, |plan| &plan.origin);
         worker.cells.edge(&Peers::outbound(worker, origin, None, service, Carries::Requests, false))
     });
+    cells.request(&over_with(reply, grpc, 0, started));
+}
+
+/// What telemetry is told of an answer of the proxy's own.
+fn over_with(reply: &Reply, grpc: bool, received: u64, started: Instant) -> Over {
     let grpc = if grpc { Grpc::Status(reply.grpc_status()) } else { Grpc::No };
     let outcome = How { status: reply.status, flag: reply.flag, grpc };
-    cells.request(&Over { outcome, took: started.elapsed(), ..Over::default() });
+    Over { outcome, took: started.elapsed(), received, ..Over::default() }
 }
 
 /// Sends an answer of the proxy's own.
 async fn answer(
+    worker: &Worker,
     responder: Responder<'_>,
     reply: &Reply,
     grpc: bool,
     mut source: Source<'_>,
-    log: Option<access::Entry>,
+    record: Option<Box<Record>>,
     started: Instant,
 ) -> Outcome {
     let (mut head, bytes) = reply.render(grpc);
@@ -468,8 +482,9 @@ async fn answer(
     }
     let mut body = if head.framing == Framing::Empty { Source::Empty } else { Source::Bytes(bytes) };
     let sent = super::body::pump(&mut body, &mut sink, None).await;
-    if let Some(log) = log {
-        log.write(reply.status, started.elapsed(), None, "", reply.why, length);
+    if let Some(record) = record {
+        let details = Went { details: reply.why, ..Went::default() };
+        record.end(worker, &over_with(reply, grpc, length, started), details);
     }
     if sent.is_err() || !keep {
         return Outcome::Close;

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http1::RequestHead;
 use model::mesh::BackendTarget;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A mirror that does not answer must not pile up copies.
@@ -50,6 +50,7 @@ async fn send(worker: Arc<Worker>, plan: Plan, mut head: RequestHead, bytes: Byt
         replayable: AtomicBool::new(false),
         tries: 1,
         affinity: None,
+        record: Mutex::default(),
     };
     let Ok(connected) = upstream::connect(&exchange, &upstream).await else { return };
     let mut responder = Some(Responder::Nobody);

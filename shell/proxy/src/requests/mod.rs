@@ -1,5 +1,4 @@
 //! HTTP: requests from captured connections, gateways and tunnels, to endpoints or to the local process.
-mod access;
 mod affinity;
 mod attempt;
 mod body;
@@ -16,6 +15,7 @@ mod mirror;
 mod plan;
 pub mod pool;
 mod ratelimit;
+mod record;
 mod reply;
 mod upstream;
 
