@@ -417,10 +417,18 @@ impl Auditor {
     }
 
     /// Whether a pod's quotas are sure to have so much for it.
-    fn is_sure(&self, pod: &Pod) -> bool {
-        self.quotas_of(pod).iter().all(|quota| {
-            quota.min.iter().all(|(resource, min)| self.used(quota, resource) + asked(pod, resource) <= *min)
-        })
+    fn is_sure(&self, api: &Api, pod: &Pod) -> bool {
+        // What is promised may be more than there is, when nodes have gone.
+        let total = |resource: &str| -> i64 {
+            let of =
+                |node: &Node| node.scheduling.allocatable.iter().find(|(n, _)| **n == *resource).map_or(0, |(_, a)| *a);
+            nodes(api).map(of).sum()
+        };
+        let kept = |quota: &QuotaFacts| quota.min.iter().all(|(resource, min)| total(resource) >= *min);
+        self.quotas.values().filter(|quota| quota.parent.is_none()).all(kept)
+            && self.quotas_of(pod).iter().all(|quota| {
+                quota.min.iter().all(|(resource, min)| self.used(quota, resource) + asked(pod, resource) <= *min)
+            })
     }
 
     fn join(&mut self, pod: &Pod, now: Timestamp) {
@@ -657,7 +665,7 @@ impl Auditor {
             // When nobody of a gang is left, those that come are another one.
             let left = |key: &Key| self.pods.values().any(|pod| is_placed(pod) && gang_of(pod).as_ref() == Some(key));
             let whole = |key: &Key| self.gangs.get(key).is_some_and(|gang| gang.bound.len() >= gang.least && left(key));
-            gang_of(pod).is_none_or(|key| whole(&key)) && self.is_sure(pod)
+            gang_of(pod).is_none_or(|key| whole(&key)) && self.is_sure(api, pod)
         };
         let free: Vec<Arc<Pod>> = waiting.iter().filter(alone).cloned().collect();
         for pod in free.iter().filter(|pod| pod.spec.scheduling.gates.is_empty()) {

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 mod gang;
+mod machines;
 mod quota;
 
 /// The name by which pods ask for this scheduler.
@@ -78,7 +79,12 @@ pub struct Scheduler {
     gangs: BTreeMap<Key, BTreeSet<PodId>>,
     /// Gangs that have been whole: who is missing later is placed alone.
     whole: BTreeSet<Key>,
+    /// What PodGroups say of how many there have to be.
+    groups: BTreeMap<Key, usize>,
+    /// Gangs that want to be in few domains of this label.
+    packed: BTreeMap<Key, Arc<str>>,
     quotas: quota::Quotas,
+    reports: machines::Reports,
     /// Pods of this step that were told what would help.
     helped: usize,
     next_order: u64,
@@ -162,6 +168,7 @@ impl Scheduler {
         {
             self.queue.wake(&self.pool, &Hint::Node(id));
             self.quotas.nodes_changed();
+            self.tell_usage(&name);
         }
     }
 
@@ -208,6 +215,9 @@ impl Scheduler {
         let scheduled = model::condition::find(&pod.status.conditions, "PodScheduled");
         let message = scheduled.filter(|c| c.status == Truth::False).map(|c| c.message.to_string());
         self.pod_facts(&facts, pod.status.phase.is_terminal(), ours, message);
+        if let Some(label) = pod.meta.annotations.get(gang::PACKED) {
+            self.pack_gang(&facts.namespace, &facts.labels, label);
+        }
     }
 
     /// A pod is now as given: ended or not, asking for this scheduler or not, with what its `PodScheduled` condition says.
@@ -343,6 +353,7 @@ impl Scheduler {
         self.wake_retries(now, &mut orders);
         self.end_again(now, &mut orders);
         self.settle_claims(now, &mut orders);
+        self.expire_reports(now);
         self.heed_quotas();
         for _ in 0..limit {
             let Some(id) = self.queue.pop() else { break };
@@ -357,7 +368,7 @@ impl Scheduler {
         let retry = self.retries.keys().next().map(|(at, _)| *at);
         let claims = self.claiming.values().map(|claiming| claiming.until).min();
         let ending = self.endings.iter().map(|(at, _)| *at).min();
-        retry.into_iter().chain(claims).chain(ending).chain(self.quotas.wake_at()).min()
+        retry.into_iter().chain(claims).chain(ending).chain(self.quotas.wake_at()).chain(self.reports.wake_at()).min()
     }
 
     fn end_again(&mut self, now: Timestamp, orders: &mut Vec<Order>) {
@@ -434,7 +445,8 @@ impl Scheduler {
         if let Some(why) = self.over_quota(id) {
             self.wait_for_quota(id);
             let message = format!("0/{} nodes are available: {why}.", self.pool.size().nodes);
-            self.tell(id, "Unschedulable", message, None, now, orders);
+            let nominated = self.give_up_nomination(id);
+            self.tell(id, "Unschedulable", message, nominated, now, orders);
             return;
         }
         match self.pool.decide(id) {
@@ -488,6 +500,14 @@ impl Scheduler {
                 }
             }
         }
+    }
+
+    /// A pod that waits for more than a node holds no room: others may have what was made for it. Returns what its status is to say.
+    fn give_up_nomination(&mut self, id: PodId) -> Option<Arc<str>> {
+        let node = self.pool.pod_nominated(id)?;
+        self.pool.set_nominated(id, None);
+        self.queue.wake(&self.pool, &Hint::PodLeft(node));
+        Some("".into())
     }
 
     fn bind(&mut self, id: PodId, node: NodeId, now: Timestamp) -> Order {

@@ -338,6 +338,30 @@ pub struct QuotaFacts {
     pub weight: u32,
 }
 
+/// The scheduler's view of a NodeResourceTopology (topology.node.k8s.io).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TopologyFacts {
+    /// The node.
+    pub node: Arc<str>,
+    /// The Topology Manager's policy, in kubelet's spelling.
+    pub policy: Arc<str>,
+    /// What each zone has allocatable.
+    pub zones: Vec<Amounts>,
+}
+
+/// What a node really uses, as a NodeMetric (slo.koordinator.sh) reports it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UsageFacts {
+    /// The node.
+    pub node: Arc<str>,
+    /// CPU in thousandths.
+    pub cpu: i64,
+    /// Memory in bytes.
+    pub memory: i64,
+    /// When it was measured.
+    pub at: Timestamp,
+}
+
 /// Who selects pods for the default spreading: a Service, ReplicaSet, StatefulSet or ReplicationController.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpreadOwner {

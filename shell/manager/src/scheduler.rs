@@ -4,8 +4,11 @@ use crate::executor::{Executor, now};
 use crate::subscriber::{Change, Subscriber};
 use control::scheduler::{Order, Scheduler};
 use model::effect::{Made, Receipt};
+use model::scheduling::TopologyFacts;
 use model::{Event, Key, Kind};
 use placement::StorageChange;
+use placement::quota::QuotaError;
+use project::scheduling::custom;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -115,7 +118,7 @@ impl State {
                     tracing::info!(nodes = size.nodes, pods = size.pods, classes = size.classes, "scheduler is ready");
                 }
             }
-            if !self.storage(change) {
+            if !self.storage(change) && !self.custom(change) {
                 self.scheduler.observe(&change.event);
             }
         }
@@ -145,6 +148,48 @@ impl State {
                 _ => StorageChange::CsiNode(project::scheduling::csi_node(&object)),
             }),
             Err(error) => tracing::warn!(resource = plural, %error, "an object that is no JSON"),
+        }
+        true
+    }
+
+    /// Kinds of the field that somebody has defined here, and that bear on placement.
+    fn custom(&mut self, change: &Change) -> bool {
+        let resource = change.resource;
+        let known = matches!(
+            (resource.group, resource.plural),
+            ("scheduling.sigs.k8s.io", "elasticquotas")
+                | ("scheduling.x-k8s.io" | "scheduling.sigs.k8s.io", "podgroups")
+                | ("topology.node.k8s.io", "noderesourcetopologies")
+                | ("slo.koordinator.sh", "nodemetrics")
+        );
+        if !known {
+            return false;
+        }
+        if let Event::Deleted { key, .. } = &change.event {
+            match resource.plural {
+                "elasticquotas" => tell_errors(key, &self.scheduler.quota_gone(key)),
+                "podgroups" => self.scheduler.pod_group(key, None),
+                "noderesourcetopologies" => {
+                    let gone = TopologyFacts { node: key.name.clone(), ..TopologyFacts::default() };
+                    self.scheduler.topology(&gone);
+                }
+                _ => self.scheduler.usage_gone(&key.name),
+            }
+            return true;
+        }
+        let (Some(bytes), Event::Applied(seen)) = (&change.bytes, &change.event) else { return true };
+        let key = &seen.meta().key;
+        match serde_json::from_slice::<Value>(bytes) {
+            Ok(object) => match resource.plural {
+                "elasticquotas" => tell_errors(key, &self.scheduler.quota(custom::elastic_quota(&object))),
+                "podgroups" => self.scheduler.pod_group(key, custom::least_members(&object)),
+                "noderesourcetopologies" => self.scheduler.topology(&custom::node_topology(&object)),
+                _ => match custom::node_metric(&object) {
+                    Some(usage) => self.scheduler.usage(usage),
+                    None => self.scheduler.usage_gone(&key.name),
+                },
+            },
+            Err(error) => tracing::warn!(resource = resource.plural, %error, "an object that is no JSON"),
         }
         true
     }
@@ -202,5 +247,12 @@ impl State {
                 self.under_way.remove(&key);
             }
         }
+    }
+}
+
+/// Quotas that do not count, after one of them changed.
+fn tell_errors(changed: &Key, errors: &[QuotaError]) {
+    for error in errors {
+        tracing::warn!(quota = %changed, %error, "a quota does not count");
     }
 }

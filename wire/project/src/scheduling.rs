@@ -1,6 +1,8 @@
 //! What the scheduler reads, out of JSON. Tolerant: a field of the wrong form counts as absent (the API server has refused it
 //! long before), an operator that nobody knows matches nothing.
 
+pub mod custom;
+
 use model::pod::Protocol;
 use model::scheduling::{
     Amounts, BudgetFacts, Claim, ClaimFacts, CsiNodeFacts, Disk, DiskKind, HostPort, NodeFacts, NodeScheduling,
@@ -518,4 +520,29 @@ pub fn spread_selector(object: &Value) -> Option<LabelSelector> {
     let by_labels = matches!(at(object, "kind").as_str(), Some("Service" | "ReplicationController"));
     let found = if by_labels { LabelSelector::from_labels(labels(value).iter()) } else { selector(value)? };
     (!found.is_empty()).then_some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn guaranteed_is_who_has_limits_of_both_and_asks_for_no_less() {
+        let container = |requests: Value, limits: Value| json!({"resources": {"requests": requests, "limits": limits}});
+        let both = || json!({"cpu": "2", "memory": "1Gi"});
+        for (containers, init, expected) in [
+            (vec![container(both(), both())], vec![], true),
+            // A limit without a request is one.
+            (vec![container(json!({}), both())], vec![], true),
+            (vec![container(json!({"cpu": "2000m"}), both())], vec![], true),
+            (vec![container(json!({"cpu": "1"}), both())], vec![], false),
+            (vec![container(both(), json!({"cpu": "2"}))], vec![], false),
+            (vec![container(both(), both()), container(json!({}), json!({}))], vec![], false),
+            (vec![container(both(), both())], vec![container(json!({}), json!({}))], false),
+        ] {
+            let spec = json!({"containers": containers, "initContainers": init});
+            assert_eq!(pod_spec(&spec, "default", "p", &Labels::new()).guaranteed, expected, "{spec}");
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! Gangs: pods that carry the field's labels for pod groups are placed together or not at all.
 
 use super::{Order, Scheduler};
-use model::{Key, Timestamp};
+use model::{Key, Labels, Timestamp};
 use placement::{Hint, PodId};
+use std::sync::Arc;
 
 /// Labels that name a pod's group: the coscheduling plugin's, the one that Koordinator reads too, and the older one.
 const NAMES: [&str; 3] =
@@ -10,12 +11,45 @@ const NAMES: [&str; 3] =
 /// Label that says how many have to be there.
 const LEAST: &str = "pod-group.scheduling.sigs.k8s.io/min-available";
 
+/// Annotation of a pod that names a node label: its gang is placed in as few domains of it as can be. Kueue's, for preferred topology.
+pub(super) const PACKED: &str = "kueue.x-k8s.io/podset-preferred-topology";
+
+/// The gang that a pod with these labels is of.
+fn named(namespace: &Arc<str>, labels: &Labels) -> Option<Key> {
+    let name = NAMES.iter().find_map(|label| labels.get(*label))?;
+    Some(Key { namespace: namespace.clone(), name: name.clone() })
+}
+
 impl Scheduler {
     /// The gang that a pod is of.
     pub(super) fn gang_of(&self, id: PodId) -> Option<Key> {
-        let labels = self.pool.pod_labels(id);
-        let name = NAMES.iter().find_map(|label| labels.get(*label))?;
-        Some(Key { namespace: self.pool.pod_key(id).namespace.clone(), name: name.clone() })
+        named(&self.pool.pod_key(id).namespace, self.pool.pod_labels(id))
+    }
+
+    /// A gang's pods want to be in few domains of a label.
+    pub(super) fn pack_gang(&mut self, namespace: &Arc<str>, labels: &Labels, label: &Arc<str>) {
+        if let Some(gang) = named(namespace, labels).filter(|gang| self.gangs.contains_key(gang)) {
+            self.packed.insert(gang, label.clone());
+        }
+    }
+
+    /// What a PodGroup says of how many of its pods there have to be; None: it is gone, or says nothing.
+    pub fn pod_group(&mut self, gang: &Key, least: Option<usize>) {
+        let old = match least {
+            Some(least) => self.groups.insert(gang.clone(), least),
+            None => self.groups.remove(gang),
+        };
+        if old != least {
+            self.try_gang_again(gang);
+        }
+    }
+
+    fn try_gang_again(&mut self, gang: &Key) {
+        for member in self.members(gang) {
+            if self.queue.waits_refused(member) {
+                self.queue.push(member, self.pool.pod_priority(member));
+            }
+        }
     }
 
     /// Notes a pod that is new in this form; whoever waits for it is tried again.
@@ -26,11 +60,7 @@ impl Scheduler {
             self.whole.remove(&gang);
         }
         self.gangs.entry(gang.clone()).or_default().insert(id);
-        for member in self.members(&gang) {
-            if self.queue.waits_refused(member) {
-                self.queue.push(member, self.pool.pod_priority(member));
-            }
-        }
+        self.try_gang_again(&gang);
     }
 
     /// Pods of a gang that are known, by name.
@@ -42,6 +72,7 @@ impl Scheduler {
         by_name.sort_by_key(|id| self.pool.pod_key(*id).clone());
         if members.is_empty() {
             self.whole.remove(gang);
+            self.packed.remove(gang);
         } else {
             self.gangs.insert(gang.clone(), members);
         }
@@ -59,8 +90,8 @@ impl Scheduler {
             .filter(|id| self.pool.pod_node(*id).is_none() && self.queue.contains(*id) && !self.pool.is_gated(*id))
             .collect();
         // Without a number all that are known have to go together.
-        let least = members.iter().find_map(|id| self.pool.pod_labels(*id).get(LEAST)?.parse().ok());
-        let least: usize = least.unwrap_or(members.len());
+        let said = || members.iter().find_map(|id| self.pool.pod_labels(*id).get(LEAST)?.parse().ok());
+        let least: usize = self.groups.get(gang).copied().or_else(said).unwrap_or(members.len());
         if placed >= least {
             self.whole.insert(gang.clone());
         }
@@ -69,7 +100,11 @@ impl Scheduler {
         }
         let missing = least - placed;
         let admitted = self.within_quota(&waiting);
-        let outcome = if admitted.len() < missing { None } else { self.pool.decide_gang(&admitted, missing) };
+        let outcome = match self.packed.get(gang) {
+            _ if admitted.len() < missing => None,
+            Some(label) => self.pool.decide_gang_packed(&admitted, missing, &[label]),
+            None => self.pool.decide_gang(&admitted, missing),
+        };
         let Some(bound) = outcome else {
             let over = waiting.iter().find(|id| !admitted.contains(id));
             let why = if waiting.len() < missing {
@@ -86,13 +121,14 @@ impl Scheduler {
             let nodes = self.pool.size().nodes;
             for id in waiting.iter().copied() {
                 self.queue.refuse_for_now(id);
+                let nominated = self.give_up_nomination(id);
                 if waiting.len() >= missing && admitted.len() < missing {
                     self.wait_for_quota(id);
                 } else {
                     self.wait_for_room(id, now);
                 }
                 let message = format!("0/{nodes} nodes are available: {why}.");
-                self.tell(id, "Unschedulable", message, None, now, orders);
+                self.tell(id, "Unschedulable", message, nominated, now, orders);
             }
             return true;
         };
@@ -116,9 +152,8 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::Effect;
     use model::scheduling::{NodeFacts, NodeScheduling, PodFacts, SchedulingSpec};
-    use model::{Effect, Labels};
-    use std::sync::Arc;
 
     fn node(scheduler: &mut Scheduler, name: &str, cpu: i64) {
         let allocatable = vec![("cpu".into(), cpu), ("pods".into(), 110)];
@@ -176,6 +211,45 @@ mod tests {
         let mut bound = step(&mut scheduler).0;
         bound.sort();
         assert_eq!(bound, vec!["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_pod_group_says_how_many_and_an_annotation_where() {
+        let mut scheduler = Scheduler::new();
+        for (name, rack) in [("n1", "a"), ("n2", "b"), ("n3", "b"), ("n4", "a")] {
+            let allocatable = vec![("cpu".into(), if rack == "a" { 1000 } else { 1500 }), ("pods".into(), 110)];
+            let scheduling = Arc::new(NodeScheduling { allocatable, images: Vec::new() });
+            let labels = Labels::from([("rack".into(), rack.into())]);
+            scheduler.node(NodeFacts { name: name.into(), labels, scheduling, ..NodeFacts::default() });
+        }
+        let gang = Key::new("default", "g");
+        scheduler.pod_group(&gang, Some(2));
+        for name in ["a", "b"] {
+            let scheduling =
+                Arc::new(SchedulingSpec { requests: vec![("cpu".into(), 1000)], ..SchedulingSpec::default() });
+            let meta = model::Meta {
+                key: Key::new("default", name),
+                uid: name.into(),
+                labels: Labels::from([(NAMES[0].into(), "g".into())]),
+                annotations: Labels::from([(PACKED.into(), "rack".into())]),
+                ..model::Meta::default()
+            };
+            let spec = model::pod::PodSpec { scheduling, ..model::pod::PodSpec::default() };
+            let pod = model::Pod { meta, spec, ..model::Pod::default() };
+            scheduler.observe(&model::Event::Applied(model::Object::Pod(Arc::new(pod))));
+            if name == "a" {
+                let (bound, told) = step(&mut scheduler);
+                assert_eq!(bound, Vec::<String>::new());
+                assert!(told[0].contains("has 1 of at least 2 pods"), "{told:?}");
+            }
+        }
+        let orders = scheduler.step(Timestamp::from_secs(1), 100);
+        let nodes: Vec<String> = orders
+            .iter()
+            .flat_map(|order| &order.effects)
+            .filter_map(|effect| if let Effect::Bind { node, .. } = effect { Some(node.to_string()) } else { None })
+            .collect();
+        assert!(nodes == ["n1", "n4"] || nodes == ["n2", "n3"], "one rack: {nodes:?}");
     }
 
     #[test]
