@@ -216,8 +216,10 @@ impl Compiler {
                 self.dirty.insert(Unit::Slice(key));
             }
             Object::TlsSecret(it) => {
-                objects.secrets.insert(it.key.clone(), it);
+                let key = it.key.clone();
+                objects.secrets.insert(key.clone(), it);
                 self.dirty.insert(Unit::Listeners);
+                self.touch_credential(&key);
             }
             Object::GatewayClass(it) => {
                 self.dirty.insert(Unit::Class(it.meta.key.clone()));
@@ -347,6 +349,7 @@ impl Compiler {
             ObjectKind::TlsSecret => {
                 objects.secrets.remove(key);
                 self.dirty.insert(Unit::Listeners);
+                self.touch_credential(key);
             }
             ObjectKind::GatewayClass => {
                 objects.classes.remove(key);

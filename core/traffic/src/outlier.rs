@@ -42,7 +42,7 @@ impl Record {
     pub fn note(&mut self, policy: &Outlier, outcome: Outcome) -> bool {
         let split = policy.consecutive_local > 0;
         match outcome {
-            Outcome::Status(status) if status >= 500 => {
+            Outcome::Status(status) if is_failure(policy, status) => {
                 self.in_a_row_5xx += 1;
                 self.in_a_row_gateway = if (502..505).contains(&status) { self.in_a_row_gateway + 1 } else { 0 };
                 self.in_a_row_local = 0;
@@ -73,6 +73,11 @@ impl Record {
             ..Record::default()
         };
     }
+}
+
+/// Whether an answer counts as a failure.
+pub fn is_failure(policy: &Outlier, status: u16) -> bool {
+    if policy.statuses.is_empty() { status >= 500 } else { policy.statuses.contains(&status) }
 }
 
 /// Whether another endpoint of a pool may be ejected: one always may, more only up to the part that the policy names.

@@ -1,6 +1,6 @@
 //! Connections that are passed whole to one endpoint of a service.
 use crate::copy::{self, Copied};
-use crate::dial::{self, DialError, Dialled};
+use crate::dial::{DialError, Dialled};
 use crate::limits;
 use crate::origin::Origin;
 use crate::random;
@@ -11,11 +11,15 @@ use crate::tls_out;
 use crate::upstream::{InFlight, Port, Upstream};
 use crate::worker::Worker;
 use model::Key;
-use model::mesh::traffic::HashKey;
+use model::mesh::traffic::{ConnectionPool, HashKey};
 use model::mesh::{BackendTarget, RouteKind};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::time::Instant;
 use traffic::GatewayEntry;
 use traffic::outlier::Outcome;
 
@@ -53,7 +57,8 @@ pub async fn balance(worker: &Arc<Worker>, onward: Onward<'_>, stream: Stream, p
     let mut tried = Vec::new();
     let dialled = loop {
         let Some(upstream) = port.choose(&tried, affinity, worker.now_ms()) else { break Err(None) };
-        match reach(worker, onward, port, &upstream).await {
+        let dialled = tls_out::dial(worker, onward.origin, (port, onward.gateway), &upstream, tls_out::Speaks::Opaque);
+        match dialled.await {
             Ok(dialled) => {
                 limits::report(port, upstream.address, Outcome::Status(200), worker.now_ms());
                 break Ok((dialled, upstream));
@@ -69,20 +74,57 @@ pub async fn balance(worker: &Arc<Worker>, onward: Onward<'_>, stream: Stream, p
     };
     let service = port.service().service.known_as();
     match dialled {
-        Ok((dialled, upstream)) => pass(worker, onward.origin, stream, dialled, upstream, Some(service)).await,
+        Ok((dialled, upstream)) => {
+            let limits = port.policy().map(|policy| Lasting::of(&policy.pool)).unwrap_or_default();
+            pass(worker, onward.origin, stream, dialled, upstream, (Some(service), limits)).await;
+        }
         Err(error) => refuse(onward.origin, stream, &format!("service {service}"), error.as_ref()),
     }
 }
 
-async fn reach(worker: &Worker, onward: Onward<'_>, port: &Port, upstream: &Upstream) -> Result<Dialled, DialError> {
-    let dialled = dial::dial(worker, onward.origin, upstream, None).await?;
-    let tls = onward.gateway.zip(port.entry().port.tls.as_ref());
-    match tls {
-        None => Ok(dialled),
-        Some((gateway, policy)) => {
-            let stream = tls_out::wrap(worker, gateway, policy, tls_out::Speaks::Opaque, dialled.stream);
-            Ok(Dialled { stream: stream.await?, ..dialled })
+/// How long a connection may last.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lasting {
+    /// Without bytes.
+    idle: Option<Duration>,
+    /// At all.
+    most: Option<Duration>,
+}
+
+impl Lasting {
+    fn of(pool: &ConnectionPool) -> Self {
+        let time = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
+        Self { idle: time(pool.tcp_idle_timeout_ms), most: time(pool.tcp_max_duration_ms) }
+    }
+
+    /// Breaks copying off when it has lasted too long, or nothing came for too long: whenever bytes come, it is polled.
+    async fn keep(self, copying: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+        if self.idle.is_none() && self.most.is_none() {
+            return copying.await;
         }
+        let mut copying = std::pin::pin!(copying);
+        let begun = Instant::now();
+        let mut touched = begun;
+        let end = |touched: Instant| {
+            [self.idle.map(|idle| touched + idle), self.most.map(|most| begun + most)].into_iter().flatten().min()
+        };
+        let mut timer = std::pin::pin!(tokio::time::sleep_until(end(touched).unwrap_or(begun)));
+        poll_fn(|cx| {
+            if timer.as_mut().poll(cx).is_pending() {
+                touched = Instant::now();
+                return copying.as_mut().poll(cx);
+            }
+            let end = end(touched).unwrap_or(begun);
+            if Instant::now() >= end {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            timer.as_mut().reset(end);
+            if timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            copying.as_mut().poll(cx)
+        })
+        .await
     }
 }
 
@@ -93,13 +135,14 @@ pub async fn pass(
     mut stream: Stream,
     mut dialled: Dialled,
     upstream: Upstream,
-    service: Option<&Key>,
+    (service, lasting): (Option<&Key>, Lasting),
 ) {
     let _in_flight = InFlight::begin(&upstream.load);
     let peers = Peers::outbound(worker, origin, dialled.peer.as_ref(), service, Carries::Bytes, dialled.mtls);
     let connection = Connection::open(&worker.cells, &peers);
     let mut copied = Copied::default();
-    let result = copy::bidirectional(&mut stream, &mut dialled.stream, &mut copied).await;
+    let copying = copy::bidirectional(&mut stream, &mut dialled.stream, &mut copied);
+    let result = lasting.keep(copying).await;
     connection.close(copied, &result);
     if let Err(error) = result {
         finish_broken(stream, dialled.stream, &error);

@@ -51,6 +51,7 @@ pub struct PortState {
     /// No endpoint is ejected after this.
     last_ejection_ends_ms: AtomicU64,
     requests: AtomicU32,
+    retries: AtomicU32,
     waiting: AtomicU32,
     /// How many connections there may be, and those that there are not.
     connections: Mutex<Option<(u32, Arc<Semaphore>)>>,
@@ -68,6 +69,16 @@ impl Drop for Admitted {
         if let Some(state) = &self.request {
             state.requests.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// A request that is tried again; it counts until this is dropped.
+#[derive(Debug)]
+pub struct Retrying(Arc<PortState>);
+
+impl Drop for Retrying {
+    fn drop(&mut self) {
+        self.0.retries.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -105,7 +116,7 @@ impl PortState {
         (ejected, endpoints): (usize, usize),
         now_ms: u64,
     ) -> bool {
-        let good = matches!(outcome, Outcome::Status(status) if status < 500);
+        let good = matches!(outcome, Outcome::Status(status) if !outlier::is_failure(policy, status));
         if good && health.clean.load(Ordering::Relaxed) {
             return false;
         }
@@ -120,6 +131,12 @@ impl PortState {
         }
         health.clean.store(record.is_clean(), Ordering::Relaxed);
         out
+    }
+
+    /// A place among `most` requests that are tried again.
+    pub fn retry(self: &Arc<Self>, most: u32) -> Option<Retrying> {
+        let retrying = Retrying(self.clone());
+        (self.retries.fetch_add(1, Ordering::Relaxed) < most).then_some(retrying)
     }
 
     /// Lets a request in, at once or when a connection is free. `streams`: it shares its connection with others.
@@ -216,6 +233,15 @@ mod tests {
         let pool = ConnectionPool { max_requests: 2, ..Default::default() };
         let held = (state.admit(pool, true).await, state.admit(pool, true).await);
         assert!(held.0.is_ok() && held.1.is_ok() && state.admit(pool, true).await.is_err());
+    }
+
+    #[test]
+    fn retries_are_counted() {
+        let state = Arc::new(PortState::default());
+        let first = state.retry(1);
+        assert!(first.is_some() && state.retry(1).is_none() && state.retry(2).is_some());
+        drop(first);
+        assert!(state.retry(1).is_some());
     }
 
     #[test]

@@ -72,7 +72,10 @@ async fn direct(worker: &Arc<Worker>, pod: &Pod, stream: Stream, _from: SocketAd
     // Who calls a pod by its address wants that pod: there is no other.
     let upstream = Upstream { address: to, workload, load: worker.ports.load(to), last_resort: true };
     match dial::dial(worker, &pod.origin, &upstream, None).await {
-        Ok(dialled) => connections::pass(worker, &pod.origin, stream, dialled, upstream, None).await,
+        Ok(dialled) => {
+            connections::pass(worker, &pod.origin, stream, dialled, upstream, (None, connections::Lasting::default()))
+                .await
+        }
         Err(error) => connections::refuse(&pod.origin, stream, &to.to_string(), Some(&error)),
     }
 }

@@ -6,10 +6,11 @@ use crate::shared::Shared;
 use model::Key;
 use model::map::HashMap;
 use model::mesh::traffic::{Balancer, HashKey, Outlier};
-use model::mesh::{AppProtocol, TrafficPolicy, Transport, Workload};
+use model::mesh::{AppProtocol, BackendTls, TrafficPolicy, Transport, Workload};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use traffic::balance::PoolEndpoint;
 use traffic::balance::chooser::{Chooser, Look};
 use traffic::balance::locality::Place;
@@ -127,6 +128,18 @@ impl Port {
     /// How its endpoints are called.
     pub fn policy(&self) -> Option<&TrafficPolicy> {
         self.entry().port.traffic.as_deref()
+    }
+
+    /// The TLS that it is called under, by a gateway or by a pod.
+    pub fn tls(&self, gateway: bool) -> Option<&Arc<BackendTls>> {
+        let of_gateways = self.entry().port.tls.as_ref().filter(|_| gateway);
+        of_gateways.or_else(|| self.policy()?.tls.as_ref())
+    }
+
+    /// How long a connection to it may take to be made, if a policy says so.
+    pub fn connect_timeout(&self) -> Option<Duration> {
+        let ms = self.policy().map_or(0, |policy| policy.pool.connect_timeout_ms);
+        (ms > 0).then(|| Duration::from_millis(ms))
     }
 
     /// What is remembered of it.

@@ -3,25 +3,8 @@ mod support;
 
 use model::mesh::{AppProtocol, Health};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use support::{Node, address, eventually, inside, socket};
-
-/// A server that sends back what it gets, and ends when its client ends.
-fn echo(netns: &str) {
-    let (ready, started) = std::sync::mpsc::channel();
-    inside(netns, move || {
-        let listener = TcpListener::bind("0.0.0.0:8080").unwrap();
-        ready.send(()).unwrap();
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let (mut read, mut write) = (&stream, &stream);
-                let _ = std::io::copy(&mut read, &mut write);
-                let _ = stream.shutdown(std::net::Shutdown::Write);
-            });
-        }
-    });
-    started.recv().unwrap();
-}
+use std::net::TcpStream;
+use support::{Node, address, eventually, inside, serve_tcp, socket};
 
 fn exchange(netns: &str, to: std::net::SocketAddr, bytes: Vec<u8>) -> std::io::Result<Vec<u8>> {
     let talk = move || {
@@ -44,7 +27,7 @@ fn bytes_to_a_service_and_to_a_pod_go_under_mutual_tls() {
     need_root!("bytes_to_a_service_and_to_a_pod_go_under_mutual_tls");
     let mut node = Node::start(|_| {});
     let (client, server) = (node.pod(5, "client"), node.pod(6, "server"));
-    echo(&server);
+    serve_tcp(&server);
     node.service("server", 50, AppProtocol::Tcp, &[(6, Health::Ready)]);
     let large: Vec<u8> = (0..3_000_000u32).map(|number| number as u8).collect();
     for to in [socket(50), std::net::SocketAddr::new(address(6), 8080)] {
@@ -84,7 +67,7 @@ fn a_changed_policy_ends_connections_that_are_open() {
     need_root!("a_changed_policy_ends_connections_that_are_open");
     let mut node = Node::start(|_| {});
     let (client, server) = (node.pod(5, "client"), node.pod(6, "server"));
-    echo(&server);
+    serve_tcp(&server);
     node.service("server", 50, AppProtocol::Tcp, &[(6, Health::Ready)]);
     let (opened, is_open) = std::sync::mpsc::channel();
     let talk = move || {

@@ -276,17 +276,22 @@ fn slice_endpoint(value: &Value) -> SliceEndpoint {
     }
 }
 
+/// None: a Secret that holds nothing of TLS.
 fn secret(value: &Value) -> Option<TlsSecret> {
-    if str_at(value, "type") != "kubernetes.io/tls" {
-        return None;
-    }
+    let generic = str_at(value, "type") != "kubernetes.io/tls";
     let data = at(value, "data");
-    let decode = |name: &str| -> Arc<[u8]> { decode_base64(str_at(data, name)).unwrap_or_default().into() };
-    let (certificate_chain, private_key) = (decode("tls.crt"), decode("tls.key"));
+    // Istio takes generic ones, with its own names for their parts.
+    let decode = |name: &str, other: &str| -> Arc<[u8]> {
+        let own = if generic && str_at(data, name).is_empty() { other } else { name };
+        decode_base64(str_at(data, own)).unwrap_or_default().into()
+    };
+    let (certificate_chain, private_key) = (decode("tls.crt", "cert"), decode("tls.key", "key"));
+    let roots = decode("ca.crt", "cacert");
     let holds = |bytes: &[u8], marks: &[&str]| {
         let text = std::str::from_utf8(bytes).unwrap_or_default();
         marks.iter().any(|mark| pem_body(text, mark).is_some())
     };
+    let has_roots = holds(&roots, &["CERTIFICATE"]);
     let flaw = if !holds(&certificate_chain, &["CERTIFICATE"]) {
         "tls.crt holds no certificate"
     } else if !holds(&private_key, &["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"]) {
@@ -294,7 +299,11 @@ fn secret(value: &Value) -> Option<TlsSecret> {
     } else {
         ""
     };
-    Some(TlsSecret { key: key(value), certificate_chain, private_key, flaw: flaw.into() })
+    if generic && !has_roots && !flaw.is_empty() {
+        return None;
+    }
+    let roots = if has_roots { String::from_utf8_lossy(&roots).into() } else { "".into() };
+    Some(TlsSecret { key: key(value), certificate_chain, private_key, roots, generic, flaw: flaw.into() })
 }
 
 /// None: a ConfigMap that holds no certificates to trust.

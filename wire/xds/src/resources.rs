@@ -299,6 +299,12 @@ pub struct BackendTls {
     /// Why it cannot be used.
     #[prost(string, tag = "6")]
     pub flaw: String,
+    /// TLS secret that the service is shown.
+    #[prost(message, optional, tag = "7")]
+    pub certificate: Option<Key>,
+    /// Not verified.
+    #[prost(bool, tag = "8")]
+    pub insecure: bool,
 }
 
 /// See `model::mesh::Route`.

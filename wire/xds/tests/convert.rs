@@ -38,15 +38,23 @@ fn policy() -> TrafficPolicy {
             connect_timeout_ms: 6,
             idle_timeout_ms: 7,
             upgrade_to_http2: true,
+            tcp_idle_timeout_ms: 8,
+            tcp_max_duration_ms: 9,
         },
-        outlier: Some(Outlier { consecutive_gateway: 3, consecutive_local: 4, ..Outlier::default() }),
-        tls: Some(ClientTls {
-            enabled: true,
-            sni: "s".into(),
-            subject_alt_names: texts(&["a"]),
-            insecure: true,
-            roots: "pem".into(),
+        outlier: Some(Outlier {
+            consecutive_gateway: 3,
+            consecutive_local: 4,
+            statuses: vec![429],
+            ..Outlier::default()
         }),
+        tls: Some(Arc::new(BackendTls {
+            hostname: "s".into(),
+            roots: texts(&["pem"]),
+            names: vec![SubjectName::Dns("a".into())],
+            certificate: Some(key("secret")),
+            insecure: true,
+            ..BackendTls::default()
+        })),
         retry_budget: Some(RetryBudget { percent: 20, min_concurrency: 3 }),
     }
 }
@@ -235,6 +243,7 @@ fn samples() -> Vec<Resource> {
                 system_roots: true,
                 names: vec![SubjectName::Dns("a.example".into()), SubjectName::Uri("spiffe://a/b".into())],
                 flaw: "why".into(),
+                ..BackendTls::default()
             })),
         }],
         headless: true,

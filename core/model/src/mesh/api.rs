@@ -30,7 +30,7 @@ pub enum Object {
     Service(Service),
     /// discovery.k8s.io EndpointSlice.
     EndpointSlice(EndpointSlice),
-    /// v1 Secret of type `kubernetes.io/tls`.
+    /// v1 Secret with certificates.
     TlsSecret(TlsSecret),
     /// gateway.networking.k8s.io GatewayClass.
     GatewayClass(GatewayClass),
@@ -307,8 +307,8 @@ pub struct SliceEndpoint {
     pub hostname: Arc<str>,
 }
 
-/// A Secret of type `kubernetes.io/tls`.
-#[derive(Clone, PartialEq, Eq)]
+/// A Secret with certificates.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct TlsSecret {
     /// Its key.
     pub key: Key,
@@ -316,7 +316,11 @@ pub struct TlsSecret {
     pub certificate_chain: Arc<[u8]>,
     /// `tls.key`.
     pub private_key: Arc<[u8]>,
-    /// Why the two cannot be used, or empty.
+    /// `ca.crt` (of a generic one `cacert` too), PEM; may be empty.
+    pub roots: Arc<str>,
+    /// It is not of type `kubernetes.io/tls`: only DestinationRules take it.
+    pub generic: bool,
+    /// Why certificate and key cannot be used, or empty.
     pub flaw: Arc<str>,
 }
 

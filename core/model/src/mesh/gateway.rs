@@ -52,7 +52,7 @@ pub struct ClientValidation {
     pub insecure_fallback: bool,
 }
 
-/// How a gateway calls a service that ends TLS itself (BackendTLSPolicy).
+/// How a service that ends TLS itself is called: by gateways (BackendTLSPolicy), or by all (DestinationRule).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BackendTls {
     /// Server name that is asked for; without `names` the certificate must be for it.
@@ -65,6 +65,10 @@ pub struct BackendTls {
     pub names: Vec<SubjectName>,
     /// Why the policy cannot be used, or empty: with a reason, nothing is sent to the service.
     pub flaw: Arc<str>,
+    /// Name of the TLS secret that the service is shown; none: the gateway's own, if it has one.
+    pub certificate: Option<Key>,
+    /// The certificate is not verified at all.
+    pub insecure: bool,
 }
 
 /// A subject alternative name of a certificate.

@@ -1,5 +1,6 @@
 //! How a service's endpoints are called: Istio's `trafficPolicy`, as the proxy gets it. One for each port of a service or subset.
 
+use super::gateway::BackendTls;
 use std::sync::Arc;
 
 /// What a DestinationRule says of one port. What is none is the mesh's own default.
@@ -15,8 +16,8 @@ pub struct TrafficPolicy {
     pub pool: ConnectionPool,
     /// Endpoints that fail are left out for a while.
     pub outlier: Option<Outlier>,
-    /// How connections to endpoints outside the mesh are secured.
-    pub tls: Option<ClientTls>,
+    /// TLS that is begun with its endpoints, beside the mesh's own.
+    pub tls: Option<Arc<BackendTls>>,
     /// How many requests may be retries.
     pub retry_budget: Option<RetryBudget>,
 }
@@ -118,8 +119,12 @@ pub struct ConnectionPool {
     pub max_retries: u32,
     /// Time to connect.
     pub connect_timeout_ms: u64,
-    /// A connection without requests, or without bytes.
+    /// An HTTP connection without requests.
     pub idle_timeout_ms: u64,
+    /// A TCP connection without bytes.
+    pub tcp_idle_timeout_ms: u64,
+    /// How long a TCP connection may last.
+    pub tcp_max_duration_ms: u64,
     /// HTTP/1.1 requests go on in HTTP/2.
     pub upgrade_to_http2: bool,
 }
@@ -141,6 +146,8 @@ pub struct Outlier {
     pub max_ejection_percent: u32,
     /// When fewer than this part is healthy, all are called, ejected or not.
     pub min_health_percent: u32,
+    /// Statuses that count as failures in a row, in place of 500 to 599; empty: those.
+    pub statuses: Vec<u16>,
 }
 
 impl Default for Outlier {
@@ -154,23 +161,9 @@ impl Default for Outlier {
             base_ejection_ms: 30_000,
             max_ejection_percent: 10,
             min_health_percent: 0,
+            statuses: Vec::new(),
         }
     }
-}
-
-/// How connections to endpoints outside the mesh are secured. Within the mesh it is always the mesh's own mutual TLS.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClientTls {
-    /// Whether there is TLS at all.
-    pub enabled: bool,
-    /// Server name to send; empty: the service's host.
-    pub sni: Arc<str>,
-    /// One of these must be in the server's certificate; empty: the host that was asked for.
-    pub subject_alt_names: Vec<Arc<str>>,
-    /// The server's certificate is not verified.
-    pub insecure: bool,
-    /// PEM roots; empty: the system's.
-    pub roots: Arc<str>,
 }
 
 /// How many of a service's requests may be retries.

@@ -74,6 +74,8 @@ impl Compiler {
             system_roots: &*policy.well_known == "System",
             names: policy.names.clone(),
             flaw: flaw.filter(|flaw| flaw.fatal).map(|flaw| flaw.message.into()).unwrap_or_default(),
+            certificate: None,
+            insecure: false,
         }))
     }
 

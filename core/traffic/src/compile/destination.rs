@@ -6,14 +6,17 @@
 use super::status::{Condition, IstioStatus};
 use super::{Compiler, Output, selects};
 use model::mesh::api::ObjectKind;
-use model::mesh::api::istio::{DestinationRule, PolicySpec, Subset};
-use model::mesh::{EndpointGroup, Resource, ResourceKind, Service, TrafficPolicy};
+use model::mesh::api::istio::{DestinationRule, PolicySpec, Subset, TlsOrigination, TlsSpec};
+use model::mesh::{BackendTls, EndpointGroup, Resource, ResourceKind, Service, SubjectName, TrafficPolicy};
 use model::{Key, Labels};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The rules that hold for a service.
 pub(super) struct Rules<'a> {
+    compiler: &'a Compiler,
+    /// The service's host, by which the rules were found.
+    host: Arc<str>,
     /// The first one's policy counts; subsets count from all.
     rules: Vec<&'a DestinationRule>,
 }
@@ -45,25 +48,29 @@ impl<'a> Rules<'a> {
             (Some(spec), _) => vec![spec],
             (None, subset) => subset.into_iter().chain(own).collect(),
         };
-        flatten(&parts)
+        self.flatten(&parts)
     }
-}
 
-/// The first that says something of a part counts for it.
-fn flatten(specs: &[&PolicySpec]) -> Option<Arc<TrafficPolicy>> {
-    fn first<T: Clone>(specs: &[&PolicySpec], part: fn(&PolicySpec) -> &Option<T>) -> Option<T> {
-        specs.iter().find_map(|spec| part(spec).clone())
+    /// The first that says something of a part counts for it.
+    fn flatten(&self, specs: &[&PolicySpec]) -> Option<Arc<TrafficPolicy>> {
+        fn first<T: Clone>(specs: &[&PolicySpec], part: fn(&PolicySpec) -> &Option<T>) -> Option<T> {
+            specs.iter().find_map(|spec| part(spec).clone())
+        }
+        let namespace = self.rules.first().map(|rule| &rule.meta.key.namespace);
+        let tls = first(specs, |it| &it.tls).filter(|tls| tls.mode != TlsOrigination::None);
+        let policy = TrafficPolicy {
+            balancer: first(specs, |it| &it.balancer).unwrap_or_default(),
+            warmup: first(specs, |it| &it.warmup),
+            locality: first(specs, |it| &it.locality).unwrap_or_default(),
+            pool: first(specs, |it| &it.pool).unwrap_or_default(),
+            outlier: first(specs, |it| &it.outlier),
+            tls: tls
+                .zip(namespace)
+                .map(|(tls, namespace)| Arc::new(self.compiler.client_tls(&tls, namespace, &self.host))),
+            retry_budget: first(specs, |it| &it.retry_budget),
+        };
+        (policy != TrafficPolicy::default()).then(|| Arc::new(policy))
     }
-    let policy = TrafficPolicy {
-        balancer: first(specs, |it| &it.balancer).unwrap_or_default(),
-        warmup: first(specs, |it| &it.warmup),
-        locality: first(specs, |it| &it.locality).unwrap_or_default(),
-        pool: first(specs, |it| &it.pool).unwrap_or_default(),
-        outlier: first(specs, |it| &it.outlier),
-        tls: first(specs, |it| &it.tls),
-        retry_budget: first(specs, |it| &it.retry_budget),
-    };
-    (policy != TrafficPolicy::default()).then(|| Arc::new(policy))
 }
 
 impl Compiler {
@@ -80,11 +87,11 @@ impl Compiler {
                 let own = found(&|key| key.namespace == service.namespace);
                 let rules = if own.is_empty() { found(&|key| self.is_root(&key.namespace)) } else { own };
                 if !rules.is_empty() {
-                    return Rules { rules };
+                    return Rules { compiler: self, host, rules };
                 }
             }
         }
-        Rules { rules: Vec::new() }
+        Rules { compiler: self, host: "".into(), rules: Vec::new() }
     }
 
     /// Tells a service and its subsets; none: it is gone.
@@ -176,6 +183,11 @@ impl Compiler {
                 self.rule_accepted(rule, &services)
             };
             let mut conditions = vec![accepted];
+            let flaw = tls_of(rule).find_map(|tls| self.tls_flaw(tls, &key.namespace));
+            conditions.push(match flaw {
+                Some(flaw) => Condition::bad("ResolvedRefs", "InvalidCertificateRef", flaw),
+                None => Condition::good("ResolvedRefs", "ResolvedRefs", "all references are resolved"),
+            });
             if !rule.ignored.is_empty() {
                 let message = format!("not carried out: {}", rule.ignored.join(", "));
                 conditions.push(Condition::good("PartiallyInvalid", "UnsupportedValue", message));
@@ -183,6 +195,71 @@ impl Compiler {
             IstioStatus { generation: rule.meta.generation, conditions }
         });
         self.tell_status(ObjectKind::DestinationRule, key, status, output);
+    }
+
+    /// How a rule's TLS is carried out. What cannot be is told as a flaw: then nothing is sent at all.
+    fn client_tls(&self, tls: &TlsSpec, namespace: &Arc<str>, host: &Arc<str>) -> BackendTls {
+        let credential = self.credential(tls, namespace);
+        let roots: Vec<Arc<str>> =
+            credential.iter().filter_map(|key| self.objects.secrets.get(key)).map(|it| it.roots.clone()).collect();
+        let roots: Vec<Arc<str>> = roots.into_iter().filter(|roots| !roots.is_empty()).collect();
+        let name = |name: &Arc<str>| match name.contains("://") {
+            true => SubjectName::Uri(name.clone()),
+            false => SubjectName::Dns(name.clone()),
+        };
+        BackendTls {
+            hostname: if tls.sni.is_empty() { host.clone() } else { tls.sni.clone() },
+            system_roots: roots.is_empty(),
+            roots,
+            names: tls.names.iter().map(name).collect(),
+            flaw: self.tls_flaw(tls, namespace).unwrap_or_default().into(),
+            certificate: credential.filter(|_| tls.mode == TlsOrigination::Mutual),
+            insecure: tls.insecure,
+        }
+    }
+
+    /// The secret that a rule's TLS names: in the rule's own namespace.
+    fn credential(&self, tls: &TlsSpec, namespace: &Arc<str>) -> Option<Key> {
+        let named = tls.mode != TlsOrigination::None && !tls.credential.is_empty();
+        named.then(|| Key { namespace: namespace.clone(), name: tls.credential.clone() })
+    }
+
+    fn tls_flaw(&self, tls: &TlsSpec, namespace: &Arc<str>) -> Option<String> {
+        if tls.mode == TlsOrigination::None {
+            return None;
+        }
+        if !tls.file.is_empty() {
+            return Some(format!("tls.{}: proxies have no files; certificates come by credentialName", tls.file));
+        }
+        let mutual = tls.mode == TlsOrigination::Mutual;
+        let Some(key) = self.credential(tls, namespace) else {
+            return mutual.then(|| "tls.credentialName is needed for MUTUAL".to_owned());
+        };
+        match self.objects.secrets.get(&key) {
+            None => Some(format!("there is no Secret {key} with certificates")),
+            Some(secret) if mutual && !secret.flaw.is_empty() => Some(format!("Secret {key}: {}", secret.flaw)),
+            Some(secret) if !mutual && secret.roots.is_empty() => Some(format!("Secret {key} has no ca.crt")),
+            Some(_) => None,
+        }
+    }
+
+    /// Secrets whose certificates clients show because a rule says so.
+    pub(super) fn client_secrets(&self) -> BTreeSet<Key> {
+        let rules = self.objects.rules.values();
+        let of = |rule: &DestinationRule| -> Vec<Key> {
+            let mutual = tls_of(rule).filter(|tls| tls.mode == TlsOrigination::Mutual);
+            mutual.filter_map(|tls| self.credential(tls, &rule.meta.key.namespace)).collect()
+        };
+        rules.flat_map(of).filter(|key| self.objects.secrets.get(key).is_some_and(|it| it.flaw.is_empty())).collect()
+    }
+
+    /// A secret came, changed or went: rules that name it.
+    pub(super) fn touch_credential(&mut self, secret: &Key) {
+        let names = |rule: &&DestinationRule| {
+            rule.meta.key.namespace == secret.namespace && tls_of(rule).any(|tls| tls.credential == secret.name)
+        };
+        let rules: Vec<Key> = self.objects.rules.values().filter(names).map(|rule| rule.meta.key.clone()).collect();
+        rules.iter().for_each(|rule| self.touch_rule(rule, None));
     }
 
     fn rule_accepted(&self, rule: &DestinationRule, services: &[Key]) -> Condition {
@@ -234,4 +311,10 @@ impl Compiler {
             }
         }
     }
+}
+
+/// All that a rule says of TLS.
+pub(super) fn tls_of(rule: &DestinationRule) -> impl Iterator<Item = &TlsSpec> {
+    let specs = std::iter::once(&rule.policy).chain(rule.subsets.iter().map(|subset| &subset.policy));
+    specs.flat_map(|spec| spec.tls.iter().chain(spec.ports.iter().filter_map(|(_, port)| port.tls.as_ref())))
 }

@@ -162,6 +162,7 @@ impl Compiler {
                 output,
             );
         }
+        secrets.extend(self.client_secrets());
         self.tell_secrets(&secrets, output);
     }
 
@@ -190,7 +191,7 @@ impl Compiler {
         }
     }
 
-    /// Only the certificates that a gateway uses leave the control plane.
+    /// Only the certificates that gateways and DestinationRules use leave the control plane.
     fn tell_secrets(&mut self, wanted: &BTreeSet<Key>, output: &mut Output) {
         let told: Vec<String> = self
             .told

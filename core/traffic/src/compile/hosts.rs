@@ -1,6 +1,6 @@
 //! Istio's kinds name services by host: who names which, and which services a host means.
 
-use super::{Compiler, Unit};
+use super::{Compiler, Unit, destination};
 use model::Key;
 use model::mesh::api::istio::{DestinationRule, ServiceEntry, VirtualService};
 use model::mesh::api::{self, istio};
@@ -325,6 +325,10 @@ impl Compiler {
             let Some(it) = it else { continue };
             self.hosts.rule(it, &domain, present);
             hosts.insert(whole(&it.host, &key.namespace, &domain));
+            // Which secrets are told depends on it.
+            if destination::tls_of(it).any(|tls| !tls.credential.is_empty()) {
+                self.dirty.insert(Unit::Listeners);
+            }
         }
         self.dirty.insert(Unit::Rule(key.clone()));
         for host in hosts {

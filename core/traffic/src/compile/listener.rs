@@ -186,7 +186,7 @@ impl Compiler {
         if !self.permitted((GROUP, from.0, &from.1.namespace), reference, &key.namespace) {
             return Err(("RefNotPermitted", format!("no ReferenceGrant in {} permits Secret {key}", key.namespace)));
         }
-        match self.objects.secrets.get(&key) {
+        match self.objects.secrets.get(&key).filter(|secret| !secret.generic) {
             None => Err(("InvalidCertificateRef", format!("there is no Secret {key} of type kubernetes.io/tls"))),
             Some(secret) if !secret.flaw.is_empty() => {
                 Err(("InvalidCertificateRef", format!("Secret {key}: {}", secret.flaw)))

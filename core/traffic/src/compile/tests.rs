@@ -282,7 +282,13 @@ fn certificates_must_be_there_and_permitted() {
     let secret = |namespace: &str, flaw: &str| {
         let key = Key::new(namespace, "cert");
         let bytes: Arc<[u8]> = b"pem".as_slice().into();
-        Object::TlsSecret(TlsSecret { key, certificate_chain: bytes.clone(), private_key: bytes, flaw: flaw.into() })
+        Object::TlsSecret(TlsSecret {
+            key,
+            certificate_chain: bytes.clone(),
+            private_key: bytes,
+            flaw: flaw.into(),
+            ..Default::default()
+        })
     };
     let https = |namespace: &str| {
         let mut listener = listener("a", 8443, "HTTPS", "");
@@ -489,7 +495,9 @@ impl Dice {
                 key,
                 certificate_chain: b"c".as_slice().into(),
                 private_key: b"k".as_slice().into(),
+                roots: self.pick(&["", "roots"]).into(),
                 flaw: self.pick(&["", "broken"]).into(),
+                ..Default::default()
             }),
             _ => self.policy(),
         }

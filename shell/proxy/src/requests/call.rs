@@ -1,7 +1,7 @@
 //! Calls of our own to services of the mesh, under the identity of whom they concern: one gRPC message there and one back.
 use super::body::Source;
 use super::conn::Piece;
-use super::pool::{H2Connection, PoolKey};
+use super::pool::{H2Connection, Life, PoolKey};
 use super::upstream;
 use crate::dial;
 use crate::origin::Origin;
@@ -59,7 +59,8 @@ impl Callee {
         let peer = dialled.peer.as_ref();
         let edge = Peers::outbound(worker, origin, peer, Some(&self.service), Carries::Requests, dialled.mtls);
         let cells = worker.cells.edge(&edge);
-        upstream::http2(worker, key, dialled.stream, cells, false).await.map_err(|error| error.to_string())
+        let life = Life::of(self.port.policy().map(|policy| &policy.pool));
+        upstream::http2(worker, key, dialled.stream, cells, false, life).await.map_err(|error| error.to_string())
     }
 
     fn pool_key(&self, origin: &Origin, upstream: &Upstream) -> PoolKey {

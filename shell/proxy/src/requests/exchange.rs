@@ -3,12 +3,12 @@ use super::attempt::{self, Finished, Tried};
 use super::body::{Kept, REPLAY_BYTES, Source};
 use super::conn::Piece;
 use super::plan::{self, Plan, Target};
-use super::pool::PoolKey;
+use super::pool::{Life, PoolKey};
 use super::record::Record;
 use super::reply::{Reply, Responder, UNANSWERED, is_grpc, unanswered};
 use super::upstream::{self, Connected};
 use super::{Place, Site, affinity, guard, ratelimit};
-use crate::limits::{self, Admitted};
+use crate::limits::{self, Admitted, Retrying};
 use crate::pods::Phase;
 use crate::random;
 use crate::stream::Stream;
@@ -20,7 +20,7 @@ use bytes::{Bytes, BytesMut};
 use http1::{Framing, RequestHead, ResponseHead};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use traffic::outlier::Outcome as Ended;
@@ -67,6 +67,8 @@ pub struct Exchange<'a> {
     pub affinity: Option<u64>,
     /// Who is told of it at the end.
     pub record: Mutex<Option<Box<Record>>>,
+    /// Its place among the requests that are tried again, where there are only so many.
+    pub retrying: OnceLock<Retrying>,
 }
 
 /// Serves one request. `came_in_http2`: what the client speaks.
@@ -118,6 +120,7 @@ pub async fn run(
                 tries,
                 affinity,
                 record,
+                retrying: OnceLock::new(),
             }
         }
         Err(reply) => {
@@ -265,9 +268,30 @@ impl Exchange<'_> {
     pub fn again(&self, failure: Failure) -> Option<u64> {
         let remaining_ms = self.deadline.map(|at| at.saturating_duration_since(Instant::now()).as_millis() as u64);
         let replayable = self.replayable.load(Ordering::Relaxed);
+        if failure != Failure::NotSent && !self.may_retry() {
+            return None;
+        }
         let attempt = Attempt { tries: self.tries, idempotent: self.idempotent, replayable, remaining_ms };
         let Target::Port(port) = &self.plan.target else { return None };
         port.with_budget(|budget| decide(self.plan.retry(), failure, attempt, budget, random::u32()))
+    }
+
+    /// Whether the service's policy lets one more request be under way that is tried again. It counts from then on.
+    fn may_retry(&self) -> bool {
+        let Target::Port(port) = &self.plan.target else { return true };
+        let most = port.policy().map_or(0, |policy| policy.pool.max_retries);
+        if most == 0 || self.retrying.get().is_some() {
+            return true;
+        }
+        port.state().retry(most).is_some_and(|retrying| self.retrying.set(retrying).is_ok())
+    }
+
+    /// Which connections the request may use, and for how long they are kept.
+    pub fn life(&self) -> Life {
+        match &self.plan.target {
+            Target::Port(port) => Life::of(port.policy().map(|policy| &policy.pool)),
+            Target::Process(_) => Life::of(None),
+        }
     }
 
     /// Whether a request that failed on a stale connection may be sent again as if nothing had been.
@@ -329,7 +353,7 @@ impl Exchange<'_> {
             workload: upstream.workload.clone(),
             service: self.plan.service().cloned(),
             last_resort: upstream.last_resort,
-            tls: self.plan.backend_tls().map_or(0, |(_, policy)| Arc::as_ptr(policy) as usize),
+            tls: self.plan.backend_tls().map_or(0, |policy| Arc::as_ptr(policy) as usize),
         }
     }
 

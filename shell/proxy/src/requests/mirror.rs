@@ -10,7 +10,7 @@ use http1::RequestHead;
 use model::mesh::BackendTarget;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A mirror that does not answer must not pile up copies.
@@ -51,6 +51,7 @@ async fn send(worker: Arc<Worker>, plan: Plan, mut head: RequestHead, bytes: Byt
         tries: 1,
         affinity: None,
         record: Mutex::default(),
+        retrying: OnceLock::new(),
     };
     let Ok(connected) = upstream::connect(&exchange, &upstream).await else { return };
     let mut responder = Some(Responder::Nobody);

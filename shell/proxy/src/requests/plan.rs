@@ -131,10 +131,10 @@ impl Plan {
         }
     }
 
-    /// The TLS that a gateway calls the service under.
-    pub fn backend_tls(&self) -> Option<(&Arc<GatewayEntry>, &Arc<BackendTls>)> {
+    /// The TLS that the service is called under, beside the mesh's own: as a BackendTLSPolicy says for gateways, else a DestinationRule.
+    pub fn backend_tls(&self) -> Option<&Arc<BackendTls>> {
         let Target::Port(port) = &self.target else { return None };
-        self.gateway.as_ref().zip(port.entry().port.tls.as_ref())
+        port.tls(self.gateway.is_some())
     }
 
     /// Whether the endpoint is spoken to in HTTP/2.

@@ -5,6 +5,7 @@ use crate::telemetry::EdgeCells;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use model::map::HashMap;
+use model::mesh::traffic::ConnectionPool;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,6 +33,28 @@ pub struct PoolKey {
     pub tls: usize,
 }
 
+/// For how long a connection is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life {
+    /// Without requests.
+    idle: Duration,
+    /// Requests that it may carry; 0 for any number.
+    most_uses: u32,
+}
+
+impl Life {
+    /// As a service's policy has it.
+    pub fn of(pool: Option<&ConnectionPool>) -> Self {
+        let idle = pool.map(|pool| pool.idle_timeout_ms).filter(|ms| *ms > 0);
+        let idle = idle.map_or(IDLE, Duration::from_millis);
+        Self { idle, most_uses: pool.map_or(0, |pool| pool.max_requests_per_connection) }
+    }
+
+    fn is_used_up(self, uses: u32) -> bool {
+        self.most_uses > 0 && uses >= self.most_uses
+    }
+}
+
 /// An HTTP/1.1 connection to an endpoint.
 #[derive(Debug)]
 pub struct H1Connection {
@@ -43,12 +66,20 @@ pub struct H1Connection {
     /// It carried a request before: that it fails at once says nothing about the endpoint.
     pub reused: bool,
     idle_since: Instant,
+    life: Life,
+    uses: u32,
 }
 
 impl H1Connection {
     /// One that nothing was sent on; `waited`: it is not fresh all the same.
-    pub fn new(key: PoolKey, (reader, writer): (Reader, Writer), cells: Arc<EdgeCells>, waited: bool) -> Self {
-        Self { key, reader, writer, cells, reused: waited, idle_since: Instant::now() }
+    pub fn new(
+        key: PoolKey,
+        (reader, writer): (Reader, Writer),
+        cells: Arc<EdgeCells>,
+        waited: bool,
+        life: Life,
+    ) -> Self {
+        Self { key, reader, writer, cells, reused: waited, idle_since: Instant::now(), life, uses: 0 }
     }
 }
 
@@ -61,6 +92,9 @@ pub struct H2Connection {
     /// The state of the tunnel that it runs in, if it does.
     pub leaving: Option<Leaving>,
     pub reused: bool,
+    pub life: Life,
+    /// Requests that it carried or carries, the first one included.
+    pub uses: u32,
 }
 
 /// The connections of one worker.
@@ -76,7 +110,8 @@ impl HttpPool {
         let mut pool = lock(&self.h1);
         let idle = pool.get_mut(key)?;
         while let Some(mut connection) = idle.pop() {
-            if !connection.reader.is_leaving() && connection.reader.is_quiet() {
+            let fresh = connection.idle_since.elapsed() < connection.life.idle;
+            if fresh && !connection.reader.is_leaving() && connection.reader.is_quiet() {
                 connection.reused = true;
                 return Some(connection);
             }
@@ -87,6 +122,10 @@ impl HttpPool {
     /// Keeps a connection for the next request.
     pub fn put_h1(&self, mut connection: H1Connection) {
         connection.idle_since = Instant::now();
+        connection.uses += 1;
+        if connection.life.is_used_up(connection.uses) {
+            return;
+        }
         let mut pool = lock(&self.h1);
         match pool.get_mut(&connection.key) {
             Some(idle) if idle.len() < MAX_IDLE => idle.push(connection),
@@ -100,17 +139,25 @@ impl HttpPool {
         let mut pool = lock(&self.h2);
         let (used, connection) = pool.get_mut(key)?;
         let leaving = connection.leaving.as_ref().is_some_and(Leaving::is_so);
-        if leaving || connection.closed.load(Ordering::Relaxed) {
+        if leaving || used.elapsed() >= connection.life.idle || connection.closed.load(Ordering::Relaxed) {
             pool.remove(key);
             return None;
         }
         *used = Instant::now();
-        Some(H2Connection { reused: true, ..connection.clone() })
+        connection.uses += 1;
+        let found = H2Connection { reused: true, ..connection.clone() };
+        if found.life.is_used_up(found.uses) {
+            // Streams that run keep it; no more are put on it.
+            pool.remove(key);
+        }
+        Some(found)
     }
 
     /// Shares a connection.
     pub fn put_h2(&self, key: PoolKey, connection: H2Connection) {
-        lock(&self.h2).insert(key, (Instant::now(), connection));
+        if !connection.life.is_used_up(connection.uses) {
+            lock(&self.h2).insert(key, (Instant::now(), connection));
+        }
     }
 
     /// Puts no more streams on a connection.
@@ -121,13 +168,15 @@ impl HttpPool {
     /// Closes what was idle for long.
     pub fn sweep(&self) {
         let now = Instant::now();
-        let fresh = |since: Instant| now.duration_since(since) < IDLE;
+        let fresh = |since: Instant, life: Life| now.duration_since(since) < life.idle;
         lock(&self.h1).retain(|_, idle| {
-            idle.retain(|connection| fresh(connection.idle_since));
+            idle.retain(|connection| fresh(connection.idle_since, connection.life));
             !idle.is_empty()
         });
         // Streams that run keep their connection; only the pool lets go of it.
-        lock(&self.h2).retain(|_, (used, connection)| !connection.closed.load(Ordering::Relaxed) && fresh(*used));
+        lock(&self.h2).retain(|_, (used, connection)| {
+            !connection.closed.load(Ordering::Relaxed) && fresh(*used, connection.life)
+        });
     }
 
     /// Forgets the connections of an origin that is gone.

@@ -3,7 +3,7 @@ use super::Place;
 use super::conn;
 use super::exchange::Exchange;
 use super::plan::Target;
-use super::pool::{H1Connection, H2Connection, PoolKey};
+use super::pool::{H1Connection, H2Connection, Life, PoolKey};
 use crate::dial::{self, DialError, Dialled};
 use crate::hbone::{STREAM_WINDOW_BYTES, TUNNEL_WINDOW_BYTES};
 use crate::stream::Stream;
@@ -43,16 +43,10 @@ async fn open(exchange: &Exchange<'_>, upstream: &Upstream, key: PoolKey) -> Res
     // One that waited may be closed by now as well as one that was used.
     let mut waited = false;
     let dialled = match &exchange.plan.target {
-        Target::Port(_) => {
-            let dialled = dial::dial(worker, &exchange.plan.origin, upstream, None).await?;
-            match exchange.plan.backend_tls() {
-                None => dialled,
-                Some((gateway, policy)) => {
-                    let speaks = if exchange.http2 { Speaks::Http2 } else { Speaks::Http1 };
-                    let stream = tls_out::wrap(worker, gateway, policy, speaks, dialled.stream).await?;
-                    Dialled { stream, ..dialled }
-                }
-            }
+        Target::Port(port) => {
+            let speaks = if exchange.http2 { Speaks::Http2 } else { Speaks::Http1 };
+            let (origin, gateway) = (&exchange.plan.origin, exchange.plan.gateway.as_ref());
+            tls_out::dial(worker, origin, (port, gateway), upstream, speaks).await?
         }
         Target::Process(address) => {
             let waiting = exchange.site.take_process();
@@ -75,10 +69,10 @@ async fn open(exchange: &Exchange<'_>, upstream: &Upstream, key: PoolKey) -> Res
     };
     if !exchange.http2 {
         let halves = conn::halves(dialled.stream);
-        return Ok(Connected::H1(H1Connection::new(key, halves, cells, waited)));
+        return Ok(Connected::H1(H1Connection::new(key, halves, cells, waited, exchange.life())));
     }
     let failed = |error: h2::Error| DialError::Connect(upstream.address, io::Error::other(error));
-    http2(worker, key, dialled.stream, cells, waited).await.map(Connected::H2).map_err(failed)
+    http2(worker, key, dialled.stream, cells, waited, exchange.life()).await.map(Connected::H2).map_err(failed)
 }
 
 /// Begins HTTP/2 on a connection, and shares it.
@@ -88,6 +82,7 @@ pub async fn http2(
     stream: Stream,
     cells: Arc<EdgeCells>,
     waited: bool,
+    life: Life,
 ) -> Result<H2Connection, h2::Error> {
     let leaving = stream.leaving();
     let handshake = h2::client::Builder::new()
@@ -105,7 +100,7 @@ pub async fn http2(
         }
         ended.store(true, Ordering::Relaxed);
     });
-    let connection = H2Connection { sender, cells, closed, leaving, reused: waited };
+    let connection = H2Connection { sender, cells, closed, leaving, reused: waited, life, uses: 1 };
     worker.http.put_h2(key, connection.clone());
     Ok(connection)
 }

@@ -317,6 +317,23 @@ async fn echo(
     Ok(hyper::Response::builder().header("x-server", name).body(Full::from(line).boxed()).unwrap())
 }
 
+/// A server in a namespace that sends back what it gets, and ends when its client ends.
+pub fn serve_tcp(netns: &str) {
+    let (ready, started) = std::sync::mpsc::channel();
+    inside(netns, move || {
+        let listener = std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
+        ready.send(()).unwrap();
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let (mut read, mut write) = (&stream, &stream);
+                let _ = std::io::copy(&mut read, &mut write);
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+            });
+        }
+    });
+    started.recv().unwrap();
+}
+
 /// What a gRPC server answers to a message.
 type Answering<Q, A> = dyn Fn(Q) -> Result<A, tonic::Status> + Send + Sync;
 

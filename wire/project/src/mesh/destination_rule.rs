@@ -6,11 +6,9 @@ use super::{app_protocol, port};
 use crate::meta::meta;
 use crate::read::{at, flag, items, labels, opt_int, path, str_at, text, texts};
 use model::mesh::api::istio::{
-    DestinationRule, EntryEndpoint, EntryPort, PolicySpec, Resolution, ServiceEntry, Subset,
+    DestinationRule, EntryEndpoint, EntryPort, PolicySpec, Resolution, ServiceEntry, Subset, TlsOrigination, TlsSpec,
 };
-use model::mesh::traffic::{
-    Balancer, ClientTls, ConnectionPool, HashKey, HashTable, Locality, Outlier, RetryBudget, Warmup,
-};
+use model::mesh::traffic::{Balancer, ConnectionPool, HashKey, HashTable, Locality, Outlier, RetryBudget, Warmup};
 use serde_json::Value;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -53,6 +51,14 @@ fn policy(value: &Value, ignored: &mut Vec<Arc<str>>) -> PolicySpec {
             ignored.push(format!("trafficPolicy.{name}").into());
         }
     }
+    let (tcp, http) = (at(pool, "tcp"), at(pool, "http"));
+    let said = [
+        ("connectionPool.tcp.tcpKeepalive", at(tcp, "tcpKeepalive").is_object()),
+        ("connectionPool.http.http2KeepAlive", at(http, "http2KeepAlive").is_object()),
+        ("connectionPool.http.maxConcurrentStreams", number(http, "maxConcurrentStreams") > 0),
+        ("loadBalancer.zoneAwareLbSetting", at(balancer, "zoneAwareLbSetting").is_object()),
+    ];
+    ignored.extend(said.into_iter().filter(|(_, said)| *said).map(|(name, _)| name.into()));
     if str_at(balancer, "simple") == "PASSTHROUGH" {
         ignored.push("loadBalancer.simple: PASSTHROUGH".into());
     }
@@ -63,7 +69,7 @@ fn policy(value: &Value, ignored: &mut Vec<Arc<str>>) -> PolicySpec {
         locality: locality(balancer),
         pool: pool.is_object().then(|| self::pool(pool)),
         outlier: outlier.is_object().then(|| self::outlier(outlier)),
-        tls: tls(at(value, "tls"), ignored),
+        tls: tls(at(value, "tls")),
         retry_budget: budget.is_object().then(|| RetryBudget {
             percent: at(budget, "percent").as_f64().unwrap_or(20.0).clamp(0.0, 100.0) as u32,
             min_concurrency: opt_int(budget, "minRetryConcurrency").map_or(3, |it| u32::try_from(it).unwrap_or(0)),
@@ -145,7 +151,6 @@ fn locality(value: &Value) -> Option<Locality> {
 fn pool(value: &Value) -> ConnectionPool {
     let (tcp, http) = (at(value, "tcp"), at(value, "http"));
     let ms = |value: &Value, name: &str| duration_ms(str_at(value, name)).unwrap_or(0);
-    let idle = ms(http, "idleTimeout");
     ConnectionPool {
         max_connections: number(tcp, "maxConnections"),
         max_pending: number(http, "http1MaxPendingRequests"),
@@ -153,7 +158,9 @@ fn pool(value: &Value) -> ConnectionPool {
         max_requests_per_connection: number(http, "maxRequestsPerConnection"),
         max_retries: number(http, "maxRetries"),
         connect_timeout_ms: ms(tcp, "connectTimeout"),
-        idle_timeout_ms: if idle > 0 { idle } else { ms(tcp, "idleTimeout") },
+        idle_timeout_ms: ms(http, "idleTimeout"),
+        tcp_idle_timeout_ms: ms(tcp, "idleTimeout"),
+        tcp_max_duration_ms: ms(tcp, "maxConnectionDuration"),
         upgrade_to_http2: str_at(http, "h2UpgradePolicy") == "UPGRADE",
     }
 }
@@ -172,34 +179,32 @@ fn outlier(value: &Value) -> Outlier {
         base_ejection_ms: ms("baseEjectionTime", default.base_ejection_ms),
         max_ejection_percent: percent("maxEjectionPercent", default.max_ejection_percent),
         min_health_percent: percent("minHealthPercent", default.min_health_percent),
+        statuses: items(value, "outlierDetectionHttpErrorCodes")
+            .iter()
+            .filter_map(|it| u16::try_from(it.as_u64()?).ok())
+            .collect(),
     }
 }
 
-fn tls(value: &Value, ignored: &mut Vec<Arc<str>>) -> Option<ClientTls> {
-    let simple = |enabled| ClientTls {
-        enabled,
-        sni: text(value, "sni"),
-        subject_alt_names: texts(value, "subjectAltNames"),
-        insecure: at(value, "insecureSkipVerify") == &Value::Bool(true),
-        roots: "".into(),
-    };
-    match str_at(value, "mode") {
-        "SIMPLE" => {
-            for name in ["caCertificates", "credentialName", "caCrl"] {
-                if !str_at(value, name).is_empty() {
-                    ignored.push(format!("tls.{name}").into());
-                }
-            }
-            Some(simple(true))
-        }
-        "MUTUAL" => {
-            ignored.push("tls.mode: MUTUAL".into());
-            Some(simple(true))
-        }
+fn tls(value: &Value) -> Option<TlsSpec> {
+    let mode = match str_at(value, "mode") {
+        "SIMPLE" => TlsOrigination::Simple,
+        "MUTUAL" => TlsOrigination::Mutual,
         // Within the mesh it is mutual TLS whatever is asked for: the tunnel's.
-        "DISABLE" => Some(simple(false)),
-        _ => None,
-    }
+        "DISABLE" | "ISTIO_MUTUAL" => TlsOrigination::None,
+        _ => return None,
+    };
+    let said = |name: &&&str| !str_at(value, name).is_empty();
+    let files = ["clientCertificate", "privateKey", "caCertificates", "caCrl"];
+    let file = files.iter().find(said).filter(|name| **name != "caCertificates" || str_at(value, name) != "system");
+    Some(TlsSpec {
+        mode,
+        sni: text(value, "sni"),
+        names: texts(value, "subjectAltNames"),
+        credential: text(value, "credentialName"),
+        insecure: at(value, "insecureSkipVerify") == &Value::Bool(true),
+        file: file.copied().unwrap_or_default().into(),
+    })
 }
 
 pub(super) fn service_entry(value: &Value) -> ServiceEntry {

@@ -78,6 +78,8 @@ impl From<&BackendTls> for wire::BackendTls {
             roots: strings(&it.roots),
             system_roots: it.system_roots,
             flaw: it.flaw.to_string(),
+            certificate: it.certificate.as_ref().map(key_out),
+            insecure: it.insecure,
             ..Default::default()
         };
         for name in &it.names {
@@ -90,16 +92,19 @@ impl From<&BackendTls> for wire::BackendTls {
     }
 }
 
-impl From<wire::BackendTls> for BackendTls {
-    fn from(it: wire::BackendTls) -> Self {
+impl TryFrom<wire::BackendTls> for BackendTls {
+    type Error = DecodeError;
+    fn try_from(it: wire::BackendTls) -> Result<Self, DecodeError> {
         let dns = it.dns_names.into_iter().map(|name| SubjectName::Dns(name.into()));
         let uris = it.uris.into_iter().map(|name| SubjectName::Uri(name.into()));
-        BackendTls {
+        Ok(BackendTls {
             hostname: it.hostname.into(),
             roots: arcs(it.roots),
             system_roots: it.system_roots,
             names: dns.chain(uris).collect(),
             flaw: it.flaw.into(),
-        }
+            certificate: it.certificate.map(|key| key_in(Some(key), "certificate")).transpose()?,
+            insecure: it.insecure,
+        })
     }
 }

@@ -1,11 +1,10 @@
 //! Traffic policies.
 
-use super::{DecodeError, arcs, pick, strings};
+use super::{DecodeError, arcs, pick, port_in, strings};
 use crate::resources::traffic as wire;
 use model::mesh::TrafficPolicy;
-use model::mesh::traffic::{
-    Balancer, ClientTls, ConnectionPool, HashKey, HashTable, Locality, Outlier, RetryBudget, Warmup,
-};
+use model::mesh::traffic::{Balancer, ConnectionPool, HashKey, HashTable, Locality, Outlier, RetryBudget, Warmup};
+use std::sync::Arc;
 
 /// A proxy does not trust the sizes that it is told.
 const MOST_ENTRIES: u32 = 1 << 22;
@@ -21,13 +20,7 @@ impl From<&TrafficPolicy> for wire::TrafficPolicy {
             locality: (it.locality != Locality::default()).then(|| locality_out(&it.locality)),
             pool: (it.pool != ConnectionPool::default()).then(|| pool_out(it.pool)),
             outlier: it.outlier.as_ref().map(outlier_out),
-            tls: it.tls.as_ref().map(|it| wire::ClientTls {
-                enabled: it.enabled,
-                sni: it.sni.to_string(),
-                subject_alt_names: strings(&it.subject_alt_names),
-                insecure: it.insecure,
-                roots: it.roots.to_string(),
-            }),
+            tls: it.tls.as_ref().map(|tls| (&**tls).into()),
             budget_percent: it.retry_budget.map(|it| it.percent),
             budget_min_concurrency: it.retry_budget.map_or(0, |it| it.min_concurrency),
             ..Default::default()
@@ -79,14 +72,8 @@ impl TryFrom<wire::TrafficPolicy> for TrafficPolicy {
             }),
             locality: it.locality.map(locality_in).transpose()?.unwrap_or_default(),
             pool: it.pool.map(pool_in).unwrap_or_default(),
-            outlier: it.outlier.map(outlier_in),
-            tls: it.tls.map(|it| ClientTls {
-                enabled: it.enabled,
-                sni: it.sni.into(),
-                subject_alt_names: arcs(it.subject_alt_names),
-                insecure: it.insecure,
-                roots: it.roots.into(),
-            }),
+            outlier: it.outlier.map(outlier_in).transpose()?,
+            tls: it.tls.map(TryInto::try_into).transpose()?.map(Arc::new),
             retry_budget: it.budget_percent.map(budget),
         })
     }
@@ -112,7 +99,7 @@ fn hash_in(it: &wire::TrafficPolicy) -> Result<Balancer, DecodeError> {
 }
 
 fn locality_out(it: &Locality) -> wire::Locality {
-    let share = |(to, percent): &(std::sync::Arc<str>, u32)| wire::Share { to: to.to_string(), percent: *percent };
+    let share = |(to, percent): &(Arc<str>, u32)| wire::Share { to: to.to_string(), percent: *percent };
     wire::Locality {
         enabled: it.enabled.map_or(0, |on| if on { 2 } else { 1 }),
         distribute: it
@@ -149,6 +136,8 @@ fn pool_out(it: ConnectionPool) -> wire::ConnectionPool {
         connect_timeout_ms: it.connect_timeout_ms,
         idle_timeout_ms: it.idle_timeout_ms,
         upgrade_to_http2: it.upgrade_to_http2,
+        tcp_idle_timeout_ms: it.tcp_idle_timeout_ms,
+        tcp_max_duration_ms: it.tcp_max_duration_ms,
     }
 }
 
@@ -162,6 +151,8 @@ fn pool_in(it: wire::ConnectionPool) -> ConnectionPool {
         connect_timeout_ms: it.connect_timeout_ms,
         idle_timeout_ms: it.idle_timeout_ms,
         upgrade_to_http2: it.upgrade_to_http2,
+        tcp_idle_timeout_ms: it.tcp_idle_timeout_ms,
+        tcp_max_duration_ms: it.tcp_max_duration_ms,
     }
 }
 
@@ -174,11 +165,12 @@ fn outlier_out(it: &Outlier) -> wire::Outlier {
         base_ejection_ms: it.base_ejection_ms,
         max_ejection_percent: it.max_ejection_percent,
         min_health_percent: it.min_health_percent,
+        statuses: it.statuses.iter().map(|it| u32::from(*it)).collect(),
     }
 }
 
-fn outlier_in(it: wire::Outlier) -> Outlier {
-    Outlier {
+fn outlier_in(it: wire::Outlier) -> Result<Outlier, DecodeError> {
+    Ok(Outlier {
         consecutive_5xx: it.consecutive_5xx,
         consecutive_gateway: it.consecutive_gateway,
         consecutive_local: it.consecutive_local,
@@ -186,5 +178,6 @@ fn outlier_in(it: wire::Outlier) -> Outlier {
         base_ejection_ms: it.base_ejection_ms,
         max_ejection_percent: it.max_ejection_percent,
         min_health_percent: it.min_health_percent,
-    }
+        statuses: it.statuses.into_iter().map(|it| port_in(it, "statuses")).collect::<Result<_, _>>()?,
+    })
 }

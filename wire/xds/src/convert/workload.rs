@@ -110,7 +110,7 @@ impl TryFrom<wire::Service> for Service {
                 app_protocol: pick(port.app_protocol, "app_protocol", APP_PROTOCOL)?,
                 node_port: port_in(port.node_port, "node_port")?,
                 traffic: port.traffic.map(|it| it.try_into().map(Arc::new)).transpose()?,
-                tls: port.tls.map(|tls| Arc::new(tls.into())),
+                tls: port.tls.map(TryInto::try_into).transpose()?.map(Arc::new),
             })
         };
         Ok(Service {

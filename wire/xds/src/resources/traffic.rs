@@ -1,6 +1,6 @@
 //! Messages of `model::mesh::traffic`, and what a VirtualService adds to routes.
 
-use super::ValueMatch;
+use super::{BackendTls, ValueMatch};
 use bytes::Bytes;
 
 /// See `model::mesh::TrafficPolicy`.
@@ -39,15 +39,15 @@ pub struct TrafficPolicy {
     /// Outlier ejection.
     #[prost(message, optional, tag = "11")]
     pub outlier: Option<Outlier>,
-    /// TLS to endpoints outside the mesh.
-    #[prost(message, optional, tag = "12")]
-    pub tls: Option<ClientTls>,
     /// Retry budget: percentage.
     #[prost(uint32, optional, tag = "13")]
     pub budget_percent: Option<u32>,
     /// Retry budget: retries that are always permitted.
     #[prost(uint32, tag = "14")]
     pub budget_min_concurrency: u32,
+    /// TLS that is begun. (12 was it in another form.)
+    #[prost(message, optional, tag = "15")]
+    pub tls: Option<BackendTls>,
 }
 
 /// See `model::mesh::traffic::Warmup`.
@@ -141,10 +141,16 @@ pub struct ConnectionPool {
     /// HTTP/1.1 goes on in HTTP/2.
     #[prost(bool, tag = "8")]
     pub upgrade_to_http2: bool,
+    /// Idle time of TCP.
+    #[prost(uint64, tag = "9")]
+    pub tcp_idle_timeout_ms: u64,
+    /// How long TCP may last.
+    #[prost(uint64, tag = "10")]
+    pub tcp_max_duration_ms: u64,
 }
 
 /// See `model::mesh::traffic::Outlier`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct Outlier {
     /// 5xx in a row.
     #[prost(uint32, tag = "1")]
@@ -167,26 +173,9 @@ pub struct Outlier {
     /// At least so many healthy.
     #[prost(uint32, tag = "7")]
     pub min_health_percent: u32,
-}
-
-/// See `model::mesh::traffic::ClientTls`.
-#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
-pub struct ClientTls {
-    /// Whether there is TLS.
-    #[prost(bool, tag = "1")]
-    pub enabled: bool,
-    /// Server name.
-    #[prost(string, tag = "2")]
-    pub sni: String,
-    /// Names in the certificate.
-    #[prost(string, repeated, tag = "3")]
-    pub subject_alt_names: Vec<String>,
-    /// Not verified.
-    #[prost(bool, tag = "4")]
-    pub insecure: bool,
-    /// PEM roots.
-    #[prost(string, tag = "5")]
-    pub roots: String,
+    /// Statuses that count as failures.
+    #[prost(uint32, repeated, tag = "8")]
+    pub statuses: Vec<u32>,
 }
 
 /// See `model::mesh::MatchMore`.

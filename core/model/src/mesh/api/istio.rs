@@ -3,7 +3,7 @@
 use super::Reference;
 use crate::mesh::policy::JwtRule;
 use crate::mesh::route::{Cors, Fault, Fraction, HeaderModifier, Match, Response, Retry, Timeouts};
-use crate::mesh::traffic::{Balancer, ClientTls, ConnectionPool, Locality, Outlier, RetryBudget, Warmup};
+use crate::mesh::traffic::{Balancer, ConnectionPool, Locality, Outlier, RetryBudget, Warmup};
 use crate::mesh::workload::AppProtocol;
 use crate::{Key, Labels, Meta};
 use std::net::IpAddr;
@@ -174,11 +174,40 @@ pub struct PolicySpec {
     /// `outlierDetection`.
     pub outlier: Option<Outlier>,
     /// `tls`.
-    pub tls: Option<ClientTls>,
+    pub tls: Option<TlsSpec>,
     /// `retryBudget`.
     pub retry_budget: Option<RetryBudget>,
     /// `portLevelSettings`: in place of the rest for these ports.
     pub ports: Vec<(u16, PolicySpec)>,
+}
+
+/// `trafficPolicy.tls` as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsSpec {
+    /// What kind.
+    pub mode: TlsOrigination,
+    /// `sni`, or empty.
+    pub sni: Arc<str>,
+    /// `subjectAltNames`.
+    pub names: Vec<Arc<str>>,
+    /// `credentialName`, or empty.
+    pub credential: Arc<str>,
+    /// `insecureSkipVerify`.
+    pub insecure: bool,
+    /// A field that names files, which proxies do not have; or empty.
+    pub file: Arc<str>,
+}
+
+/// Which TLS is begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsOrigination {
+    /// None beside the mesh's own.
+    #[default]
+    None,
+    /// The server shows a certificate.
+    Simple,
+    /// Both do.
+    Mutual,
 }
 
 /// networking.istio.io ServiceEntry.

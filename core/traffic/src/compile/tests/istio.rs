@@ -443,3 +443,45 @@ impl Dice {
         }
     }
 }
+
+#[test]
+fn tls_is_what_its_secret_makes_possible() {
+    use model::mesh::api::istio::{TlsOrigination, TlsSpec};
+    let secret = |roots: &str, flaw: &str| {
+        Object::TlsSecret(TlsSecret {
+            key: Key::new("apps", "outside"),
+            roots: roots.into(),
+            flaw: flaw.into(),
+            ..Default::default()
+        })
+    };
+    let rule = |mode, credential: &str| {
+        let tls =
+            TlsSpec { mode, credential: credential.into(), names: vec!["spiffe://a/b".into()], ..Default::default() };
+        let policy = PolicySpec { tls: Some(tls), ..Default::default() };
+        rule_object(DestinationRule { policy, ..destination_rule("web", 1, "web", &[]) })
+    };
+    let mut compiler = compiler(web());
+    let mut after = |object: Object| {
+        compiler.set(object);
+        compiler.take();
+        let of = |kind, name: &str| compiler.resources().get(&(kind, name.to_owned())).cloned();
+        let Some(Resource::Service(web)) = of(ResourceKind::Service, "apps/web") else { panic!("no service") };
+        let tls = web.ports[0].traffic.as_ref().and_then(|it| it.tls.clone());
+        (tls, of(ResourceKind::Secret, "apps/outside").is_some())
+    };
+    let (tls, _) = after(rule(TlsOrigination::Simple, ""));
+    let tls = tls.expect("TLS is begun");
+    assert_eq!((&*tls.hostname, tls.system_roots, &*tls.flaw), ("web.apps.svc.cluster.local", true, ""));
+    assert_eq!(tls.names, [model::mesh::SubjectName::Uri("spiffe://a/b".into())]);
+    let (tls, told) = after(rule(TlsOrigination::Mutual, "outside"));
+    assert!(!tls.expect("it is refused, not left out").flaw.is_empty() && !told);
+    let (tls, told) = after(secret("roots", ""));
+    let tls = tls.unwrap();
+    assert_eq!((&*tls.flaw, &tls.roots[..], tls.system_roots), ("", &["roots".into()][..], false));
+    assert!(tls.certificate == Some(Key::new("apps", "outside")) && told);
+    let (tls, told) = after(rule(TlsOrigination::Simple, "outside"));
+    let tls = tls.unwrap();
+    assert!(tls.flaw.is_empty() && tls.certificate.is_none() && !told, "its key stays where it is");
+    assert_eq!(after(rule(TlsOrigination::None, "")).0, None);
+}
