@@ -7,7 +7,7 @@ use model::mesh::*;
 use model::{Key, Timestamp};
 use std::io::{Read, Write};
 use std::sync::Arc;
-use support::{Node, curl, inside, serve_http};
+use support::{Node, curl, inside, serve_grpc, serve_http};
 
 fn in_order(rules: Vec<Rule>) -> Change {
     let target = ParentTarget::Service { service: Key::new("default", "web"), port: None, consumer: None };
@@ -314,4 +314,72 @@ fn an_external_authorizer_is_asked() {
     assert_eq!(code(&client, &[&url("/asked")]), "503", "nobody answers there");
     node.proxy().apply([provider(81, true)]);
     assert_eq!(code(&client, &[&url("/asked")]), "200", "fail open");
+}
+
+#[test]
+fn an_external_authorizer_is_asked_by_grpc() {
+    use std::sync::Mutex;
+    use xds::ext_authz as wire;
+    need_root!("an_external_authorizer_is_asked_by_grpc");
+    let mut node = Node::start(|_| {});
+    let (client, server, asker) = (node.pod(5, "client"), node.pod(6, "web"), node.pod(7, "asker"));
+    serve_http(&server, "web");
+    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
+    node.service("asker", 51, AppProtocol::Grpc, &[(7, Health::Ready)]);
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let heard = asked.clone();
+    serve_grpc(&asker, wire::CHECK_PATH, move |question: wire::CheckRequest| {
+        let attributes = question.attributes.clone().unwrap_or_default();
+        let http = attributes.request.and_then(|it| it.http).unwrap_or_default();
+        let source = attributes.source.unwrap_or_default().principal;
+        heard.lock().unwrap().push((source, http.method.clone(), http.path.clone(), http.protocol.clone()));
+        let header = |key: &str, value: &str| wire::HeaderValueOption {
+            header: Some(wire::HeaderValue { key: key.into(), value: value.into() }),
+            append: None,
+        };
+        let status = |code| Some(wire::Status { code, message: String::new() });
+        match http.path.as_str() {
+            "/broken" => Err(tonic::Status::unavailable("not now")),
+            "/no" => Ok(wire::CheckResponse {
+                status: status(7),
+                denied: Some(wire::DeniedResponse {
+                    status: Some(wire::HttpStatus { code: 418 }),
+                    headers: vec![header("x-why", "because")],
+                    body: "tea".into(),
+                }),
+                ok: None,
+            }),
+            _ => Ok(wire::CheckResponse {
+                status: status(0),
+                denied: None,
+                ok: Some(wire::OkResponse {
+                    headers: vec![header("x-extra", "checked")],
+                    headers_to_remove: vec!["x-secret".into()],
+                    response_headers: vec![],
+                }),
+            }),
+        }
+    });
+    node.proxy().apply([
+        Change::Set(Resource::ExtensionProvider(Arc::new(ExtensionProvider {
+            name: "asker".into(),
+            service: "asker.default.svc.cluster.local".into(),
+            port: 80,
+            kind: policy::ProviderKind::Grpc,
+            fail_open: false,
+            status_on_error: 503,
+            timeout_ms: 4_000,
+        }))),
+        policy("ask", Action::Custom, "asker", vec![PolicyRule { to: vec![on_path("/*")], ..PolicyRule::default() }]),
+    ]);
+    let url = |path: &str| format!("http://10.96.0.50{path}");
+    let passed = curl(&client, &["-H", "x-extra: forged", &url("/yes?q=1")]);
+    assert!(passed.contains("GET /yes?q=1 ") && passed.contains("extra=checked"), "{passed}");
+    let refused = curl(&client, &["-i", &url("/no")]);
+    assert!(["418", "x-why: because", "tea"].iter().all(|part| refused.contains(part)), "{refused}");
+    assert_eq!(code(&client, &[&url("/broken")]), "503", "no answer is no permission");
+    let asked = asked.lock().unwrap();
+    let expect = ("spiffe://cluster.local/ns/default/sa/client", "GET", "/yes?q=1", "HTTP/1.1");
+    let first = &asked[0];
+    assert_eq!((first.0.as_str(), first.1.as_str(), first.2.as_str(), first.3.as_str()), expect);
 }

@@ -1,6 +1,7 @@
 //! Mesh control against a small API in memory, its clients real: TLS, HTTP/2, gRPC on loopback.
 
 mod api;
+mod outside;
 mod peer;
 mod roots;
 
