@@ -269,6 +269,7 @@ fn a_virtual_service() {
 
 #[test]
 fn a_destination_rule() {
+    use model::mesh::api::istio::TlsOrigination;
     use model::mesh::traffic::{Balancer, HashKey, HashTable};
     let Object::DestinationRule(rule) = object(
         ObjectKind::DestinationRule,
@@ -284,7 +285,10 @@ fn a_destination_rule() {
                     "tls": {"mode": "ISTIO_MUTUAL"},
                     "portLevelSettings": [{"port": {"number": 81}, "loadBalancer": {"simple": "ROUND_ROBIN"}}],
                 },
-                "subsets": [{"name": "v1", "labels": {"version": "v1"}, "trafficPolicy": {"loadBalancer": {"simple": "RANDOM"}}}],
+                "subsets": [{"name": "v1", "labels": {"version": "v1"}, "trafficPolicy": {"loadBalancer": {"simple": "RANDOM"},
+                    "tls": {"mode": "MUTUAL", "credentialName": "c", "sni": "s", "subjectAltNames": ["a"], "clientCertificate": "/a.pem"},
+                    "outlierDetection": {"outlierDetectionHttpErrorCodes": [429, 503]},
+                    "connectionPool": {"tcp": {"idleTimeout": "1m", "tcpKeepalive": {"probes": 3}}, "http": {"idleTimeout": "2s", "maxRetries": 4}}}}],
             },
         }),
     ) else {
@@ -299,9 +303,17 @@ fn a_destination_rule() {
     assert_eq!((pool.max_connections, pool.connect_timeout_ms, pool.max_pending), (7, 30, 2));
     let outlier = policy.outlier.as_ref().unwrap();
     assert_eq!((outlier.consecutive_5xx, outlier.base_ejection_ms, outlier.max_ejection_percent), (1, 180_000, 100));
-    assert_eq!(policy.tls, None, "the mesh's own");
+    assert_eq!(policy.tls.as_ref().map(|tls| tls.mode), Some(TlsOrigination::None), "the mesh's own");
     assert_eq!((policy.ports[0].0, &policy.ports[0].1.balancer), (81, &Some(Balancer::RoundRobin)));
-    assert_eq!(rule.subsets[0].policy.balancer, Some(Balancer::Random));
+    let subset = &rule.subsets[0].policy;
+    assert_eq!(subset.balancer, Some(Balancer::Random));
+    let tls = subset.tls.as_ref().unwrap();
+    assert_eq!((tls.mode, &*tls.credential, &*tls.sni), (TlsOrigination::Mutual, "c", "s"));
+    assert_eq!(&*tls.file, "clientCertificate", "there is no such file anywhere");
+    assert_eq!(subset.outlier.as_ref().unwrap().statuses, [429, 503]);
+    let pool = subset.pool.unwrap();
+    assert_eq!((pool.idle_timeout_ms, pool.tcp_idle_timeout_ms, pool.max_retries), (2_000, 60_000, 4));
+    assert_eq!(rule.ignored, ["connectionPool.tcp.tcpKeepalive".into()]);
 }
 
 #[test]
