@@ -326,6 +326,8 @@ fn an_external_authorizer_is_asked_by_grpc() {
     serve_http(&server, "web");
     node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
     node.service("asker", 51, AppProtocol::Grpc, &[(7, Health::Ready)]);
+    let client_only = vec!["cluster.local/ns/default/sa/client".into()];
+    let from_client = Source { principals: client_only, ..Source::default() };
     let asked = Arc::new(Mutex::new(Vec::new()));
     let heard = asked.clone();
     serve_grpc(&asker, wire::CHECK_PATH, move |question: wire::CheckRequest| {
@@ -370,7 +372,8 @@ fn an_external_authorizer_is_asked_by_grpc() {
             status_on_error: 503,
             timeout_ms: 4_000,
         }))),
-        policy("ask", Action::Custom, "asker", vec![PolicyRule { to: vec![on_path("/*")], ..PolicyRule::default() }]),
+        // Not about the proxies' own questions to the authorizer.
+        policy("ask", Action::Custom, "asker", vec![PolicyRule { from: vec![from_client], ..PolicyRule::default() }]),
     ]);
     let url = |path: &str| format!("http://10.96.0.50{path}");
     let passed = curl(&client, &["-H", "x-extra: forged", &url("/yes?q=1")]);
