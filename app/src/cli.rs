@@ -50,8 +50,8 @@ enum Command {
     Server,
     /// Run the node agent.
     Node,
-    /// Run the node's proxy.
-    Proxy,
+    /// Run the node's proxy. Where one runs already it takes over from it.
+    Proxy(ProxyArgs),
     /// Join a process on a machine that is no node to the mesh.
     Join(JoinArgs),
     /// Container images on this machine.
@@ -76,6 +76,18 @@ pub struct UpArgs {
     /// Leave the pods running when the platform is stopped (by default they are stopped in order, and started again by the next `up`).
     #[arg(long)]
     pub leave_pods: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ProxyArgs {
+    #[command(subcommand)]
+    pub command: Option<ProxyCommand>,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub enum ProxyCommand {
+    /// Put a proxy of the binary that is on disk now in the place of the running `diolkos up`'s, without a failed request.
+    Upgrade,
 }
 
 /// What a legacy workload says of itself.
@@ -165,7 +177,8 @@ pub fn run() -> Result<(), CommandError> {
         Command::Up(args) => supervisor::up(config, args),
         Command::Server => with_logs(config, role::server::run),
         Command::Node => with_logs(config, role::node::run),
-        Command::Proxy => with_logs(config, role::proxy::run),
+        Command::Proxy(ProxyArgs { command: None }) => with_logs(config, role::proxy::run),
+        Command::Proxy(ProxyArgs { command: Some(ProxyCommand::Upgrade) }) => role::proxy::upgrade(&config),
         Command::Join(args) => with_logs(config, |config| role::join::run(config, args)),
         Command::Image(command) => role::image::run(&config, command),
         Command::Token(command) => role::token::run(&config, command),

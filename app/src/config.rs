@@ -64,6 +64,9 @@ pub struct Settings {
     /// Worker threads of the proxy [default: one a core].
     #[arg(long, env = "DIOLKOS_PROXY_WORKERS", global = true, value_name = "N")]
     pub proxy_workers: Option<usize>,
+    /// A proxy that was replaced finishes what it has within this time, in seconds [default: 600].
+    #[arg(long, env = "DIOLKOS_PROXY_DRAIN_S", global = true, value_name = "S")]
+    pub proxy_drain_s: Option<u64>,
     /// Log every request that passes the proxy.
     #[arg(long, env = "DIOLKOS_ACCESS_LOG", global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub access_log: Option<bool>,
@@ -124,6 +127,7 @@ pub struct Config {
     pub mesh_listen: SocketAddr,
     pub proxy_admin: SocketAddr,
     pub proxy_workers: usize,
+    pub proxy_drain_s: u64,
     pub access_log: bool,
     pub access_log_format: Option<String>,
     pub access_log_file: Option<PathBuf>,
@@ -205,6 +209,7 @@ impl Settings {
             mesh_listen: self.mesh_listen.or(lower.mesh_listen),
             proxy_admin: self.proxy_admin.or(lower.proxy_admin),
             proxy_workers: self.proxy_workers.or(lower.proxy_workers),
+            proxy_drain_s: self.proxy_drain_s.or(lower.proxy_drain_s),
             access_log: self.access_log.or(lower.access_log),
             access_log_format: self.access_log_format.or(lower.access_log_format),
             access_log_file: self.access_log_file.or(lower.access_log_file),
@@ -274,6 +279,7 @@ impl Settings {
             mesh_listen: self.mesh_listen.unwrap_or_else(|| any(15012)),
             proxy_admin: self.proxy_admin.unwrap_or_else(|| loopback(15020)),
             proxy_workers: self.proxy_workers.unwrap_or(cores),
+            proxy_drain_s: self.proxy_drain_s.unwrap_or(600),
             access_log: self.access_log.unwrap_or(false),
             access_log_format: self.access_log_format,
             access_log_file: self.access_log_file,
@@ -319,6 +325,9 @@ impl Config {
         }
         if let Err(error) = self.access_log_settings() {
             return Err(value("access-log-format", error.to_string(), "docs/mesh.md lists the operators"));
+        }
+        if !(2..=86_400).contains(&self.proxy_drain_s) {
+            return Err(value("proxy-drain-s", format!("{} s", self.proxy_drain_s), "from 2 s to a day"));
         }
         if !(1..=3600).contains(&self.scrape_s) {
             return Err(value("scrape-s", format!("{} s", self.scrape_s), "from 1 s to an hour"));

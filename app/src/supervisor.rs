@@ -6,6 +6,7 @@ mod steps;
 
 use crate::cli::{CommandError, UpArgs};
 use crate::config::Config;
+use crate::role;
 use child::{Child, Role};
 use std::time::{Duration, Instant};
 use steps::Steps;
@@ -13,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Starts everything and stays until it is told to stop.
 pub fn up(config: Config, args: UpArgs) -> Result<(), CommandError> {
-    let missing = crate::role::node::missing(&config);
+    let missing = role::node::missing(&config);
     if !missing.is_empty() {
         return Err(CommandError::Role(missing.join("\n")));
     }
@@ -30,6 +31,7 @@ async fn run(config: Config, args: UpArgs) -> Result<(), CommandError> {
     let failed = |what: &str, error: String| CommandError::Role(format!("{what}: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| failed("signals", error.to_string()))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| failed("signals", error.to_string()))?;
+    let mut upgrade = signal(SignalKind::hangup()).map_err(|error| failed("signals", error.to_string()))?;
     let mut children: Vec<Child> = Vec::new();
     let mut steps = Steps::new();
     let outcome = tokio::select! {
@@ -39,12 +41,21 @@ async fn run(config: Config, args: UpArgs) -> Result<(), CommandError> {
     };
     let mut result = outcome.as_ref().map(|_| ()).map_err(|error| CommandError::Role(error.to_string()));
     if let Ok(true) = outcome {
+        let pid = role::proxy::supervisor_file(&config);
+        let _ = std::fs::write(&pid, std::process::id().to_string());
         summary(&config, &steps);
-        tokio::select! {
-            error = keep_alive(&mut children) => result = Err(error),
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+        loop {
+            tokio::select! {
+                error = keep_alive(&mut children) => {
+                    result = Err(error);
+                    break;
+                }
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+                _ = upgrade.recv() => replace_proxy(&config, &mut children).await,
+            }
         }
+        let _ = std::fs::remove_file(&pid);
     }
     stop(&config, &args, children).await;
     result
@@ -104,6 +115,21 @@ async fn keep_alive(children: &mut [Child]) -> CommandError {
                 return error;
             }
         }
+    }
+}
+
+/// SIGHUP: another proxy takes over. The others are not looked after meanwhile; what dies is started again a moment later.
+async fn replace_proxy(config: &Config, children: &mut [Child]) {
+    let Some(proxy) = children.iter_mut().find(|child| child.role == Role::Proxy) else { return };
+    let outcome = match proxy.replace().await {
+        Ok(()) => "ok".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    println!("proxy: upgrade: {outcome}");
+    let file = role::proxy::outcome_file(config);
+    let written = std::fs::write(file.with_extension("new"), &outcome);
+    if let Err(error) = written.and_then(|()| std::fs::rename(file.with_extension("new"), &file)) {
+        println!("proxy: upgrade: {}: {error}", file.display());
     }
 }
 

@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{File, OpenOptions};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -53,6 +53,10 @@ pub struct Child {
     pub role: Role,
     config: Config,
     process: Option<std::process::Child>,
+    /// Processes that a later one has replaced, and that finish what they have.
+    leaving: Vec<std::process::Child>,
+    /// The binary, once it is not the supervisor's own any more.
+    program: Option<PathBuf>,
     notify: Option<Listener>,
     started: Instant,
     backoff: Duration,
@@ -70,6 +74,8 @@ impl Child {
             role,
             config: config.clone(),
             process: None,
+            leaving: Vec::new(),
+            program: None,
             notify,
             started: Instant::now(),
             backoff: BACKOFF_MIN,
@@ -80,13 +86,20 @@ impl Child {
     }
 
     fn start(&mut self) -> Result<(), CommandError> {
+        self.process = Some(self.launch(self.program.clone())?);
+        self.started = Instant::now();
+        self.due = None;
+        Ok(())
+    }
+
+    fn launch(&self, program: Option<PathBuf>) -> Result<std::process::Child, CommandError> {
         let fail = |error: std::io::Error| CommandError::Role(format!("{}: {error}", self.role.title()));
         let log = open_log(&log_path(&self.config, self.role)).map_err(fail)?;
         let mut command = match self.role {
             Role::Containerd => crate::role::node::containerd(&self.config)?,
             _ => {
                 // The very file that runs now, also when it has been replaced on disk since.
-                let mut command = Command::new("/proc/self/exe");
+                let mut command = Command::new(program.unwrap_or_else(|| "/proc/self/exe".into()));
                 command.arg0("diolkos").arg(self.role.name()).args(flags(&self.config));
                 command.env("NOTIFY_SOCKET", notify_path(&self.config, self.role));
                 command
@@ -96,9 +109,40 @@ impl Child {
         // A group of its own: Ctrl-C in the terminal is for the supervisor, which stops the children in order.
         command.process_group(0);
         die_with_parent(&mut command);
-        self.process = Some(command.spawn().map_err(fail)?);
-        self.started = Instant::now();
-        self.due = None;
+        command.spawn().map_err(fail)
+    }
+
+    /// Starts a process of the binary that is on disk now beside the one that runs, which leaves when the new one is ready.
+    ///
+    /// # Errors
+    /// The new one did not get ready, and is gone; the old one serves on.
+    pub async fn replace(&mut self) -> Result<(), CommandError> {
+        let Some(old) = self.process.take() else {
+            return Err(CommandError::Role(format!("{}: it does not run", self.role.title())));
+        };
+        let program = std::env::current_exe().map(|path| on_disk(&path)).map_err(crate::role::failed);
+        let launched = program.and_then(|program| Ok((self.launch(Some(program.clone()))?, program)));
+        let (new, program) = match launched {
+            Ok(launched) => launched,
+            Err(error) => {
+                self.process = Some(old);
+                return Err(error);
+            }
+        };
+        // From here on `ready` looks at the new one.
+        let begun = std::mem::replace(&mut self.started, Instant::now());
+        self.process = Some(new);
+        let config = self.config.clone();
+        if let Err(error) = self.ready(&config).await {
+            if let Some(mut new) = self.process.replace(old) {
+                let _ = new.kill();
+                let _ = new.wait();
+            }
+            self.started = begun;
+            return Err(error);
+        }
+        self.leaving.push(old);
+        self.program = Some(program);
         Ok(())
     }
 
@@ -137,6 +181,7 @@ impl Child {
 
     /// How the child ended, if it has.
     pub fn poll_exit(&mut self) -> Option<String> {
+        self.leaving.retain_mut(|process| matches!(process.try_wait(), Ok(None)));
         let status = self.process.as_mut()?.try_wait().ok().flatten()?;
         self.process = None;
         Some(describe(status))
@@ -155,6 +200,9 @@ impl Child {
 
     /// Asks the child to stop, waits, and kills it if that does not help. Returns whether it went by itself.
     pub async fn stop(&mut self, _config: &Config, with_pods: bool, patience: Duration) -> bool {
+        for process in &self.leaving {
+            let _ = kill(Pid::from_raw(process.id() as i32), Signal::SIGTERM);
+        }
         let Some(process) = self.process.as_mut() else { return true };
         let pid = Pid::from_raw(process.id() as i32);
         // The node agent stops the pods on SIGINT and leaves them on SIGTERM.
@@ -190,6 +238,7 @@ fn flags(config: &Config) -> Vec<String> {
         format!("--mesh-listen={}", config.mesh_listen),
         format!("--proxy-admin={}", config.proxy_admin),
         format!("--proxy-workers={}", config.proxy_workers),
+        format!("--proxy-drain-s={}", config.proxy_drain_s),
         format!("--access-log={}", config.access_log),
         format!("--service-cidr={}", config.service_cidr),
         format!("--pod-cidr={}", config.pod_cidr),
@@ -228,6 +277,12 @@ fn tail(path: &PathBuf) -> String {
     let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(4096)..]).into_owned();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(10)..].join("\n")
+}
+
+/// Where a running binary was found; a file that was put in its place since is there now.
+fn on_disk(path: &Path) -> PathBuf {
+    let text = path.to_string_lossy();
+    text.strip_suffix(" (deleted)").map_or_else(|| path.to_owned(), PathBuf::from)
 }
 
 fn describe(status: ExitStatus) -> String {

@@ -1,19 +1,42 @@
 //! Steady load: an open loop, so a slow answer does not slow the asking down. One JSON line for each request, in order of their ends.
+//!
+//! `http1` and `http2` (prior knowledge) get the URL, over connections that are kept; `grpc` checks the server's health; `stream` opens a few gRPC
+//! streams at the start, which last to the end, and each message that has to come back counts as a request.
 
 use bytes::Bytes;
 use http::Request;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::{Body, Frame, Incoming};
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Streams of a `stream` load.
+const STREAMS: u32 = 4;
+
+type Asking = Client<HttpConnector, BoxBody<Bytes, Infallible>>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+    Grpc,
+    Stream,
+}
+
 struct Arguments {
+    protocol: Protocol,
     url: String,
     host: Option<String>,
     rate: u32,
@@ -32,12 +55,19 @@ fn parse(arguments: &[String]) -> Result<Arguments, String> {
     if !(1..=20_000).contains(&rate) || !(1..=3600).contains(&seconds) {
         return Err("--rate is 1 to 20000 and --seconds 1 to 3600".into());
     }
-    Ok(Arguments { url: needed("--url")?, host: value("--host"), rate, seconds, output: needed("--output")? })
+    let protocol = match value("--protocol").as_deref().unwrap_or("http1") {
+        "http1" => Protocol::Http1,
+        "http2" => Protocol::Http2,
+        "grpc" => Protocol::Grpc,
+        "stream" => Protocol::Stream,
+        other => return Err(format!("--protocol {other} is none of http1, http2, grpc, stream")),
+    };
+    Ok(Arguments { protocol, url: needed("--url")?, host: value("--host"), rate, seconds, output: needed("--output")? })
 }
 
 pub async fn run(arguments: &[String]) -> Result<(), String> {
-    let Arguments { url, host, rate, seconds, output } = parse(arguments)?;
-    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let Arguments { protocol, url, host, rate, seconds, output } = parse(arguments)?;
+    let client: Asking = Client::builder(TokioExecutor::new()).http2_only(protocol != Protocol::Http1).build_http();
     let file = File::create(&output).map_err(|error| format!("{output}: {error}"))?;
     let (report, mut reports) = mpsc::unbounded_channel::<serde_json::Value>();
     let writer = tokio::spawn(async move {
@@ -50,38 +80,64 @@ pub async fn run(arguments: &[String]) -> Result<(), String> {
         }
         out.flush()
     });
+    if protocol == Protocol::Stream {
+        let mut streams = tokio::task::JoinSet::new();
+        for _ in 0..STREAMS {
+            let (every, report) = (Duration::from_secs_f64(f64::from(STREAMS) / f64::from(rate)), report.clone());
+            streams.spawn(stream(client.clone(), url.clone(), every, Duration::from_secs(seconds), report));
+        }
+        drop(report);
+        streams.join_all().await;
+        return writer.await.map_err(|error| error.to_string())?.map_err(|error| format!("{output}: {error}"));
+    }
     let mut tick = tokio::time::interval(Duration::from_secs_f64(1.0 / f64::from(rate)));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
     for _ in 0..u64::from(rate) * seconds {
         tick.tick().await;
         let (client, url, host, report) = (client.clone(), url.clone(), host.clone(), report.clone());
         tokio::spawn(async move {
-            let begun_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-            let begun = Instant::now();
-            let outcome = tokio::time::timeout(TIMEOUT, one(client, &url, host)).await;
-            let outcome = outcome.unwrap_or_else(|_| Err("no answer in time".into()));
-            let latency_us = begun.elapsed().as_micros() as u64;
-            let line = match outcome {
-                Ok(hops) => json!({"at_ms": begun_ms, "us": latency_us, "hops": hops}),
-                Err(error) => json!({"at_ms": begun_ms, "us": latency_us, "error": error}),
+            let sample = Sample::begin();
+            let asked = async {
+                match protocol {
+                    Protocol::Grpc => check(client, &url).await,
+                    _ => one(client, &url, host).await,
+                }
             };
-            let _ = report.send(line);
+            let outcome = tokio::time::timeout(TIMEOUT, asked).await;
+            let _ = report.send(sample.end(outcome.unwrap_or_else(|_| Err("no answer in time".into()))));
         });
     }
     drop(report);
     writer.await.map_err(|error| error.to_string())?.map_err(|error| format!("{output}: {error}"))
 }
 
-async fn one(
-    client: Client<hyper_util::client::legacy::connect::HttpConnector, Empty<Bytes>>,
-    url: &str,
-    host: Option<String>,
-) -> Result<serde_json::Value, String> {
+/// One request as it is reported.
+struct Sample {
+    begun_ms: u64,
+    begun: Instant,
+}
+
+impl Sample {
+    fn begin() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { begun_ms: since.as_millis() as u64, begun: Instant::now() }
+    }
+
+    fn end(&self, outcome: Result<serde_json::Value, String>) -> serde_json::Value {
+        let latency_us = self.begun.elapsed().as_micros() as u64;
+        match outcome {
+            Ok(hops) => json!({"at_ms": self.begun_ms, "us": latency_us, "hops": hops}),
+            Err(error) => json!({"at_ms": self.begun_ms, "us": latency_us, "error": error}),
+        }
+    }
+}
+
+async fn one(client: Asking, url: &str, host: Option<String>) -> Result<serde_json::Value, String> {
     let mut request = Request::get(url);
     if let Some(host) = host {
         request = request.header("host", host);
     }
-    let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
+    let request = request.body(Empty::new().boxed()).map_err(|error| error.to_string())?;
     let response = client.request(request).await.map_err(|error| format!("{error:?}"))?;
     let status = response.status();
     let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
@@ -90,4 +146,108 @@ async fn one(
     }
     let body: serde_json::Value = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
     Ok(body["hops"].clone())
+}
+
+fn grpc(
+    url: &str,
+    path: &str,
+    body: BoxBody<Bytes, Infallible>,
+) -> Result<Request<BoxBody<Bytes, Infallible>>, String> {
+    let request = Request::post(format!("{}{path}", url.trim_end_matches('/')));
+    let request = request.header("content-type", "application/grpc").header("te", "trailers");
+    request.body(body).map_err(|error| error.to_string())
+}
+
+/// A gRPC call: is the server well?
+async fn check(client: Asking, url: &str) -> Result<serde_json::Value, String> {
+    let nothing = Full::new(Bytes::from_static(&[0; 5])).boxed();
+    let response =
+        client.request(grpc(url, crate::health::PATH, nothing)?).await.map_err(|error| format!("{error:?}"))?;
+    let status = response.status();
+    let headers = response.headers().clone();
+    let body = response.into_body().collect().await.map_err(|error| format!("{error:?}"))?;
+    let code = body.trailers().and_then(|trailers| trailers.get("grpc-status")).or(headers.get("grpc-status")).cloned();
+    match code {
+        Some(code) if status.is_success() && code == "0" && !body.to_bytes().is_empty() => Ok(json!([])),
+        code => Err(format!("{status}, grpc-status {code:?}")),
+    }
+}
+
+/// Messages as they are sent.
+struct Outgoing(mpsc::UnboundedReceiver<Bytes>);
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(cx).map(|message| message.map(|message| Ok(Frame::data(message))))
+    }
+}
+
+/// A stream that lasts; one that breaks is a failure, and another takes its place.
+async fn stream(
+    client: Asking,
+    url: String,
+    every: Duration,
+    lasts: Duration,
+    report: mpsc::UnboundedSender<serde_json::Value>,
+) {
+    let end = Instant::now() + lasts;
+    while Instant::now() < end {
+        let sample = Sample::begin();
+        if let Err(error) = converse(&client, &url, every, end, &report).await {
+            let _ = report.send(sample.end(Err(format!("a stream: {error}"))));
+            tokio::time::sleep(every).await;
+        }
+    }
+}
+
+async fn converse(
+    client: &Asking,
+    url: &str,
+    every: Duration,
+    end: Instant,
+    report: &mpsc::UnboundedSender<serde_json::Value>,
+) -> Result<(), String> {
+    let (say, messages) = mpsc::unbounded_channel();
+    let request = grpc(url, crate::echo::PATH, Outgoing(messages).boxed())?;
+    let message = Bytes::from_static(b"\0\0\0\0\x04echo");
+    let late = |_| "no answer in time".to_owned();
+    // The answer's head may come before the first message or with it.
+    let _ = say.send(message.clone());
+    let sample = Sample::begin();
+    let response = tokio::time::timeout(TIMEOUT, client.request(request)).await.map_err(late)?;
+    let response = response.map_err(|error| format!("{error:?}"))?;
+    if !response.status().is_success() {
+        return Err(response.status().to_string());
+    }
+    let mut body = response.into_body();
+    tokio::time::timeout(TIMEOUT, hear(&mut body, message.len())).await.map_err(late)??;
+    let _ = report.send(sample.end(Ok(json!([]))));
+    let mut tick = tokio::time::interval(every);
+    while Instant::now() < end {
+        tick.tick().await;
+        let sample = Sample::begin();
+        let _ = say.send(message.clone());
+        tokio::time::timeout(TIMEOUT, hear(&mut body, message.len())).await.map_err(late)??;
+        let _ = report.send(sample.end(Ok(json!([]))));
+    }
+    drop(say);
+    let rest = tokio::time::timeout(TIMEOUT, body.collect()).await.map_err(late)?;
+    let rest = rest.map_err(|error| format!("{error:?}"))?;
+    match rest.trailers().and_then(|trailers| trailers.get("grpc-status")) {
+        Some(code) if code == "0" => Ok(()),
+        code => Err(format!("it ended with grpc-status {code:?}")),
+    }
+}
+
+/// Takes so many bytes.
+async fn hear(body: &mut Incoming, mut length: usize) -> Result<(), String> {
+    while length > 0 {
+        let frame = body.frame().await.ok_or("it ended")?.map_err(|error| format!("{error:?}"))?;
+        let data = frame.into_data().map_err(|_| "trailers where a message should be")?;
+        length = length.checked_sub(data.len()).ok_or("more came back than was sent")?;
+    }
+    Ok(())
 }

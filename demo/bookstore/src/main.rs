@@ -2,6 +2,7 @@
 //! argument what to be. Every service says in its answer who called it, as the mesh proved it, so the whole path can be read off one answer.
 
 mod call;
+mod echo;
 mod health;
 mod load;
 mod serve;
@@ -10,7 +11,7 @@ mod services;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: bookstore frontend|catalog|reviews|ratings|inventory
-       bookstore load --url URL --rate N --seconds S --output FILE [--connections N]
+       bookstore load --url URL --rate N --seconds S --output FILE [--host NAME] [--protocol http1|http2|grpc|stream]
 
 Services read PORT (default 8080), VERSION (default v1) and the addresses of the others:
 CATALOG_URL, REVIEWS_URL, RATINGS_URL, INVENTORY_URL.";

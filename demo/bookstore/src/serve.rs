@@ -1,8 +1,8 @@
 //! The HTTP server around a service: keep-alive, and an orderly end on SIGTERM.
 
 use crate::call::Caller;
-use crate::health;
 use crate::services::{Role, Settings, answer};
+use crate::{echo, health};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::combinators::BoxBody;
@@ -67,6 +67,9 @@ async fn handle(service: Arc<Service>, request: Request<Incoming>) -> Result<Ans
     let Service { role, settings, caller } = &*service;
     if request.uri().path() == health::PATH {
         return Ok(health::check(role.name(), request.into_body()).await);
+    }
+    if request.uri().path() == echo::PATH {
+        return Ok(echo::stream(request.into_body()));
     }
     let (status, body) = answer(*role, settings, caller, request.uri().path(), request.headers()).await;
     let response = Response::builder().status(status).header("content-type", "application/json");

@@ -1,5 +1,5 @@
 //! The node agent's door: a Unix socket on which it attaches, drains and detaches pods.
-use crate::pods::{AttachError, Pod, PodSockets};
+use crate::pods::{AttachError, Phase, Pod, PodSockets};
 use crate::shared::Shared;
 use crate::worker::Command;
 use std::io;
@@ -34,6 +34,7 @@ impl Attacher {
     }
 
     pub(crate) fn serve_sockets(&self, pod: &Arc<Pod>, sockets: Vec<PodSockets>) {
+        self.shared.lent.pod(&pod.attachment.uid, &sockets);
         for (worker, sockets) in self.workers.iter().zip(sockets) {
             // A worker that is gone means that the process ends.
             let _ = worker.send(Command::Serve(pod.clone(), sockets));
@@ -57,6 +58,7 @@ impl Attacher {
     /// Detaches a pod; one that is not known is detached already.
     pub fn detach(&self, uid: &str) {
         let Some(pod) = self.shared.pods.detach(uid) else { return };
+        self.shared.lent.forget_pod(uid);
         for worker in &self.workers {
             let _ = worker.send(Command::Forget(pod.origin.serial));
         }
@@ -87,10 +89,27 @@ impl Attacher {
         Ok(listener)
     }
 
-    /// Serves node agents until the process ends.
+    /// Takes over a pod that a predecessor served: its sockets are open and its traffic is redirected. It is known from now on, and served
+    /// when its sockets are.
+    pub fn inherit(&self, attachment: PodAttachment, draining: bool) -> Result<Arc<Pod>, AttachError> {
+        let shared = &self.shared;
+        let pod = shared.pods.inherit(attachment, shared.config.ports, &shared.identities)?;
+        if draining {
+            pod.advance(Phase::Draining);
+        }
+        Ok(pod)
+    }
+
+    /// Serves node agents until the process ends. While a successor takes over nobody is heard: they come again, and find it or us.
     pub async fn serve(self, listener: UnixListener) {
         loop {
-            let Ok((stream, _)) = listener.accept().await else {
+            self.shared.orders_held(false).await;
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.shared.orders_held(true) => continue,
+                () = self.shared.stopped() => return,
+            };
+            let Ok((stream, _)) = accepted else {
                 tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 continue;
             };
@@ -118,7 +137,11 @@ impl Attacher {
                 };
                 stream.write_all(&encode(&reply).map_err(io::Error::other)?).await?;
             }
-            if stream.read_buf(&mut buffer).await? == 0 {
+            let read = tokio::select! {
+                read = stream.read_buf(&mut buffer) => read?,
+                () = self.shared.orders_held(true) => return Ok(()),
+            };
+            if read == 0 {
                 return Ok(());
             }
         }

@@ -12,6 +12,8 @@ pub struct Config {
     pub workers: usize,
     /// Unix socket on which the node agent attaches pods.
     pub attach_socket: Option<PathBuf>,
+    /// Unix socket on which a successor asks for our listening sockets; none: there is no successor.
+    pub handover_socket: Option<PathBuf>,
     /// Where metrics and state are shown. Loopback: there is no authentication.
     pub admin: Option<SocketAddr>,
     /// Where configuration and certificates come from.
@@ -137,6 +139,7 @@ impl Default for Config {
             node_name: String::new(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             attach_socket: None,
+            handover_socket: None,
             admin: None,
             control: Control::Local,
             snapshot: None,

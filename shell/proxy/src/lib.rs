@@ -16,6 +16,7 @@ mod copy;
 mod dial;
 mod dns;
 mod gateway;
+pub mod handover;
 mod hbone;
 pub mod host;
 pub mod identity;
@@ -43,4 +44,4 @@ mod worker;
 
 pub use config::{Config, Control, ControlPlane, Exporter, Speaks, Tracing};
 pub use gateway::ADDRESS_ROUTES;
-pub use run::{Proxy, StartError};
+pub use run::{Proxy, StartError, Successor};

@@ -152,12 +152,23 @@ impl Pods {
         // Sockets first: a redirected connection always finds a listener.
         let probes = Some((attachment.node_ip, attachment.probe_ports.as_slice()));
         Rules { ports, dns, all_dns: false, probes, only_to: &[], inbound: true }.install(&netns)?;
-        let identity = identities.acquire(&attachment.namespace, &attachment.service_account);
-        let ips = attachment.ips.clone();
-        let origin = Arc::new(Origin::new(netns, identity, &attachment.namespace, &attachment.name, ips));
-        let pod = Arc::new(Pod::new(attachment, origin, ports));
+        let pod = Arc::new(pod(attachment, netns, ports, identities));
         self.lock().insert(pod.attachment.uid.clone(), pod.clone());
         Ok(Some((pod, sockets)))
+    }
+
+    /// A pod whose sockets a predecessor opened.
+    pub fn inherit(
+        &self,
+        attachment: PodAttachment,
+        ports: CapturePorts,
+        identities: &Arc<Identities>,
+    ) -> Result<Arc<Pod>, AttachError> {
+        let netns = Netns::open(Path::new(&attachment.netns));
+        let netns = netns.map_err(|source| AttachError::Netns { path: attachment.netns.clone(), source })?;
+        let pod = Arc::new(pod(attachment, netns, ports, identities));
+        self.insert(pod.clone());
+        Ok(pod)
     }
 
     /// Adds a pod whose sockets were opened elsewhere (a joined host).
@@ -197,6 +208,13 @@ impl Pods {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Pod>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn pod(attachment: PodAttachment, netns: Netns, ports: CapturePorts, identities: &Arc<Identities>) -> Pod {
+    let identity = identities.acquire(&attachment.namespace, &attachment.service_account);
+    let ips = attachment.ips.clone();
+    let origin = Arc::new(Origin::new(netns, identity, &attachment.namespace, &attachment.name, ips));
+    Pod::new(attachment, origin, ports)
 }
 
 fn open_sockets(attachment: &PodAttachment, ports: CapturePorts, workers: usize) -> io::Result<Vec<PodSockets>> {

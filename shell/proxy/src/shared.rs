@@ -2,6 +2,7 @@
 use crate::access::AccessLog;
 use crate::config::Config;
 use crate::dns::forward::Forwarder;
+use crate::handover::{Lent, Places};
 use crate::identity::Identities;
 use crate::limits::States;
 use crate::mesh::Mesh;
@@ -18,6 +19,23 @@ use traffic::balance::locality::Place;
 
 /// How long connections may take to finish when the process is told to stop.
 pub const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// When a successor serves, idle connections of clients have so long for one more request, which is told to close. Closed at once, one of
+/// them could just be sending it.
+const IDLE_GRACE: Duration = Duration::from_secs(15);
+/// A process that was told to leave stays at least for so long: what was accepted last is not counted yet.
+const LEAVE_LEAST: Duration = Duration::from_secs(2);
+
+/// How far the process is with its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Ending {
+    /// It serves.
+    Not,
+    /// Nothing new is accepted; what there is is asked to go elsewhere.
+    Leaving,
+    /// Connections that wait for a request are closed too.
+    Closing,
+}
 
 /// Shared by the control thread and the workers.
 #[derive(Debug)]
@@ -43,7 +61,15 @@ pub struct Shared {
     /// When the process began.
     pub started: Instant,
     versions: Mutex<BTreeMap<String, String>>,
-    stopping: watch::Sender<bool>,
+    /// Duplicates of listening sockets, for a successor.
+    pub lent: Lent,
+    /// Sockets of gateways that a predecessor left.
+    pub places: Places,
+    ending: watch::Sender<Ending>,
+    /// The node agent's orders wait: they are for the successor.
+    orders_held: watch::Sender<bool>,
+    /// The control plane has told everything.
+    synced: watch::Sender<bool>,
     busy: AtomicUsize,
 }
 
@@ -64,6 +90,8 @@ impl Shared {
             tracer: Tracer::new(&config.tracing),
             access_log,
             forwarder: Forwarder::new(config.resolv_conf.clone()),
+            lent: Lent::new(config.handover_socket.is_some()),
+            places: Places::default(),
             config,
             mesh: Mesh::default(),
             identities,
@@ -72,7 +100,9 @@ impl Shared {
             states: States::default(),
             started: Instant::now(),
             versions: Mutex::default(),
-            stopping: watch::Sender::new(false),
+            ending: watch::Sender::new(Ending::Not),
+            orders_held: watch::Sender::new(false),
+            synced: watch::Sender::new(false),
             busy: AtomicUsize::new(0),
         }
     }
@@ -87,21 +117,78 @@ impl Shared {
         self.versions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Begins to stop: listeners close, tunnels say GOAWAY, keep-alive connections end after their request.
+    /// Begins to stop: listeners close, tunnels say GOAWAY, keep-alive connections end after their request or now.
     pub fn stop(&self) {
-        self.stopping.send_replace(true);
+        self.ending.send_replace(Ending::Closing);
+    }
+
+    /// A successor serves: as [`stop`](Self::stop), but that connections which wait for a request are left to wait for a while.
+    pub fn leave(&self) {
+        self.ending.send_if_modified(|ending| {
+            let first = *ending == Ending::Not;
+            *ending = Ending::Leaving.max(*ending);
+            first
+        });
     }
 
     /// Whether the process is about to end.
     pub fn is_stopping(&self) -> bool {
-        *self.stopping.borrow()
+        *self.ending.borrow() >= Ending::Leaving
     }
 
-    /// Waits until the process is told to stop.
+    /// Waits until the process is told to stop or leave.
     pub async fn stopped(&self) {
-        let mut stopping = self.stopping.subscribe();
+        self.reached(Ending::Leaving).await;
+    }
+
+    /// Waits until connections that wait for a request are closed.
+    pub async fn closing(&self) {
+        self.reached(Ending::Closing).await;
+    }
+
+    async fn reached(&self, wanted: Ending) {
+        let mut ending = self.ending.subscribe();
         // The sender lives as long as self.
-        let _ = stopping.wait_for(|stop| *stop).await;
+        let _ = ending.wait_for(|ending| *ending >= wanted).await;
+    }
+
+    /// Lets the node agent's orders wait, or go on.
+    pub fn hold_orders(&self, hold: bool) {
+        self.orders_held.send_replace(hold);
+    }
+
+    /// Waits until the node agent's orders are held, or are not.
+    pub async fn orders_held(&self, held: bool) {
+        let mut now = self.orders_held.subscribe();
+        // The sender lives as long as self.
+        let _ = now.wait_for(|now| *now == held).await;
+    }
+
+    /// The control plane has told everything.
+    pub fn set_synced(&self) {
+        self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+    }
+
+    /// Waits until the control plane has told everything.
+    pub async fn synced(&self) {
+        let mut synced = self.synced.subscribe();
+        // The sender lives as long as self.
+        let _ = synced.wait_for(|synced| *synced).await;
+    }
+
+    /// After [`leave`](Self::leave): waits until nothing runs any more, or patience ends.
+    pub async fn left(&self, patience: Duration) {
+        let begun = Instant::now();
+        while begun.elapsed() < patience {
+            if begun.elapsed() >= IDLE_GRACE {
+                self.stop();
+            }
+            if begun.elapsed() >= LEAVE_LEAST && self.busy.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        tracing::warn!(busy = self.busy.load(Ordering::Relaxed), "connections are cut: they did not end in time");
     }
 
     /// Marks something that must finish first.

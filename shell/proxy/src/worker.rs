@@ -138,10 +138,12 @@ fn serve_pod(worker: &Arc<Worker>, pod: &Arc<Pod>, sockets: PodSockets) -> io::R
     for socket in sockets.dns_udp {
         let socket = tokio::net::UdpSocket::from_std(socket)?;
         let (worker, pod) = (worker.clone(), pod.clone());
+        let stopping = worker.clone();
         tokio::spawn(async move {
             let ended = pod.clone();
             tokio::select! {
                 () = ended.reached(Phase::Detached) => {}
+                () = stopping.shared.stopped() => {}
                 () = dns::serve_udp(worker, pod, socket) => {}
             }
         });

@@ -155,6 +155,11 @@ impl Platform {
 
     /// The process id of a role.
     pub fn role_pid(&self, role: &str) -> Check<u32> {
+        self.role_pids(role)?.last().copied().ok_or_else(|| format!("there is no {role} process"))
+    }
+
+    /// The process ids of a role, a replaced one's that finishes what it has among them, in the order of their starts.
+    pub fn role_pids(&self, role: &str) -> Check<Vec<u32>> {
         let parent = self.up.as_ref().map(Child::id).ok_or("the platform is down")?;
         let children =
             fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).map_err(|e| e.to_string())?;
@@ -162,8 +167,7 @@ impl Platform {
             let cmdline = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             cmdline.split(|byte| *byte == 0).nth(1).is_some_and(|word| word == role.as_bytes())
         };
-        let found = children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(is_role);
-        found.ok_or_else(|| format!("there is no {role} process"))
+        Ok(children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(is_role).collect())
     }
 
     /// Kills a role without warning and waits until another process has taken its place.

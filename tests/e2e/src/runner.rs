@@ -30,11 +30,12 @@ impl Runner {
         self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
     }
 
-    /// Runs what the other checks rest on, whatever is wanted.
-    pub fn always(&mut self, name: &str, check: impl FnOnce() -> Check) {
+    /// Runs what the other checks rest on, whatever is wanted. True unless it failed.
+    pub fn always(&mut self, name: &str, check: impl FnOnce() -> Check) -> bool {
         let only = self.only.take();
-        self.check(name, check);
+        let passed = self.check(name, check);
         self.only = only;
+        passed
     }
 
     /// Runs a check. True unless it failed.

@@ -7,6 +7,7 @@ use crate::stream::Stream;
 use crate::worker::Worker;
 use model::mesh::{Hostname, ListenerProtocol, TlsMode};
 use rustls::ServerConfig;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 use traffic::{GatewayEntry, ListenerEntry};
 
 /// Where gateways listen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
     /// A gateway's own address; none: the host's.
     pub address: Option<IpAddr>,
@@ -32,7 +33,7 @@ pub struct Place {
 pub type Rank = Option<(usize, usize)>;
 
 /// What comes to a place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// HTTP in plain text.
     Http,
@@ -283,6 +284,7 @@ async fn accept(worker: Arc<Worker>, door: Arc<Door>, listener: TcpListener) {
 }
 
 async fn connection(worker: Arc<Worker>, door: Arc<Door>, stream: TcpStream, from: SocketAddr) {
+    let _busy = worker.shared.busy();
     match door.place.kind {
         Kind::Http => {
             let Some(origin) = door.first_origin() else { return };

@@ -47,7 +47,8 @@ pub async fn control(shared: Arc<Shared>, workers: Vec<mpsc::UnboundedSender<Com
             changed = changes.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(BIND_PAUSE), if failed => {}
             () = shared.stopped() => {
-                for door in state.doors.values() {
+                for (place, door) in &state.doors {
+                    shared.lent.forget_place(place);
                     door.close();
                 }
                 return;
@@ -71,6 +72,7 @@ impl State {
             let stays = wanted.contains_key(place);
             if !stays {
                 tracing::info!(%place, "gateway port closed");
+                shared.lent.forget_place(place);
                 door.close();
             }
             stays
@@ -86,7 +88,7 @@ impl State {
             }
             let door = Arc::new(Door::new(place, users));
             door.set_foreign(&own);
-            match self.bind(place, workers, &door) {
+            match self.bind(shared, place, workers, &door) {
                 Ok(()) => {
                     tracing::info!(%place, "gateway port open");
                     self.doors.insert(place, door);
@@ -128,20 +130,39 @@ impl State {
         wanted
     }
 
-    fn bind(&mut self, place: Place, workers: &[mpsc::UnboundedSender<Command>], door: &Arc<Door>) -> io::Result<()> {
-        let sockets = match Sockets::bind(place, workers.len()) {
-            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
-                let Some(address) = place.address else { return Err(error) };
-                self.addresses.add(address)?;
-                Sockets::bind(place, workers.len())?
-            }
-            other => other?,
-        };
+    fn bind(
+        &mut self,
+        shared: &Shared,
+        place: Place,
+        workers: &[mpsc::UnboundedSender<Command>],
+        door: &Arc<Door>,
+    ) -> io::Result<()> {
+        let sockets = self.sockets(shared, place, workers.len())?;
+        shared.lent.place(place, &sockets);
         for (worker, sockets) in workers.iter().zip(sockets) {
             // A worker that is gone means that the process ends.
             let _ = worker.send(Command::Gateway(door.clone(), sockets));
         }
         Ok(())
+    }
+
+    /// Those that a predecessor left, or new ones.
+    fn sockets(&mut self, shared: &Shared, place: Place, workers: usize) -> io::Result<Vec<Sockets>> {
+        if let Some(left) = shared.places.take(place, workers) {
+            if let Some(address) = place.address {
+                // It is local already; from now on it is ours to take back.
+                self.addresses.add(address)?;
+            }
+            return Ok(left);
+        }
+        match Sockets::bind(place, workers) {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                let Some(address) = place.address else { return Err(error) };
+                self.addresses.add(address)?;
+                Sockets::bind(place, workers)
+            }
+            other => other,
+        }
     }
 }
 

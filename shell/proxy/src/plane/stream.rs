@@ -150,6 +150,9 @@ impl Follower {
         self.dirty |= !changes.is_empty();
         self.apply(changes);
         let answer = self.session.finish(&received, &rejected);
+        if self.session.is_complete() {
+            self.shared.set_synced();
+        }
         let versions = self.session.versions().map(|(kind, version)| (kind.to_owned(), version.to_owned()));
         self.shared.set_versions(versions.collect());
         answer
@@ -169,7 +172,9 @@ impl Follower {
     }
 
     fn write(&mut self) {
+        // One that leaves has a successor, which writes.
         if let Some(path) = &self.shared.config.snapshot
+            && !self.shared.is_stopping()
             && std::mem::take(&mut self.dirty)
             && let Err(error) = self.kept.write(path)
         {

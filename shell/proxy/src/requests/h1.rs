@@ -22,7 +22,7 @@ const PUBLIC_PATIENCE: Duration = Duration::from_secs(60);
 pub async fn serve(worker: &Arc<Worker>, site: Site, mut reader: Reader, mut writer: Writer) {
     let mut head = RequestHead::default();
     let mut patience = site.is_public().then(Patience::begin);
-    let stopped = worker.shared.stopped();
+    let stopped = worker.shared.closing();
     tokio::pin!(stopped);
     loop {
         let read = tokio::select! {

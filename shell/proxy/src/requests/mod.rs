@@ -112,7 +112,7 @@ impl Site {
 /// Serves a connection that carries requests, in whichever HTTP it begins.
 pub async fn serve(worker: &Arc<Worker>, site: Site, stream: Stream) {
     let (mut reader, writer) = conn::halves(stream);
-    let stopped = worker.shared.stopped();
+    let stopped = worker.shared.closing();
     tokio::pin!(stopped);
     loop {
         let first = reader.buffered();

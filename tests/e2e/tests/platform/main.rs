@@ -6,6 +6,7 @@ mod helm;
 mod istio;
 mod kubectl;
 mod mesh;
+mod operations;
 mod pods;
 mod python;
 mod resilience;

@@ -6,11 +6,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 pub fn run(runner: &mut Runner, p: &Platform) {
-    if !runner.wants("mesh") {
+    if !runner.wants("mesh") && !runner.wants("operations") {
         return;
     }
     let mut guests = Guests::default();
-    if runner.check("mesh::the bookstore comes up", || deploy(p, &mut guests)) {
+    if runner.always("mesh::the bookstore comes up", || deploy(p, &mut guests)) {
         runner.check("mesh::every hop proves its identity", || identities(p));
         runner.check("mesh::names", || names(p));
         runner.check("mesh::routes by weight, header and path", || routes(p));
@@ -21,6 +21,7 @@ pub fn run(runner: &mut Runner, p: &Platform) {
         runner.check("mesh::conditions of bad routes", || conditions(p));
         super::istio::checks(runner, p);
         super::traffic_policy::checks(runner, p);
+        super::operations::checks(runner, p);
     }
     drop(guests);
     let _ = run_program(Command::new("ip").args(["netns", "del", "dk-e2e"]), None);

@@ -1,0 +1,180 @@
+//! A proxy's sockets pass to its successor, and nobody notices.
+mod support;
+
+use diolkos_proxy::{Config, Proxy, handover};
+use model::mesh::*;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use support::{Node, curl, eventually, inside, serve_http, under_load, workload};
+
+fn path(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("diolkos-{name}-{}.sock", std::process::id()))
+}
+
+/// A server that sends back what it gets, and speaks first, so that nobody takes it for HTTP.
+fn serve_echo(netns: &str) {
+    let (ready, started) = std::sync::mpsc::channel();
+    inside(netns, move || {
+        let listener = TcpListener::bind("0.0.0.0:8080").unwrap();
+        ready.send(()).unwrap();
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let (mut read, mut write) = (&stream, &stream);
+                let _ = write.write_all(b"!");
+                let _ = std::io::copy(&mut read, &mut write);
+            });
+        }
+    });
+    started.recv().unwrap();
+}
+
+fn say(stream: &mut TcpStream) -> bool {
+    let mut byte = [0];
+    stream.write_all(b"x").is_ok() && stream.read_exact(&mut byte).is_ok() && byte == *b"x"
+}
+
+/// Asks over a connection that is kept; the answer's head.
+fn ask(stream: &mut TcpStream) -> String {
+    stream.write_all(b"GET /a HTTP/1.1\r\nHost: web\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let mut byte = [0];
+    while !answer.ends_with(b"\r\n\r\n") {
+        assert_eq!(stream.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&answer));
+        answer.push(byte[0]);
+    }
+    let head = String::from_utf8(answer).unwrap().to_ascii_lowercase();
+    let length = head.split("content-length: ").nth(1).unwrap().split('\r').next().unwrap().parse().unwrap();
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    head
+}
+
+fn connect(netns: &str, to: SocketAddr) -> TcpStream {
+    let open = move || {
+        let stream = TcpStream::connect(to).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        stream
+    };
+    inside(netns, open).join().unwrap()
+}
+
+/// A node with a client, a web server and an echo server.
+fn node(socket: &std::path::Path) -> (Node, String) {
+    let socket = socket.to_owned();
+    let mut node = Node::start(move |config| config.handover_socket = Some(socket));
+    let (client, server, echo) = (node.pod(5, "client"), node.pod(6, "web"), node.pod(7, "echo"));
+    serve_http(&server, "web");
+    serve_echo(&echo);
+    services(&node);
+    (node, client)
+}
+
+fn services(node: &Node) {
+    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
+    node.service("echo", 60, AppProtocol::Tcp, &[(7, Health::Ready)]);
+}
+
+#[test]
+fn a_successor_takes_over_without_a_failed_request() {
+    need_root!("a_successor_takes_over_without_a_failed_request");
+    let (socket, attach) = (path("handover"), path("handover-attach"));
+    let (mut node, client) = node(&socket);
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = under_load(&client, &stop);
+    let mut long = connect(&client, support::socket(60));
+    assert_eq!(long.read(&mut [0]).unwrap(), 1);
+    let mut kept = connect(&client, support::socket(50));
+    assert!(!ask(&mut kept).contains("connection: close"));
+    // The new one has other workers, and learns all by itself.
+    let (issuer, roots, at, attach_at) =
+        (node.issuer.clone(), node.issuer.root_pem().to_owned(), socket.clone(), attach.clone());
+    let succeeded = inside(&node.net.node(), move || {
+        let taken = handover::take(&at).unwrap().expect("somebody is there");
+        let config = Config {
+            node_name: "node".into(),
+            workers: 3,
+            handover_socket: Some(at),
+            attach_socket: Some(attach_at),
+            ..Config::default()
+        };
+        let successor = Proxy::succeed(config, issuer, taken).unwrap();
+        successor.proxy.shared.identities.set_roots([roots.as_str()].into_iter());
+        let known = [(5, "client"), (6, "web"), (7, "echo")];
+        let known = known.map(|(last, account)| Resource::Workload(Arc::new(workload(last, account))));
+        successor.proxy.apply(known.into_iter().map(diolkos_proxy::mesh::Change::Set));
+        successor.proxy.apply(support::service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]));
+        successor.proxy.apply(support::service("echo", 60, AppProtocol::Tcp, &[(7, Health::Ready)]));
+        successor.proxy.shared.set_synced();
+        successor.begin(Duration::from_secs(10)).unwrap()
+    });
+    let old = node.proxy.replace(succeeded.join().unwrap()).unwrap();
+    assert!(old.shared.is_stopping() && !node.proxy().shared.is_stopping());
+    assert!(say(&mut long), "what runs goes on");
+    assert!(ask(&mut kept).contains("connection: close"), "an idle connection is told to close with its next answer");
+    std::thread::sleep(Duration::from_secs(1));
+    let ended = std::thread::spawn(move || {
+        old.runtime().block_on(old.leave(Duration::from_secs(30)));
+        old.stop();
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(say(&mut long) && !ended.is_finished(), "it waits for what runs");
+    drop((long, kept));
+    ended.join().unwrap();
+    let before = node.edges().len();
+    assert!(curl(&client, &["http://10.96.0.50/a"; 20]).lines().all(|line| line.starts_with("web GET /a")));
+    assert!(before > 0, "the successor counts requests");
+    stop.store(true, Ordering::Relaxed);
+    let (answers, failures) = load.join().unwrap();
+    assert!(failures.is_empty() && answers > 0, "{answers} answers, failures: {failures:?}");
+    // And it can be succeeded itself.
+    let again = handover::take(&socket).unwrap();
+    assert_eq!(again.expect("it is there").0.pods.len(), 3);
+    assert!(attach.exists());
+}
+
+#[test]
+fn a_successor_that_dies_leaves_the_old_one_serving() {
+    need_root!("a_successor_that_dies_leaves_the_old_one_serving");
+    let (socket, attach) = (path("crash"), path("crash-attach"));
+    let (node, client) = node(&socket);
+    let attacher = node.proxy().attacher.clone();
+    let listener = {
+        let _entered = node.proxy().runtime().enter();
+        attacher.listen(&attach).unwrap()
+    };
+    node.proxy().runtime().spawn(attacher.serve(listener));
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = under_load(&client, &stop);
+    for _ in 0..3 {
+        let taken = handover::take(&socket).unwrap().expect("somebody is there");
+        assert_eq!(taken.0.pods.len(), 3);
+        std::thread::sleep(Duration::from_millis(100));
+        drop(taken);
+    }
+    // One that comes and says nothing of use.
+    let stranger = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None).unwrap();
+    stranger.connect(&socket2::SockAddr::unix(&socket).unwrap()).unwrap();
+    stranger.send(b"{\"take\":{\"version\":99}}").unwrap();
+    let mut answer = [0; 512];
+    let length = (&stranger).read(&mut answer).unwrap();
+    assert!(String::from_utf8_lossy(&answer[..length]).contains("refused"));
+    drop(stranger);
+    eventually("orders are taken again", || {
+        let order = xds::attach::AttachRequest {
+            id: 1,
+            order: xds::attach::AttachOrder::Drain(xds::attach::PodRef { uid: "none".into() }),
+        };
+        let Ok(mut agent) = std::os::unix::net::UnixStream::connect(&attach) else { return false };
+        agent.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        agent.write_all(&xds::attach::encode(&order).unwrap()).unwrap();
+        agent.read(&mut [0; 64]).is_ok_and(|read| read > 0)
+    });
+    stop.store(true, Ordering::Relaxed);
+    let (answers, failures) = load.join().unwrap();
+    assert!(failures.is_empty() && answers > 0, "{answers} answers, failures: {failures:?}");
+    assert!(!node.proxy().shared.is_stopping());
+}
