@@ -40,7 +40,7 @@ enum Task {
     Demo(demo::Options),
     /// Measure; prints a table and writes target/bench/NAME.json.
     Bench {
-        /// api, placement, proxy.
+        /// api, mesh, placement, proxy.
         name: String,
         /// Handed on to the bench.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
