@@ -1,5 +1,9 @@
 //! Configuration, parsed once: defaults, then a TOML file, then `DIOLKOS_*` environment, then flags; the later wins.
 
+mod node;
+
+pub use node::{Taint, labels_text, taints_text};
+
 use clap::Args;
 use serde::Deserialize;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -46,6 +50,13 @@ pub struct Settings {
     /// This machine's address, as the others reach it [default: the one with the default route, else 127.0.0.1].
     #[arg(long, env = "DIOLKOS_NODE_IP", global = true, value_name = "IP")]
     pub node_ip: Option<IpAddr>,
+    /// Labels of this machine's Node besides the well-known ones, as `topology.kubernetes.io/zone=a,disk=fast` [default: none; with
+    /// `up`, that it is a control plane].
+    #[arg(long, env = "DIOLKOS_NODE_LABELS", global = true, value_name = "KEY=VALUE,...")]
+    pub node_labels: Option<String>,
+    /// Taints that this machine's Node is registered with, as `dedicated=batch:NoSchedule`.
+    #[arg(long, env = "DIOLKOS_NODE_TAINTS", global = true, value_name = "KEY=VALUE:EFFECT,...")]
+    pub node_taints: Option<String>,
     /// API server [default: 0.0.0.0:6443].
     #[arg(long, env = "DIOLKOS_API_LISTEN", global = true, value_name = "ADDR")]
     pub api_listen: Option<SocketAddr>,
@@ -121,6 +132,9 @@ pub struct Config {
     pub log_json: bool,
     pub node_name: String,
     pub node_ip: IpAddr,
+    /// `None`: not said.
+    pub node_labels: Option<Vec<(String, String)>>,
+    pub node_taints: Vec<Taint>,
     pub api_listen: SocketAddr,
     pub dashboard_listen: SocketAddr,
     pub node_listen: SocketAddr,
@@ -203,6 +217,8 @@ impl Settings {
             log_format: self.log_format.or(lower.log_format),
             node_name: self.node_name.or(lower.node_name),
             node_ip: self.node_ip.or(lower.node_ip),
+            node_labels: self.node_labels.or(lower.node_labels),
+            node_taints: self.node_taints.or(lower.node_taints),
             api_listen: self.api_listen.or(lower.api_listen),
             dashboard_listen: self.dashboard_listen.or(lower.dashboard_listen),
             node_listen: self.node_listen.or(lower.node_listen),
@@ -273,6 +289,8 @@ impl Settings {
             log_json,
             node_name,
             node_ip: self.node_ip.unwrap_or_else(default_ip),
+            node_labels: self.node_labels.as_deref().map(node::labels).transpose()?,
+            node_taints: self.node_taints.as_deref().map(node::taints).transpose()?.unwrap_or_default(),
             api_listen: self.api_listen.unwrap_or_else(|| any(6443)),
             dashboard_listen: self.dashboard_listen.unwrap_or_else(|| loopback(7070)),
             node_listen: self.node_listen.unwrap_or_else(|| any(10250)),
@@ -451,6 +469,7 @@ mod tests {
             ("node-name = 'Über'", "node-name:"),
             ("data-dir = 'here'", "data-dir: here is a relative path"),
             ("proxy-workers = 0", "proxy-workers: 0 workers"),
+            ("node-labels = 'a=b c'", "node-labels: \"a=b c\""),
         ] {
             let error = file(text).expect_err(text);
             assert!(error.contains(expect), "{text}: {error}");

@@ -21,6 +21,8 @@ pub fn config(config: &Config) -> node::Config {
         cluster_domain: config.cluster_domain.clone(),
         port: config.node_listen.port(),
         tls: Some(tls),
+        labels: config.node_labels.clone().unwrap_or_default(),
+        taints: config.node_taints.clone(),
         proxy_socket: Some(config.run_dir.join("proxy.sock")),
         proxy_admin: Config::dial(config.proxy_admin).to_string(),
         api_service: (config.kubernetes_vip().to_string(), 443),

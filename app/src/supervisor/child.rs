@@ -1,5 +1,5 @@
 use crate::cli::CommandError;
-use crate::config::Config;
+use crate::config::{Config, labels_text, taints_text};
 use crate::notify::Listener;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -223,6 +223,11 @@ impl Child {
     }
 }
 
+/// What `kubectl get nodes` shows as the role of a machine that runs everything.
+fn control_plane() -> [(String, String); 1] {
+    [("node-role.kubernetes.io/control-plane".to_owned(), String::new())]
+}
+
 /// The settings in force, as flags: a child never reads the file or the environment again, so all roles run the same.
 fn flags(config: &Config) -> Vec<String> {
     let mut flags = vec![
@@ -232,6 +237,8 @@ fn flags(config: &Config) -> Vec<String> {
         format!("--log-format={}", if config.log_json { "json" } else { "text" }),
         format!("--node-name={}", config.node_name),
         format!("--node-ip={}", config.node_ip),
+        format!("--node-labels={}", labels_text(config.node_labels.as_deref().unwrap_or(&control_plane()))),
+        format!("--node-taints={}", taints_text(&config.node_taints)),
         format!("--api-listen={}", config.api_listen),
         format!("--dashboard-listen={}", config.dashboard_listen),
         format!("--node-listen={}", config.node_listen),
