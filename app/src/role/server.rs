@@ -77,9 +77,17 @@ async fn serve(config: Config) -> Result<(), CommandError> {
         period: Duration::from_secs(config.scrape_s),
     };
     let api = server.in_process_as("diolkos-controller-manager");
-    let telemetry = manage(api, control_config(&config, root_ca), measured, mesh_ear, stopped, &mut tasks);
+    let telemetry = manage(api, control_config(&config, root_ca), measured, mesh_ear, stopped.clone(), &mut tasks);
+    if let Some(listen) = config.skywalking_listen {
+        let settings = telemetry::skywalking::Config { listen, token: config.skywalking_token.clone() };
+        let port = telemetry::skywalking::Port::bind(settings, telemetry.clone()).await;
+        tasks.spawn(port.map_err(|error| failed(format!("skywalking-listen {listen}: {error}")))?.run(stopped));
+    }
     insight.told_by(vec![
         Arc::new(move |path: &str, _: Option<&str>| {
+            if let Some(rest) = path.strip_prefix("/diolkos/v1/services") {
+                return mesh_handle.services(rest).map(|told| (200, Bytes::from(told.to_string())));
+            }
             (path == "/diolkos/v1/mesh").then(|| (200, Bytes::from(mesh_handle.report().to_string())))
         }),
         Arc::new(move |path: &str, selector: Option<&str>| telemetry.handle(path, selector)),

@@ -9,6 +9,7 @@ pub mod condition;
 pub mod doc;
 pub mod effect;
 pub mod kind;
+pub mod latency;
 pub mod map;
 pub mod mesh;
 pub mod meta;

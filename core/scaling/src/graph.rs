@@ -74,6 +74,17 @@ impl Counters {
     }
 }
 
+/// What one edge grew by over a window.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Growth {
+    /// Which.
+    pub key: EdgeKey,
+    /// By how much.
+    pub counters: Counters,
+    /// In how long.
+    pub seconds: f64,
+}
+
 /// One edge over the window.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EdgeRate {
@@ -145,8 +156,13 @@ impl Graph {
         self.edges.retain(|_, series| series.back().is_some_and(|(last, _)| *last >= before));
     }
 
-    /// Edges with growth within the last `window_ms`, by key. An edge that both of its sides report is told as the caller saw it.
+    /// Edges with growth within the last `window_ms`, as rates.
     pub fn rates(&self, now: Timestamp, window_ms: i64) -> Vec<EdgeRate> {
+        self.growth(now, window_ms).iter().map(|it| self.rate(&it.key, &it.counters, it.seconds)).collect()
+    }
+
+    /// Edges with growth within the last `window_ms`, by key. An edge that both of its sides report is told as the caller saw it.
+    pub fn growth(&self, now: Timestamp, window_ms: i64) -> Vec<Growth> {
         let since = now.plus_ms(-window_ms);
         let mut grown: BTreeMap<(&EdgeKey, bool), (Counters, i64)> = BTreeMap::new();
         for ((key, (_, at_source)), series) in &self.edges {
@@ -167,7 +183,11 @@ impl Graph {
             .filter(|((key, at_source), (counters, span))| {
                 *span > 0 && (*at_source || !told_by_source(key)) && (counters.requests > 0 || counters.bytes > 0)
             })
-            .map(|((key, _), (counters, span))| self.rate(key, counters, *span as f64 / 1000.0))
+            .map(|((key, _), (counters, span))| Growth {
+                key: (*key).clone(),
+                counters: counters.clone(),
+                seconds: *span as f64 / 1000.0,
+            })
             .collect()
     }
 

@@ -24,6 +24,7 @@ mod listen;
 mod names;
 pub mod providers;
 mod report;
+mod services;
 mod statuses;
 mod trust;
 mod xmesh;
@@ -131,6 +132,13 @@ impl Handle {
     /// What `/diolkos/v1/mesh` answers: for each proxy, what it was told and accepted of each type, and what it refused and why.
     pub fn report(&self) -> serde_json::Value {
         report::report(&self.core)
+    }
+    /// What `/diolkos/v1/services` answers, and `/diolkos/v1/services/NAMESPACE/NAME`. None: there is no such service.
+    pub fn services(&self, rest: &str) -> Option<serde_json::Value> {
+        match rest.strip_prefix('/').and_then(|rest| rest.split_once('/')) {
+            Some((namespace, name)) => services::one(&self.core, &model::Key::new(namespace, name)),
+            None => rest.is_empty().then(|| services::list(&self.core)),
+        }
     }
     /// Resolves when the first configuration is complete.
     pub async fn ready(&self) {

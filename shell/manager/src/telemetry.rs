@@ -1,10 +1,13 @@
 //! What runs and what it uses, measured: scrapes every node's agent, keeps a bounded window, and answers `metrics.k8s.io` and the
 //! dashboard.
 
+mod agents;
 mod metrics;
 mod pool;
 mod routes;
 mod scrape;
+pub mod skywalking;
+mod traffic;
 mod workloads;
 
 use crate::manager::SharedControl;
@@ -29,6 +32,8 @@ const HISTORY_MAX: usize = 360;
 const EVENTS_TOLD: usize = 200;
 /// Events that are kept to choose from.
 const EVENTS_KEPT: usize = 2000;
+/// Where a service's traffic is told: NAMESPACE/NAME follows.
+const TRAFFIC: &str = "/diolkos/v1/traffic/";
 
 /// Settings of the telemetry.
 #[derive(Clone)]
@@ -44,6 +49,7 @@ pub struct Telemetry {
     control: SharedControl,
     config: Config,
     state: Mutex<State>,
+    agents: Mutex<agents::Agents>,
 }
 
 #[derive(Default)]
@@ -55,6 +61,7 @@ struct State {
     /// Routes as they are written, by resource, namespace and name.
     routes: BTreeMap<(&'static str, Key), Bytes>,
     events: HashMap<Key, Told>,
+    traffic: traffic::Traffic,
 }
 
 /// An Event object as it is told.
@@ -78,7 +85,11 @@ impl Answers {
     /// Whether this path is answered here.
     pub fn takes(&self, path: &str) -> bool {
         path.starts_with(metrics::PREFIX)
-            || matches!(path.strip_prefix("/diolkos/v1/"), Some("pool" | "workloads" | "graph" | "routes" | "events"))
+            || path.starts_with(TRAFFIC)
+            || matches!(
+                path.strip_prefix("/diolkos/v1/"),
+                Some("pool" | "workloads" | "graph" | "routes" | "events" | "agents")
+            )
     }
     /// Answers a path with a status and JSON; `label_selector` is the query's parameter of that name. None: not ours.
     pub fn handle(&self, path: &str, label_selector: Option<&str>) -> Option<(u16, Bytes)> {
@@ -102,7 +113,7 @@ impl Answers {
 impl Telemetry {
     /// A telemetry over the manager's control. Subscribe it to the informers and spawn [`Telemetry::run`].
     pub fn new(control: SharedControl, config: Config) -> Arc<Self> {
-        Arc::new(Telemetry { control, config, state: Mutex::default() })
+        Arc::new(Telemetry { control, config, state: Mutex::default(), agents: Mutex::default() })
     }
 
     /// Asks agents until `shutdown` says true.
@@ -130,12 +141,21 @@ impl Telemetry {
         if path == COUNTERS {
             return Some((200, self.prometheus().into()));
         }
+        if let Some((namespace, name)) = path.strip_prefix(TRAFFIC).and_then(|rest| rest.split_once('/')) {
+            let state = self.state();
+            let key = Key::new(namespace, name);
+            let mut answer = state.traffic.answer(&key);
+            let calls = |edge: &Value| edge["service"] == *name && edge["service_namespace"] == *namespace;
+            answer["callers"] = edges(&state, now).into_iter().filter(calls).collect();
+            return ok(answer);
+        }
         match path.strip_prefix("/diolkos/v1/")? {
             "pool" => ok(pool::answer(&self.control(), &self.state(), now)),
             "workloads" => ok(workloads::answer(&self.control(), now)),
             "graph" => ok(graph(&self.state(), now)),
             "routes" => ok(routes::answer(&self.control(), &self.state(), now)),
             "events" => ok(events(&self.state())),
+            "agents" => ok(agents(&lock(&self.agents), now)),
             _ => None,
         }
     }
@@ -188,8 +208,8 @@ impl Telemetry {
     }
 }
 
-fn graph(state: &State, now: Timestamp) -> Value {
-    let edges: Vec<Value> = state
+fn edges(state: &State, now: Timestamp) -> Vec<Value> {
+    state
         .graph
         .rates(now, WINDOW_MS)
         .into_iter()
@@ -197,13 +217,26 @@ fn graph(state: &State, now: Timestamp) -> Value {
             let peer = |peer: &scaling::Peer| json!({ "namespace": &*peer.namespace, "workload": &*peer.workload });
             json!({
                 "source": peer(&rate.key.source), "destination": peer(&rate.key.destination),
-                "service": &*rate.key.service, "protocol": &*rate.key.protocol, "mtls": rate.key.mtls,
+                "service": &*rate.key.service, "service_namespace": &*rate.key.service_namespace, "protocol": &*rate.key.protocol, "mtls": rate.key.mtls,
                 "requests_per_s": rate.requests_per_s, "error_share": rate.error_share,
                 "p50_ms": rate.p50_ms, "p99_ms": rate.p99_ms, "bytes_per_s": rate.bytes_per_s,
             })
         })
-        .collect();
-    json!({ "window_s": WINDOW_MS / 1000, "edges": edges })
+        .collect()
+}
+
+fn graph(state: &State, now: Timestamp) -> Value {
+    json!({ "window_s": WINDOW_MS / 1000, "edges": edges(state, now) })
+}
+
+fn agents(agents: &agents::Agents, now: Timestamp) -> Value {
+    let instance = |(service, instance, it): (&str, &str, &agents::Instance)| {
+        let workload = it.workload.as_ref().map(|of| json!({ "namespace": &*of.namespace, "workload": &*of.workload }));
+        let silent_s = (now.0 - it.seen_ms) / 1000;
+        json!({ "service": service, "instance": instance, "language": &*it.language, "workload": workload, "silent_s": silent_s })
+    };
+    let instances: Vec<Value> = agents.instances().map(instance).collect();
+    json!({ "instances": instances, "segments": agents.segments, "calls_left_out": agents.left_out })
 }
 
 fn events(state: &State) -> Value {

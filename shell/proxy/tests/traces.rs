@@ -2,12 +2,10 @@
 mod support;
 
 use diolkos_proxy::access::{Format, Settings};
-use diolkos_proxy::mesh::Change;
 use diolkos_proxy::{Exporter, Tracing};
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::mesh::*;
-use model::{Key, Timestamp};
 use prost::Message;
 use spans::otlp::{self, ExportRequest, ExportResponse, OtlpSpan, Value};
 use spans::skywalking::{self, Commands, SegmentObject};
@@ -16,7 +14,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use support::{Node, curl, eventually, inside, serve_http};
+use support::{Node, curl, eventually, gateway, inside, serve_http};
 use tonic::server::Grpc;
 use tonic_prost::ProstCodec;
 
@@ -143,37 +141,6 @@ fn serve_front(netns: &str) {
     started.recv().unwrap();
 }
 
-fn gateway() -> Vec<Change> {
-    let key = Key::new("default", "edge");
-    let listener = Listener {
-        name: "plain".into(),
-        port: GATEWAY,
-        protocol: ListenerProtocol::Http,
-        hostname: None,
-        certificates: vec![],
-        tls: TlsMode::None,
-        on_nodes: true,
-        clients: None,
-    };
-    let target = BackendTarget::Service { service: Key::new("default", "front"), port: 80 };
-    let parent = ParentTarget::Listener { gateway: key.clone(), listener: "plain".into() };
-    let route = Route {
-        name: "HTTPRoute/default/edge".into(),
-        key: key.clone(),
-        kind: RouteKind::Http,
-        created: Timestamp(1),
-        parents: vec![Parent { target: parent, hostnames: vec![] }],
-        rules: vec![Rule {
-            matches: vec![Match { path: PathMatch::Prefix("/shop".into()), ..Match::default() }],
-            backends: vec![Backend { target, weight: 1, filters: vec![] }],
-            ..Rule::default()
-        }],
-        ordered: false,
-    };
-    let gateway = Gateway { key, listeners: vec![listener], service_account: "edge".into(), ..Gateway::default() };
-    vec![Change::Set(Resource::Gateway(Arc::new(gateway))), Change::Set(Resource::Route(Arc::new(route)))]
-}
-
 /// The node, with a chain gateway -> front -> web behind it.
 fn chain(sampling: f64, to: &[String], log: Option<Settings>) -> (Node, Shared) {
     let exporters = to.iter().map(|text| Exporter::parse(text).unwrap()).collect();
@@ -187,7 +154,7 @@ fn chain(sampling: f64, to: &[String], log: Option<Settings>) -> (Node, Shared) 
     serve_http(&web, "web");
     node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
     node.service("front", 51, AppProtocol::Http, &[(5, Health::Ready)]);
-    node.proxy().apply(gateway());
+    node.proxy().apply(gateway(GATEWAY, "/shop", "front"));
     (node, told)
 }
 

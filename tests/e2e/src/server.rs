@@ -17,6 +17,11 @@ pub struct Server {
 impl Server {
     /// Starts it on a data directory, its API on `port` of loopback; the dashboard takes the next port, the mesh control the one after.
     pub fn start(binary: &Path, dir: &Path, port: u16) -> Check<Server> {
+        Self::start_with(binary, dir, port, &[])
+    }
+
+    /// The same with more settings.
+    pub fn start_with(binary: &Path, dir: &Path, port: u16, more: &[String]) -> Check<Server> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("server.log"));
         let log = log.map_err(|error| error.to_string())?;
         let process = Command::new(binary)
@@ -27,6 +32,7 @@ impl Server {
             .arg(format!("--dashboard-listen=127.0.0.1:{}", port + 1))
             .arg(format!("--mesh-listen=127.0.0.1:{}", port + 2))
             .args(["--node-name=alone", "--node-ip=127.0.0.1"])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

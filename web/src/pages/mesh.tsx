@@ -3,6 +3,7 @@ import { useMemo, useState } from "preact/hooks";
 import type { Edge, End } from "../api";
 import { bytes, ms, percent, rate } from "../format";
 import { Shown, useLive } from "../parts/live";
+import { serviceLink } from "./services";
 
 const WIDTH = 168;
 const HEIGHT = 46;
@@ -151,7 +152,7 @@ function Edges({ edges }: { edges: Edge[] }) {
             <tr key={`${idOf(edge.source)}>${idOf(edge.destination)}>${edge.service}`}>
               <td>{edge.source.workload} <small>{edge.source.namespace}</small></td>
               <td>{edge.destination.workload} <small>{edge.destination.namespace}</small></td>
-              <td>{edge.service}</td>
+              <td>{edge.service && edge.service !== "unknown" ? <a href={serviceLink(edge.service_namespace, edge.service)}>{edge.service}</a> : edge.service}</td>
               <td>{edge.protocol}</td>
               <td><span class={edge.mtls ? "pill ok" : "pill warn"}>{edge.mtls ? "mTLS" : "plain"}</span></td>
               <td class="number">{rate(edge.requests_per_s)}</td>

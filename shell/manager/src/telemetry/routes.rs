@@ -17,7 +17,7 @@ fn text(value: &Value) -> &str {
 }
 
 /// The workload that a pod belongs to, as proxies name it: the owner's owner where there is one.
-fn workload(control: &Control, pod: &Pod) -> Arc<str> {
+pub(super) fn workload(control: &Control, pod: &Pod) -> Arc<str> {
     let Some(owner) = pod.meta.controller() else { return pod.meta.key.name.clone() };
     let above = control.world().by_uid(&owner.uid).and_then(|(kind, key)| {
         (*kind == Kind::ReplicaSet)

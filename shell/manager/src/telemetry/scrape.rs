@@ -1,6 +1,6 @@
 //! Asks node agents what their pods use and what their proxies saw.
 
-use super::{HISTORY_MAX, Telemetry, WINDOW_MS, pool};
+use super::{HISTORY_MAX, Telemetry, WINDOW_MS, lock, pool, traffic};
 use crate::executor::now;
 use bytes::Bytes;
 use http::Request;
@@ -19,6 +19,8 @@ use tokio_rustls::TlsConnector;
 /// An agent that takes longer is left out of this round.
 const TIMEOUT: Duration = Duration::from_secs(4);
 const BODY_MAX: usize = 64 << 20;
+/// Who reports what language agents tell.
+const AGENTS: &str = "agents";
 /// Agents that are asked at once.
 const AT_ONCE: usize = 64;
 /// Port of an agent that tells none.
@@ -90,8 +92,22 @@ impl Telemetry {
             control.usage_mut().forget(now.plus_ms(-FORGET_MS));
             pool::point(&control, now)
         };
+        let told = {
+            let mut agents = lock(&self.agents);
+            agents.forget(now.0);
+            agents.edges()
+        };
         let mut state = self.state();
+        if !told.is_empty() {
+            state.graph.observe(&Arc::from(AGENTS), now, &model::latency::bounds_ms(), told);
+        }
         state.graph.forget(now.plus_ms(-2 * WINDOW_MS));
+        if state.traffic.is_due(now) {
+            // A period that is longer than a slot: what grew between the last two answers.
+            let window_ms = traffic::SLOT_MS.max(self.config.period.as_millis() as i64);
+            let growth = state.graph.growth(now, window_ms);
+            state.traffic.close(now, &growth);
+        }
         if state.history.len() == HISTORY_MAX {
             state.history.pop_front();
         }

@@ -1,17 +1,12 @@
 //! Counters. One worker writes, others read: plain loads and stores, no read-modify-write and no shared line.
 use super::edge::Edge;
 use super::outcome::{Outcome, OutcomeKey};
+pub use model::latency::BOUNDS_US as BUCKETS_US;
 use model::map::HashMap;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-
-/// Upper bounds of the latency buckets in microseconds; one more bucket takes what is above.
-pub const BUCKETS_US: [u64; 24] = [
-    250, 500, 1_000, 2_000, 3_000, 5_000, 7_500, 10_000, 15_000, 20_000, 25_000, 35_000, 50_000, 75_000, 100_000,
-    150_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000, 30_000_000, 60_000_000,
-];
 
 /// Upper bounds of the buckets of bodies in bytes: those of Istio's proxies.
 pub const BUCKETS_BYTES: [u64; 18] = [

@@ -425,3 +425,35 @@ pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
 pub fn socket(vip: u8) -> SocketAddr {
     SocketAddr::from(([10, 96, 0, vip], 80))
 }
+
+/// A gateway for everybody on a port of the node, and one route of a prefix to a service.
+pub fn gateway(port: u16, prefix: &str, service: &str) -> Vec<Change> {
+    let key = Key::new("default", "edge");
+    let listener = Listener {
+        name: "plain".into(),
+        port,
+        protocol: ListenerProtocol::Http,
+        hostname: None,
+        certificates: vec![],
+        tls: TlsMode::None,
+        on_nodes: true,
+        clients: None,
+    };
+    let target = BackendTarget::Service { service: Key::new("default", service), port: 80 };
+    let parent = ParentTarget::Listener { gateway: key.clone(), listener: "plain".into() };
+    let route = Route {
+        name: "HTTPRoute/default/edge".into(),
+        key: key.clone(),
+        kind: RouteKind::Http,
+        created: model::Timestamp(1),
+        parents: vec![Parent { target: parent, hostnames: vec![] }],
+        rules: vec![Rule {
+            matches: vec![Match { path: PathMatch::Prefix(prefix.into()), ..Match::default() }],
+            backends: vec![Backend { target, weight: 1, filters: vec![] }],
+            ..Rule::default()
+        }],
+        ordered: false,
+    };
+    let gateway = Gateway { key, listeners: vec![listener], service_account: "edge".into(), ..Gateway::default() };
+    vec![Change::Set(Resource::Gateway(Arc::new(gateway))), Change::Set(Resource::Route(Arc::new(route)))]
+}

@@ -15,6 +15,11 @@ pub fn run(runner: &mut Runner, p: &Platform) {
         ("pool", &["Nodes ready", "e2e"][..]),
         ("workloads", &["Workloads", "frontend"]),
         ("mesh", &["Service graph", "reviews"]),
+        ("services", &["catalog", "bookstore"]),
+        (
+            "services/bookstore/reviews",
+            &["Latency", "Who calls it", "frontend", "Endpoints", "ready", "mTLS tunnel", "What applies"],
+        ),
         ("routes", &["reviews", "%"]),
         ("events", &["Events", "Scheduled"]),
     ] {
@@ -52,7 +57,7 @@ fn shows(p: &Platform, page: &str, needles: &[&str]) -> Check {
     let token = p.diolkos(&["token", "dashboard"]).ok()?;
     let address = url(&format!("#/{page}?token={}", token.trim()));
     eventually(Duration::from_secs(20), || contains(&browse(p, &address, &["--dump-dom"])?, needles))?;
-    let shot = p.dir.join(format!("dashboard-{page}.png"));
+    let shot = p.dir.join(format!("dashboard-{}.png", page.replace('/', "-")));
     browse(p, &address, &[&format!("--screenshot={}", shot.display())])?;
     if shot.exists() { Ok(()) } else { Err("no screenshot was made".into()) }
 }

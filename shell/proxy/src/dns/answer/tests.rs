@@ -88,3 +88,25 @@ fn names() {
         assert_eq!(ask(name, kind), expect, "{name} {kind}");
     }
 }
+
+proptest::proptest! {
+    /// Whatever is asked, there is an answer or a refusal: bytes that are nearly a question, and names that are nearly ours.
+    #[test]
+    fn any_question(
+        bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80),
+        labels in proptest::collection::vec("[a-zA-Z0-9_*-]{1,12}", 0..8),
+        ending in 0usize..4,
+        kind: u16,
+    ) {
+        use hickory_proto::op::Message;
+        let directory = directory();
+        let zone = Zone { domain: "cluster.local" };
+        if let Ok(message) = Message::from_vec(&bytes) {
+            message.queries.iter().for_each(|query| drop(zone.answer(&directory, query)));
+        }
+        let ending = ["svc.cluster.local.", "web.shop.svc.cluster.local.", "in-addr.arpa.", ""][ending];
+        if let Ok(name) = Name::from_str(&format!("{}.{ending}", labels.join("."))) {
+            drop(zone.answer(&directory, &Query::query(name, RecordType::from(kind))));
+        }
+    }
+}
