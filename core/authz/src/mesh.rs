@@ -13,6 +13,7 @@
 
 mod jwt;
 mod matcher;
+mod narrow;
 mod path;
 mod set;
 

@@ -4,6 +4,7 @@ use super::path::{Template, is_template};
 use super::{Call, HttpCall, Jwt};
 use model::Key;
 use model::mesh::{Action, AuthorizationPolicy, Condition, Operation, PolicyRule, Source};
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -37,7 +38,7 @@ struct Check {
 
 /// What is looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Attribute {
+pub(super) enum Attribute {
     Principal,
     Namespace,
     ServiceAccount,
@@ -99,12 +100,28 @@ impl Policy {
         }
     }
 
-    /// The first rule that matches.
-    pub(super) fn matches(&self, call: &Call<'_>) -> Option<usize> {
-        // What cannot be decided must not widen what is allowed, and may widen what is refused.
-        let undecided = self.action != Action::Allow;
-        self.rules.iter().position(|rule| rule.matches(call, undecided))
+    /// How many rules it has.
+    pub(super) fn rules(&self) -> usize {
+        self.rules.len()
     }
+
+    /// Whether one of its rules matches.
+    pub(super) fn rule_matches(&self, rule: usize, call: &Call<'_>) -> bool {
+        // What cannot be decided must not widen what is allowed, and may widen what is refused.
+        self.rules[rule].matches(call, self.action != Action::Allow)
+    }
+
+    /// What one of its rules needs of an attribute; none: it can match whatever that is.
+    pub(super) fn needs(&self, rule: usize, attribute: &Attribute) -> Option<Needs<'_>> {
+        self.rules[rule].needs(attribute)
+    }
+}
+
+/// The texts of which a call must have one, or begin with one, for a rule to match.
+#[derive(Debug, Default)]
+pub(super) struct Needs<'a> {
+    pub(super) equal: Vec<&'a str>,
+    pub(super) begins: Vec<Cow<'a, str>>,
 }
 
 impl Rule {
@@ -121,6 +138,21 @@ impl Rule {
         let some = |alternatives: &[Conjunction]| alternatives.is_empty() || alternatives.iter().any(all);
         some(&self.from) && some(&self.to) && all(&self.when)
     }
+
+    fn needs(&self, attribute: &Attribute) -> Option<Needs<'_>> {
+        of_each(&self.from, attribute)
+            .or_else(|| of_each(&self.to, attribute))
+            .or_else(|| of_each(std::slice::from_ref(&self.when), attribute))
+    }
+}
+
+/// What alternatives need of an attribute, if each of them needs something.
+fn of_each<'a>(alternatives: &'a [Conjunction], attribute: &Attribute) -> Option<Needs<'a>> {
+    let mut needs = Needs::default();
+    for checks in alternatives {
+        checks.iter().find(|check| check.attribute == *attribute)?.needs(&mut needs)?;
+    }
+    (!alternatives.is_empty()).then_some(needs)
 }
 
 fn source(source: &Source) -> Conjunction {
@@ -211,17 +243,45 @@ fn pattern(form: Form, text: &Arc<str>) -> Pattern {
     }
 }
 
+impl Attribute {
+    /// A call's value of an attribute that is one text: none when it has none. None at all: it cannot be decided.
+    pub(super) fn of_call<'a>(&self, call: &Call<'a>) -> Option<Option<&'a str>> {
+        match self {
+            Attribute::Principal => Some(call.peer.map(|peer| peer.principal())),
+            Attribute::Namespace => Some(call.peer.map(|peer| peer.namespace())),
+            Attribute::Method => call.http.map(|http| Some(http.method)),
+            Attribute::Path => call.http.map(|http| Some(http.path)),
+            _ => None,
+        }
+    }
+}
+
 impl Check {
     fn unknown() -> Self {
         Check { attribute: Attribute::Unknown, any: None, none: Vec::new() }
+    }
+
+    /// What it needs of its attribute, in addition; none: any value may do.
+    fn needs<'a>(&'a self, needs: &mut Needs<'a>) -> Option<()> {
+        for pattern in self.any.as_ref()? {
+            match pattern {
+                Pattern::Exact(text) => needs.equal.push(text),
+                Pattern::Prefix(text) => needs.begins.push(Cow::Borrowed(&**text)),
+                Pattern::Template(template) => needs.begins.push(Cow::Owned(template.beginning())),
+                Pattern::Never => {}
+                _ => return None,
+            }
+        }
+        Some(())
     }
 
     /// None: it cannot be decided.
     fn holds(&self, call: &Call<'_>) -> Option<bool> {
         let http = |read: &dyn Fn(&HttpCall<'_>) -> bool| call.http.as_ref().map(read);
         match &self.attribute {
-            Attribute::Principal => Some(self.text(call.peer.map(|peer| peer.principal()))),
-            Attribute::Namespace => Some(self.text(call.peer.map(|peer| peer.namespace()))),
+            Attribute::Principal | Attribute::Namespace | Attribute::Method | Attribute::Path => {
+                self.attribute.of_call(call).map(|value| self.text(value))
+            }
             Attribute::ServiceAccount => {
                 let name = call.peer.map(|peer| format!("{}/{}", peer.namespace(), peer.service_account()));
                 Some(self.text(name.as_deref()))
@@ -235,8 +295,6 @@ impl Check {
             }
             Attribute::Sni => Some(self.text(call.sni)),
             Attribute::Host => http(&|http| self.text(Some(&http.authority.to_ascii_lowercase()))),
-            Attribute::Method => http(&|http| self.text(Some(http.method))),
-            Attribute::Path => http(&|http| self.text(Some(http.path))),
             Attribute::Header(name) => http(&|http| self.text(http.headers.value(name).as_deref())),
             Attribute::RequestPrincipal => http(&|http| self.text(http.jwt.and_then(Jwt::principal).as_deref())),
             Attribute::Presenter => {

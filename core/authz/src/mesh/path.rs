@@ -106,6 +106,19 @@ impl Template {
         Some(Template { before, after: None })
     }
 
+    /// What every path begins with that it matches.
+    pub(super) fn beginning(&self) -> String {
+        let mut out = String::from("/");
+        for (index, segment) in self.before.iter().enumerate() {
+            let Segment::Text(text) = segment else { break };
+            out.push_str(text);
+            if index + 1 < self.before.len() || self.after.is_some() {
+                out.push('/');
+            }
+        }
+        out
+    }
+
     pub(super) fn matches(&self, path: &str) -> bool {
         let Some(mut rest) = path.strip_prefix('/') else { return false };
         for (index, segment) in self.before.iter().enumerate() {
@@ -179,7 +192,9 @@ mod tests {
             ("/{*}/x", "/a/x", true),
             ("/{*}/x", "/a/b/x", false),
         ] {
-            assert_eq!(Template::parse(template).unwrap().matches(path), yes, "{template} {path}");
+            let template = Template::parse(template).unwrap();
+            assert_eq!(template.matches(path), yes, "{template:?} {path}");
+            assert!(!yes || path.starts_with(&template.beginning()), "{template:?} {path}");
         }
         for bad in ["/*/baz/{*}", "/**/baz/{*}", "/{**}/foo/{*}", "/foo/{*}.txt"] {
             assert!(is_template(bad) && Template::parse(bad).is_none(), "{bad}");

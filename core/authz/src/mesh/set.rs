@@ -1,6 +1,7 @@
 //! All policies of a proxy, and those of one workload.
 
 use super::matcher::Policy;
+use super::narrow::Narrow;
 use super::{Call, Decision, DryRun, Reason};
 use model::Key;
 use model::mesh::{Action, AuthorizationPolicy, MtlsMode, PeerAuthentication, RequestAuthentication, Scope};
@@ -19,15 +20,67 @@ pub struct PolicySet {
 /// What holds for one workload (or gateway), compiled. Immutable: take a new one when the set or the workload changed.
 #[derive(Clone, Debug, Default)]
 pub struct WorkloadPolicy {
-    custom: Vec<Arc<Policy>>,
-    deny: Vec<Arc<Policy>>,
-    allow: Vec<Arc<Policy>>,
-    audit: Vec<Arc<Policy>>,
+    custom: Policies,
+    deny: Policies,
+    allow: Policies,
+    audit: Policies,
     /// Any of the above is a dry-run one: then every decision is made twice.
     has_dry_run: bool,
     /// From the narrowest scope to the widest.
     peer: Vec<Arc<PeerAuthentication>>,
     requests: Vec<Arc<RequestAuthentication>>,
+}
+
+/// The policies of one action, in the order in which they are asked.
+#[derive(Clone, Debug, Default)]
+struct Policies {
+    policies: Vec<Arc<Policy>>,
+    /// All their rules in order: which policy, which of its rules.
+    rules: Vec<(u32, u32)>,
+    narrow: Narrow,
+}
+
+impl Policies {
+    fn new(policies: Vec<Arc<Policy>>) -> Self {
+        let of_policy = |(at, policy): (usize, &Arc<Policy>)| {
+            let rules = policy.rules() as u32;
+            (0..rules).map(move |rule| (at as u32, rule))
+        };
+        let rules: Vec<(u32, u32)> = policies.iter().enumerate().flat_map(of_policy).collect();
+        let narrow = Narrow::new(rules.len(), |number, attribute| {
+            let (policy, rule) = rules[number];
+            policies[policy as usize].needs(rule as usize, attribute)
+        });
+        Policies { policies, rules, narrow }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.policies.is_empty()
+    }
+
+    /// The rules that match, in order. A policy may come several times.
+    fn matching<'a>(&'a self, call: &'a Call<'_>, with_dry_run: bool) -> impl Iterator<Item = (&'a Policy, usize)> {
+        self.narrow.candidates(call).filter_map(move |number| {
+            let (policy, rule) = self.rules[number];
+            let policy = &*self.policies[policy as usize];
+            let counts = with_dry_run || !policy.dry_run;
+            (counts && policy.rule_matches(rule as usize, call)).then_some((policy, rule as usize))
+        })
+    }
+
+    fn first(&self, call: &Call<'_>, with_dry_run: bool) -> Option<(Key, usize)> {
+        self.matching(call, with_dry_run).next().map(|(policy, rule)| (policy.key.clone(), rule))
+    }
+
+    /// The policies that match, each with its first rule that does.
+    fn each<'a>(&'a self, call: &'a Call<'_>, with_dry_run: bool) -> impl Iterator<Item = (&'a Policy, usize)> {
+        let mut last: Option<&Policy> = None;
+        self.matching(call, with_dry_run).filter(move |(policy, _)| {
+            let again = last.is_some_and(|last| std::ptr::eq(last, *policy));
+            last = Some(policy);
+            !again
+        })
+    }
 }
 
 /// A CUSTOM policy that matches: somebody is to be asked.
@@ -111,6 +164,7 @@ impl PolicySet {
             Scope::Workload => requests.contains(&policy.key),
         };
         out.requests = self.requests.values().filter(holds).cloned().collect();
+        let (mut allow, mut deny, mut audit, mut custom) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (key, (scope, policy)) in &self.authorization {
             let holds = match scope {
                 Scope::Mesh => true,
@@ -122,12 +176,13 @@ impl PolicySet {
             }
             out.has_dry_run |= policy.dry_run;
             match policy.action {
-                Action::Allow => out.allow.push(policy.clone()),
-                Action::Deny => out.deny.push(policy.clone()),
-                Action::Audit => out.audit.push(policy.clone()),
-                Action::Custom => out.custom.push(policy.clone()),
+                Action::Allow => allow.push(policy.clone()),
+                Action::Deny => deny.push(policy.clone()),
+                Action::Audit => audit.push(policy.clone()),
+                Action::Custom => custom.push(policy.clone()),
             }
         }
+        [out.allow, out.deny, out.audit, out.custom] = [allow, deny, audit, custom].map(Policies::new);
         let oldest = |of: &dyn Fn(&PeerAuthentication) -> bool| {
             self.peer
                 .values()
@@ -152,33 +207,22 @@ impl WorkloadPolicy {
             .then(|| self.outcome(call, true))
             .filter(|other| other.0 != allow)
             .map(|(allow, policy, rule, _)| DryRun { allow, policy, rule });
-        let audited = self
-            .audit
-            .iter()
-            .filter(|policy| policy.matches(call).is_some())
-            .map(|policy| policy.key.clone())
-            .collect();
+        let audited = self.audit.each(call, true).map(|(policy, _)| policy.key.clone()).collect();
         Decision { allow, policy, rule, reason, audited, dry_run }
     }
 
     fn outcome(&self, call: &Call<'_>, with_dry_run: bool) -> (bool, Option<Key>, Option<usize>, Reason) {
-        let first = |policies: &[Arc<Policy>]| {
-            policies
-                .iter()
-                .filter(|policy| with_dry_run || !policy.dry_run)
-                .find_map(|policy| policy.matches(call).map(|rule| (policy.key.clone(), rule)))
-        };
         let asked = call.http.as_ref().is_some_and(|http| http.asked);
-        if !asked && let Some((key, rule)) = first(&self.custom) {
+        if !asked && let Some((key, rule)) = self.custom.first(call, with_dry_run) {
             return (false, Some(key), Some(rule), Reason::NoAuthorizer);
         }
-        if let Some((key, rule)) = first(&self.deny) {
+        if let Some((key, rule)) = self.deny.first(call, with_dry_run) {
             return (false, Some(key), Some(rule), Reason::Denied);
         }
-        if !self.allow.iter().any(|policy| with_dry_run || !policy.dry_run) {
+        if !self.allow.policies.iter().any(|policy| with_dry_run || !policy.dry_run) {
             return (true, None, None, Reason::NoPolicy);
         }
-        match first(&self.allow) {
+        match self.allow.first(call, with_dry_run) {
             Some((key, rule)) => (true, Some(key), Some(rule), Reason::Allowed),
             None => (false, None, None, Reason::NotAllowed),
         }
@@ -186,12 +230,13 @@ impl WorkloadPolicy {
 
     /// Who is to be asked about a request before it is decided. Dry-run policies ask nobody.
     pub fn asks(&self, call: &Call<'_>) -> Vec<Ask> {
-        let enforced = self.custom.iter().filter(|policy| !policy.dry_run);
-        let asked = enforced.filter_map(|policy| {
-            let rule = policy.matches(call)?;
-            Some(Ask { policy: policy.key.clone(), rule, provider: policy.provider.clone() })
-        });
-        asked.collect()
+        let asked = self.custom.each(call, false);
+        let ask = |(policy, rule): (&Policy, usize)| Ask {
+            policy: policy.key.clone(),
+            rule,
+            provider: policy.provider.clone(),
+        };
+        asked.map(ask).collect()
     }
 
     /// The request authentications that hold.

@@ -346,18 +346,27 @@ mod twin {
         if parts.iter().all(Option::is_none) { wide } else { parts.into_iter().flatten().all(|part| part) }
     }
 
-    fn matches(policy: &AuthorizationPolicy, call: &Call<'_>) -> bool {
+    /// The first rule that matches.
+    fn matches(policy: &AuthorizationPolicy, call: &Call<'_>) -> Option<usize> {
         let wide = policy.action != Action::Allow;
-        policy.rules.iter().any(|rule| {
+        policy.rules.iter().position(|rule| {
             (rule.from.is_empty() || rule.from.iter().any(|it| source(it, call, wide)))
                 && (rule.to.is_empty() || rule.to.iter().any(|it| operation(it, call, wide)))
         })
     }
 
-    pub fn allows(policies: &[AuthorizationPolicy], call: &Call<'_>) -> bool {
-        let of = |action: Action| policies.iter().filter(move |policy| policy.action == action);
-        !of(Action::Deny).any(|policy| matches(policy, call))
-            && (of(Action::Allow).next().is_none() || of(Action::Allow).any(|policy| matches(policy, call)))
+    /// Whether it may pass, and which rule of which policy says so.
+    pub fn decide(policies: &[AuthorizationPolicy], call: &Call<'_>) -> (bool, Option<Key>, Option<usize>) {
+        let first = |action: Action| {
+            let mut of = policies.iter().filter(|policy| policy.action == action);
+            of.find_map(|policy| Some((policy.key.clone(), matches(policy, call)?)))
+        };
+        let by = |allow: bool, (key, rule): (Key, usize)| (allow, Some(key), Some(rule));
+        match (first(Action::Deny), first(Action::Allow)) {
+            (Some(denied), _) => by(false, denied),
+            (None, Some(allowed)) => by(true, allowed),
+            (None, None) => (!policies.iter().any(|policy| policy.action == Action::Allow), None, None),
+        }
     }
 }
 
@@ -377,7 +386,7 @@ impl Dice {
     fn rule(&mut self) -> PolicyRule {
         const PRINCIPALS: &[&str] = &["td/ns/a/sa/x", "td/ns/a/*", "*/sa/y", "*", "td/ns/b/sa/y"];
         const ADDRESSES: &[&str] = &["10.0.0.1", "10.0.0.2"];
-        const PATHS: &[&str] = &["/a", "/a/*", "*/b", "*"];
+        const PATHS: &[&str] = &["/a", "/a/*", "*/b", "*", "/a/b/*"];
         let from = (0..self.below(3)).map(|_| Source {
             principals: self.some(PRINCIPALS),
             not_principals: self.some(PRINCIPALS),
@@ -403,7 +412,9 @@ impl Dice {
         (0..self.below(5))
             .map(|index| {
                 let action = if self.below(2) == 0 { Action::Allow } else { Action::Deny };
-                let rules = (0..self.below(4)).map(|_| self.rule()).collect();
+                // Few are asked one after the other, many are found by what they name.
+                let bound = [4, 20][self.below(2)];
+                let rules = (0..self.below(bound)).map(|_| self.rule()).collect();
                 policy(&format!("p{index}"), action, rules)
             })
             .collect()
@@ -428,9 +439,10 @@ fn compiled_policies_decide_as_their_twin() {
         let compiled = set.for_workload("default", &[], &[], &[]);
         for call in CALLS {
             Sent::parse(call).with(|view| {
-                let (left, right) = (compiled.decide(view).allow, twin::allows(&policies, view));
-                assert_eq!(left, right, "seed {seed}, {call}: {policies:#?}");
-                outcomes[usize::from(left)] += 1;
+                let decision = compiled.decide(view);
+                let left = (decision.allow, decision.policy, decision.rule);
+                assert_eq!(left, twin::decide(&policies, view), "seed {seed}, {call}: {policies:#?}");
+                outcomes[usize::from(decision.allow)] += 1;
             });
         }
     }
