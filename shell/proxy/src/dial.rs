@@ -65,7 +65,8 @@ pub async fn dial(
     };
     match &peer {
         Some(workload) if workload.tunnel == model::mesh::Tunnel::Hbone => {
-            let stream = tunnel(worker, origin, upstream, workload, traceparent).await;
+            // Apart: a connection that needs none, or has it, carries no room for opening one.
+            let stream = Box::pin(tunnel(worker, origin, upstream, workload, traceparent)).await;
             if let Err(error) = &stream {
                 tracing::debug!(%error, address = %upstream.address, from = %origin.name, "no tunnel");
                 if matches!(error, TunnelError::Draining) {

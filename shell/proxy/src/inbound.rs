@@ -120,12 +120,15 @@ fn is_http2_settings(first: &[u8]) -> bool {
 
 /// Waits for the first bytes and leaves them to be read. None: there are none.
 async fn first_chunk(stream: &mut Stream) -> Option<Bytes> {
-    let mut first = [0u8; 2048];
-    let bytes = poll_fn(|cx| match stream.poll_chunk(cx, &mut first) {
-        Poll::Ready(Ok(Chunk::Bytes(bytes))) => Poll::Ready(Some(bytes)),
-        Poll::Ready(Ok(Chunk::Scratch(length))) => Poll::Ready(Some(Bytes::copy_from_slice(&first[..length]))),
-        Poll::Ready(Ok(Chunk::End) | Err(_)) => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
+    let bytes = poll_fn(|cx| {
+        // Not kept while it waits.
+        let mut first = [0u8; 2048];
+        match stream.poll_chunk(cx, &mut first) {
+            Poll::Ready(Ok(Chunk::Bytes(bytes))) => Poll::Ready(Some(bytes)),
+            Poll::Ready(Ok(Chunk::Scratch(length))) => Poll::Ready(Some(Bytes::copy_from_slice(&first[..length]))),
+            Poll::Ready(Ok(Chunk::End) | Err(_)) => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await?;
     stream.unread(bytes.clone());

@@ -27,6 +27,7 @@ pub mod mesh;
 pub mod netns;
 mod origin;
 mod outbound;
+mod outbox;
 pub mod plane;
 pub mod pods;
 mod policy;

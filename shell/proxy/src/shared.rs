@@ -202,6 +202,11 @@ impl Shared {
         self.started.elapsed().as_millis() as u64
     }
 
+    /// The same at an instant.
+    pub fn ms_at(&self, instant: Instant) -> u64 {
+        instant.saturating_duration_since(self.started).as_millis() as u64
+    }
+
     /// Where this proxy's callers are: its first pod's place, which is its node's.
     pub fn place(&self) -> Place {
         let address = self.pods.list().first().and_then(|pod| pod.origin.addresses.first().copied());

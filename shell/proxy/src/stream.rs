@@ -1,6 +1,7 @@
 //! Any connection: plain, under TLS, or a stream in a tunnel.
 use crate::hbone::pool::Leaving;
 use crate::hbone::stream::HboneStream;
+use crate::outbox::Tcp;
 use bytes::{Buf, Bytes};
 use std::io;
 use std::pin::Pin;
@@ -20,11 +21,11 @@ pub struct Stream {
 #[derive(Debug)]
 pub enum Io {
     /// Plain TCP.
-    Tcp(TcpStream),
+    Tcp(Tcp),
     /// A stream in a tunnel between proxies.
     Hbone(Box<HboneStream>),
     /// TLS that ends here (a gateway's listener).
-    TlsServer(Box<server::TlsStream<TcpStream>>),
+    TlsServer(Box<server::TlsStream<Tcp>>),
     /// TLS to a service that ends it itself.
     TlsClient(Box<client::TlsStream<Stream>>),
 }
@@ -37,7 +38,7 @@ impl From<Io> for Stream {
 
 impl From<TcpStream> for Stream {
     fn from(stream: TcpStream) -> Self {
-        Io::Tcp(stream).into()
+        Io::Tcp(stream.into()).into()
     }
 }
 
@@ -69,7 +70,7 @@ impl Stream {
     /// Drops a connection so that the other side sees a failure and not an end.
     pub fn abort(self) {
         match self.io {
-            Io::Tcp(stream) => drop(socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO))),
+            Io::Tcp(stream) => stream.abort(),
             Io::Hbone(mut stream) => stream.reset(),
             Io::TlsServer(_) | Io::TlsClient(_) => {}
         }

@@ -11,7 +11,7 @@ use crate::requests::pool::HttpPool;
 use crate::shared::Shared;
 use crate::telemetry::Cells;
 use crate::upstream::Ports;
-use crate::{dns, gateway, hbone, inbound, outbound, tls_out};
+use crate::{dns, gateway, hbone, inbound, outbound, outbox, tls_out};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 /// How often idle connections are looked for.
-const SWEEP: Duration = Duration::from_secs(15);
+pub const SWEEP: Duration = Duration::from_secs(15);
 /// A pause after accept failed, e.g. without file descriptors: the listener stays ready and would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -87,6 +87,7 @@ pub fn start(
 }
 
 async fn run(worker: Arc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    tokio::spawn(outbox::run());
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
         tokio::select! {
@@ -169,7 +170,7 @@ where
             match accepted {
                 Ok((stream, from)) => {
                     let _ = stream.set_nodelay(true);
-                    let connection = serve(worker.clone(), pod.clone(), stream, from);
+                    let connection = Box::pin(serve(worker.clone(), pod.clone(), stream, from));
                     let pod = pod.clone();
                     tokio::spawn(async move {
                         tokio::select! {

@@ -115,34 +115,39 @@ pub struct User {
 /// A listener of a gateway, with the gateway.
 #[derive(Clone, Debug)]
 pub struct Found {
-    user: User,
+    users: Arc<[User]>,
+    user: usize,
     index: usize,
 }
 
 impl Found {
     /// The gateway.
     pub fn gateway(&self) -> &Arc<GatewayEntry> {
-        &self.user.entry
+        &self.user().entry
+    }
+
+    fn user(&self) -> &User {
+        &self.users[self.user]
     }
 
     /// The listener with its routes.
     pub fn listener(&self) -> &ListenerEntry {
-        &self.user.entry.listeners[self.index]
+        &self.user().entry.listeners[self.index]
     }
 
     /// On whose behalf services are called.
     pub fn origin(&self) -> &Arc<Origin> {
-        &self.user.origin
+        &self.user().origin
     }
 
     /// How TLS ends here.
     pub fn config(&self) -> Option<&Arc<ServerConfig>> {
-        self.user.configs[self.index].as_ref()
+        self.user().configs[self.index].as_ref()
     }
 
     /// Whether both are the same listener.
     pub fn is_same(&self, other: &Found) -> bool {
-        self.index == other.index && self.user.entry.gateway.key == other.user.entry.gateway.key
+        self.index == other.index && self.gateway().gateway.key == other.gateway().gateway.key
     }
 }
 
@@ -209,8 +214,8 @@ impl Door {
     /// The listener that takes a host (or SNI): of all gateways' the one with the most specific hostname, and only that one.
     pub fn listener(&self, host: &str) -> Option<Found> {
         let users = self.users();
-        let mut best: Option<(Rank, &User, usize)> = None;
-        for user in users.iter() {
+        let mut best: Option<(Rank, usize, usize)> = None;
+        for (number, user) in users.iter().enumerate() {
             for (index, entry) in user.entry.listeners.iter().enumerate().filter(|(_, entry)| self.has(entry)) {
                 let hostname = entry.listener.hostname.as_ref();
                 if hostname.is_some_and(|hostname| !hostname.matches(host)) {
@@ -219,11 +224,11 @@ impl Door {
                 let rank = hostname.map(Hostname::specificity);
                 // Of equals the first gateway by key.
                 if best.as_ref().is_none_or(|(have, ..)| rank > *have) {
-                    best = Some((rank, user, index));
+                    best = Some((rank, number, index));
                 }
             }
         }
-        best.map(|(_, user, index)| Found { user: user.clone(), index })
+        best.map(|(_, user, index)| Found { users, user, index })
     }
 
     /// Whether TLS is passed through for some names.
@@ -290,9 +295,9 @@ async fn connection(worker: Arc<Worker>, door: Arc<Door>, stream: TcpStream, fro
             let Some(origin) = door.first_origin() else { return };
             requests::serve(&worker, Site::gateway(origin, door, from, None), stream.into()).await;
         }
-        Kind::Tls => tls::serve(&worker, &door, stream, from).await,
+        Kind::Tls => Box::pin(tls::serve(&worker, &door, stream, from)).await,
         Kind::Tcp => match door.listener("") {
-            Some(found) => streams::serve(&worker, &found, Stream::from(stream), from, "").await,
+            Some(found) => Box::pin(streams::serve(&worker, &found, Stream::from(stream), from, "")).await,
             None => Stream::from(stream).abort(),
         },
         Kind::Udp => {}

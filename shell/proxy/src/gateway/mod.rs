@@ -6,7 +6,7 @@ mod tls;
 mod udp;
 
 pub use addresses::ROUTE_PROTOCOL as ADDRESS_ROUTES;
-pub use doors::{Door, Kind, Place, Sockets, serve};
+pub use doors::{Door, Found, Kind, Place, Sockets, serve};
 
 use crate::netns::Netns;
 use crate::origin::Origin;

@@ -2,6 +2,7 @@
 use super::doors::{Door, Found};
 use super::streams;
 use crate::identity::tls::{PROVIDER, roots, signatures_by_provider};
+use crate::outbox::Tcp;
 use crate::requests::{self, Site};
 use crate::stream::{Io, Stream};
 use crate::worker::Worker;
@@ -37,7 +38,7 @@ pub async fn serve(worker: &Arc<Worker>, door: &Arc<Door>, stream: TcpStream, fr
             return streams::serve(worker, &found, stream.into(), from, &name).await;
         }
     }
-    match timeout(HANDSHAKE_TIMEOUT, handshake(door, stream)).await {
+    match timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake(door, stream))).await {
         Ok(Ok((found, name, stream))) => {
             if found.listener().listener.protocol == ListenerProtocol::Tls {
                 return streams::serve(worker, &found, stream, from, &name).await;
@@ -51,7 +52,7 @@ pub async fn serve(worker: &Arc<Worker>, door: &Arc<Door>, stream: TcpStream, fr
 }
 
 async fn handshake(door: &Door, stream: TcpStream) -> std::io::Result<(Found, String, Stream)> {
-    let started = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let started = LazyConfigAcceptor::new(Acceptor::default(), Tcp::from(stream)).await?;
     let name = started.client_hello().server_name().unwrap_or_default().to_ascii_lowercase();
     let found = door.listener(&name).ok_or_else(|| std::io::Error::other("no listener for the name"))?;
     let config = found.config().cloned().ok_or_else(|| std::io::Error::other("the listener has no certificate"))?;

@@ -4,6 +4,7 @@ use super::stream::HboneStream;
 use super::{DRAINING, ELSEWHERE, FRAME_BYTES, LAST_RESORT, STREAM_WINDOW_BYTES, TUNNEL_WINDOW_BYTES};
 use crate::identity::{IdentityError, spiffe};
 use crate::netns;
+use crate::outbox::Tcp;
 use crate::origin::Origin;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri};
@@ -127,7 +128,7 @@ pub(super) async fn open_tunnel(
     let opened = async {
         let tcp = netns::connect(&origin.netns, proxy, None).await.map_err(TunnelError::Connect)?;
         let name = ServerName::IpAddress(proxy.ip().into());
-        TlsConnector::from(tls.client.clone()).connect(name, tcp).await.map_err(TunnelError::Tls)
+        TlsConnector::from(tls.client.clone()).connect(name, Tcp::from(tcp)).await.map_err(TunnelError::Tls)
     };
     let stream = timeout(CONNECT_TIMEOUT, opened).await.map_err(|_| TunnelError::Timeout("opening a tunnel"))??;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();

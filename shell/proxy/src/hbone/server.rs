@@ -7,6 +7,7 @@ use crate::dial;
 use crate::identity::spiffe;
 use crate::identity::trust::RootId;
 use crate::inbound;
+use crate::outbox::Tcp;
 use crate::pods::{Phase, Pod};
 use crate::policy::{self, Admission, Caller};
 use crate::stream::{Io, Stream};
@@ -30,7 +31,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: SocketAddr) {
     let handshake = async {
         let tls = pod.origin.identity.tls().await.map_err(std::io::Error::other)?;
-        Ok::<_, std::io::Error>((TlsAcceptor::from(tls.server.clone()).accept(stream).await?, tls.root))
+        Ok::<_, std::io::Error>((TlsAcceptor::from(tls.server.clone()).accept(Tcp::from(stream)).await?, tls.root))
     };
     let (stream, root) = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => stream,
@@ -58,7 +59,7 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: 
 async fn serve_streams(
     worker: &Arc<Worker>,
     pod: &Arc<Pod>,
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Tcp>,
     root: RootId,
     caller: Caller,
 ) -> Result<(), h2::Error> {

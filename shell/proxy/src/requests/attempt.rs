@@ -10,6 +10,7 @@ use super::upstream::Connected;
 use crate::telemetry::{EdgeCells, Flag, Grpc};
 use crate::upstream::Upstream;
 use http1::{BodyDecoder, Fields, Framing, RequestHead, RequestKind, ResponseHead};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -76,6 +77,33 @@ enum Broken {
     ClientGone(String),
 }
 
+thread_local! {
+    /// Heads whose memory the next answers use.
+    static HEADS: RefCell<Vec<ResponseHead>> = const { RefCell::new(Vec::new()) };
+}
+const SPARE_HEADS: usize = 64;
+
+/// A head with memory that an earlier answer left.
+struct SpareHead(ResponseHead);
+
+impl SpareHead {
+    fn take() -> Self {
+        Self(HEADS.with_borrow_mut(Vec::pop).unwrap_or_default())
+    }
+}
+
+impl Drop for SpareHead {
+    fn drop(&mut self) {
+        let mut head = std::mem::take(&mut self.0);
+        HEADS.with_borrow_mut(|heads| {
+            if heads.len() < SPARE_HEADS {
+                head.clear();
+                heads.push(head);
+            }
+        });
+    }
+}
+
 /// Makes one try.
 pub async fn once<'r>(
     exchange: &Exchange<'_>,
@@ -86,16 +114,16 @@ pub async fn once<'r>(
     upstream: &Upstream,
 ) -> Tried {
     let _in_flight = in_flight(upstream);
-    let mut answer = ResponseHead::default();
+    let mut answer = SpareHead::take();
     let per_try = exchange.plan.timeouts().backend_request_ms.filter(|ms| *ms > 0);
     let per_try = per_try.map(|ms| Instant::now() + Duration::from_millis(ms));
     let until = [exchange.deadline, per_try].into_iter().flatten().min();
     match connected {
         Connected::H1(connection) => {
-            once_h1(exchange, head, body, responder, connection, upstream, &mut answer, until).await
+            once_h1(exchange, head, body, responder, connection, upstream, &mut answer.0, until).await
         }
         Connected::H2(connection) => {
-            once_h2(exchange, head, body, responder, connection, upstream, &mut answer, until).await
+            once_h2(exchange, head, body, responder, connection, upstream, &mut answer.0, until).await
         }
     }
 }
@@ -156,7 +184,7 @@ async fn once_h1<'r>(
     let whole = sent.as_ref().is_some_and(Result::is_ok);
     let again = answer.keep_alive && whole;
     match received {
-        Ok(Received::Switched) => switch(exchange, answer, responder, connection, cells).await,
+        Ok(Received::Switched) => Box::pin(switch(exchange, answer, responder, connection, cells)).await,
         Ok(Received::TryAgain(pause)) => Tried::Again { pause, status: answer.status },
         Ok(Received::Passed(passed)) => {
             if again {

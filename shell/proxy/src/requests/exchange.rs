@@ -3,7 +3,7 @@ use super::attempt::{self, Finished, Tried};
 use super::body::{Kept, REPLAY_BYTES, Source};
 use super::conn::Piece;
 use super::plan::{self, Plan, Target};
-use super::pool::{Life, PoolKey};
+use super::pool::{ByPlace, Life, PoolKey};
 use super::record::Record;
 use super::reply::{Reply, Responder, UNANSWERED, is_grpc, unanswered};
 use super::upstream::{self, Connected};
@@ -85,11 +85,17 @@ pub async fn run(
     let record = Record::begin(worker, site, head, came_in_http2);
     if belongs_elsewhere(site, head, grpc) {
         let reply = Reply::new(503, "the pod drains").with(UNANSWERED, unanswered::DRAINING.to_owned());
-        return answer(worker, responder, &reply, grpc, source, record, started).await;
+        return Box::pin(answer(worker, responder, &reply, grpc, source, record, started)).await;
     }
     let came = ratelimit::original(worker, head);
-    let mut planned = match guard::check(worker, site, head, came_in_http2).await {
-        Ok(guarded) => plan::plan(worker, site, head, &guarded),
+    let ground = guard::Ground::of(worker, site, head);
+    let guarded = match ground.to_check() {
+        None => Ok(guard::Guarded::default()),
+        // Apart, so that requests that nobody is asked about do not carry room for asking.
+        Some(rules) => Box::pin(guard::check(worker, site, rules, head, came_in_http2)).await,
+    };
+    let mut planned = match guarded {
+        Ok(guarded) => plan::plan(worker, site, head, &ground, &guarded),
         Err(reply) => Err(reply),
     };
     if let (Ok(plan), Some(came)) = (&mut planned, came)
@@ -126,7 +132,7 @@ pub async fn run(
         Err(reply) => {
             pause(reply.after_ms).await;
             count_unsent(worker, site, None, head, grpc, &reply, started);
-            return answer(worker, responder, &reply, grpc, source, record, started).await;
+            return Box::pin(answer(worker, responder, &reply, grpc, source, record, started)).await;
         }
     };
     let body = match keep_small(head, &mut source).await {
@@ -143,7 +149,7 @@ pub async fn run(
             };
             let reply = overflow();
             count_unsent(worker, site, Some(&exchange.plan), head, grpc, &reply, started);
-            return answer(worker, responder, &reply, grpc, source, exchange.take_record(), started).await;
+            return Box::pin(answer(worker, responder, &reply, grpc, source, exchange.take_record(), started)).await;
         }
     };
     super::mirror::send_copies(&exchange, head, &body);
@@ -240,13 +246,13 @@ impl Exchange<'_> {
                 Err((address, why, last)) => {
                     tried.extend(address);
                     if last {
-                        return self.give_up(&mut responder, head, body, why, Failure::NotSent).await;
+                        return Box::pin(self.give_up(&mut responder, head, body, why, Failure::NotSent)).await;
                     }
                     (Failure::NotSent, why)
                 }
             };
             let Some(pause) = self.again(failure) else {
-                return self.give_up(&mut responder, head, body, why, failure).await;
+                return Box::pin(self.give_up(&mut responder, head, body, why, failure)).await;
             };
             if pause > 0 {
                 tokio::time::sleep(Duration::from_millis(pause)).await;
@@ -308,7 +314,8 @@ impl Exchange<'_> {
                 last_resort: true,
             },
             Target::Port(port) => {
-                let chosen = port.choose(tried, self.affinity, self.worker.now_ms());
+                let now_ms = if self.tries > 1 { self.worker.now_ms() } else { self.worker.shared.ms_at(self.started) };
+                let chosen = port.choose(tried, self.affinity, now_ms);
                 chosen.ok_or_else(|| (None, "no endpoint is ready".to_owned(), true))?
             }
         };
@@ -331,7 +338,9 @@ impl Exchange<'_> {
             Some(Failure::Status(status)) => Ended::Status(status),
             Some(Failure::NotSent | Failure::Reset | Failure::TryTimeout) => Ended::Local,
         };
-        limits::report(port, upstream.address, outcome, self.worker.now_ms());
+        if port.policy().is_some() {
+            limits::report(port, upstream.address, outcome, self.worker.now_ms());
+        }
     }
 
     /// Waits until the service's limits let the request in.
@@ -349,8 +358,7 @@ impl Exchange<'_> {
     pub fn pool_key(&self, upstream: &Upstream) -> PoolKey {
         PoolKey {
             origin: self.plan.origin.serial,
-            address: upstream.address,
-            workload: upstream.workload.clone(),
+            load: ByPlace(upstream.load.clone()),
             service: self.plan.service().cloned(),
             last_resort: upstream.last_resort,
             tls: self.plan.backend_tls().map_or(0, |policy| Arc::as_ptr(policy) as usize),

@@ -2,6 +2,7 @@
 use super::external::{self, Ends};
 use super::reply::Reply;
 use super::{Place, Site};
+use crate::gateway::Found;
 use crate::policy::Rules;
 use crate::telemetry::Flag;
 use crate::worker::Worker;
@@ -28,10 +29,47 @@ impl Guarded {
     }
 }
 
+/// What is looked up once for a request.
+#[derive(Debug)]
+pub struct Ground {
+    /// The listener that takes it, if it came to a gateway and one does.
+    pub found: Option<Found>,
+    /// The policy of the place; none: nothing holds there.
+    pub rules: Option<Rules>,
+}
+
+impl Ground {
+    /// The ground that a request stands on.
+    pub fn of(worker: &Worker, site: &Site, head: &RequestHead) -> Self {
+        match &site.place {
+            Place::Process { pod, to, caller } => {
+                Self { found: None, rules: Some(Rules::of(worker, pod, caller, *to)) }
+            }
+            Place::Gateway(door, _) => {
+                let found = door.listener(&super::plan::host_of(head.authority()));
+                let of = |found: &Found| Rules::of_gateway(worker, &found.gateway().gateway, site.client, door.port());
+                let rules = found.as_ref().and_then(of);
+                Self { found, rules }
+            }
+            Place::Service { .. } => Self { found: None, rules: None },
+        }
+    }
+
+    /// The policy, if there is more to do for it than to decide.
+    pub fn to_check(&self) -> Option<&Rules> {
+        self.rules.as_ref().filter(|rules| rules.concerns_requests())
+    }
+}
+
 /// Verifies and asks. `Err`: the answer that the caller gets.
-pub async fn check(worker: &Worker, site: &Site, head: &mut RequestHead, http2: bool) -> Result<Guarded, Reply> {
-    let Some(rules) = rules(worker, site, head) else { return Ok(Guarded::default()) };
-    let mut guarded = Guarded { jwt: authenticate(&rules, head)?, asked: false };
+pub async fn check(
+    worker: &Worker,
+    site: &Site,
+    rules: &Rules,
+    head: &mut RequestHead,
+    http2: bool,
+) -> Result<Guarded, Reply> {
+    let mut guarded = Guarded { jwt: authenticate(rules, head)?, asked: false };
     let path = normalize_path(head.path()).into_owned();
     let view = super::plan::View(&head.fields);
     let asks = rules.asks(guarded.call(head, &path, &view));
@@ -79,19 +117,6 @@ pub async fn check(worker: &Worker, site: &Site, head: &mut RequestHead, http2: 
     }
     guarded.asked = true;
     Ok(guarded)
-}
-
-/// The rules of the place, if there are any that concern this module.
-fn rules(worker: &Worker, site: &Site, head: &RequestHead) -> Option<Rules> {
-    let rules = match &site.place {
-        Place::Process { pod, to, caller } => Rules::of(worker, pod, caller, *to),
-        Place::Gateway(door, _) => {
-            let found = door.listener(&super::plan::host_of(head.authority()))?;
-            Rules::of_gateway(worker, &found.gateway().gateway, site.client, door.port())?
-        }
-        Place::Service { .. } => return None,
-    };
-    rules.concerns_requests().then_some(rules)
 }
 
 fn authenticate(rules: &Rules, head: &mut RequestHead) -> Result<Option<Jwt>, Reply> {

@@ -36,7 +36,7 @@ pub async fn serve(worker: &Arc<Worker>, site: Site, mut reader: Reader, mut wri
             Ok(None) => return close(&mut writer).await,
             Err(ReadError::Head(error)) => {
                 tracing::debug!(%error, client = %site.client, "a request is refused");
-                return refuse(&mut writer, error.status()).await;
+                return Box::pin(refuse(&mut writer, error.status())).await;
             }
             Err(_) => return,
         }
@@ -44,7 +44,7 @@ pub async fn serve(worker: &Arc<Worker>, site: Site, mut reader: Reader, mut wri
         match Box::pin(one(worker, &site, &mut reader, &mut writer, &mut head)).await {
             Outcome::Keep => {}
             Outcome::Close => return close(&mut writer).await,
-            Outcome::Switched(upstream) => return switched(reader, writer, upstream).await,
+            Outcome::Switched(upstream) => return Box::pin(switched(reader, writer, upstream)).await,
         }
         if let Some(patience) = &mut patience {
             patience.since = Instant::now();
@@ -90,7 +90,7 @@ async fn one(
     };
     let keep_alive = head.keep_alive && !leaving && !worker.shared.is_stopping();
     if head.method() == "CONNECT" {
-        refuse(writer, 405).await;
+        Box::pin(refuse(writer, 405)).await;
         return Outcome::Close;
     }
     if head.expect_continue {

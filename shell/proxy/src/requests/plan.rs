@@ -1,5 +1,5 @@
 //! What is to be done with a request: asked of `traffic` and `authz`, then carried out elsewhere.
-use super::guard::Guarded;
+use super::guard::{Ground, Guarded};
 use super::reply::{Reply, is_grpc};
 use super::{Place, Site};
 use crate::origin::Origin;
@@ -16,7 +16,7 @@ use model::mesh::{
     Route, RouteKind, Rule, Timeouts,
 };
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use traffic::cors::CorsVerdict;
 use traffic::request::{Came, host_without_port};
@@ -175,16 +175,22 @@ impl Plan {
 }
 
 /// Decides about a request and changes its head as the rule says.
-pub fn plan(worker: &Worker, site: &Site, head: &mut RequestHead, guarded: &Guarded) -> Result<Plan, Reply> {
+pub fn plan(
+    worker: &Worker,
+    site: &Site,
+    head: &mut RequestHead,
+    ground: &Ground,
+    guarded: &Guarded,
+) -> Result<Plan, Reply> {
     match &site.place {
         Place::Process { pod, to, caller } => {
-            let rules = Rules::of(worker, pod, caller, *to);
             if let Cow::Owned(normal) = normalize_path(head.path()) {
                 let target = head.query().map_or_else(|| normal.clone(), |query| format!("{normal}?{query}"));
                 head.set_target(&target);
             }
             let view = View(&head.fields);
-            if !rules.admits(Some(guarded.call(head, head.path(), &view))) {
+            let admits = |rules: &Rules| rules.admits(Some(guarded.call(head, head.path(), &view)));
+            if !ground.rules.as_ref().is_some_and(admits) {
                 return Err(Reply::denied());
             }
             vouch(head, pod.origin.identity.name.as_ref(), caller.identity.as_ref());
@@ -202,16 +208,14 @@ pub fn plan(worker: &Worker, site: &Site, head: &mut RequestHead, guarded: &Guar
             carry_out(worker, (site.origin.clone(), None), chosen, head, came)
         }
         Place::Gateway(door, name) => {
-            let host = host_of(head.authority());
-            let found =
-                door.listener(&host).ok_or(Reply::new(404, "no listener for the host").flagged(Flag::NoRoute))?;
+            let found = ground.found.as_ref();
+            let found = found.ok_or(Reply::new(404, "no listener for the host").flagged(Flag::NoRoute))?;
             let came_to = name.as_ref().map(|name| door.listener(name));
-            if came_to.is_some_and(|came_to| came_to.is_none_or(|came_to| !came_to.is_same(&found))) {
+            if came_to.is_some_and(|came_to| came_to.is_none_or(|came_to| !came_to.is_same(found))) {
                 // The connection was opened to another listener, whose certificate and rules on clients are its own.
                 return Err(Reply::new(421, "misdirected request").flagged(Flag::NoRoute));
             }
-            let gateway = &found.gateway().gateway;
-            if let Some(rules) = Rules::of_gateway(worker, gateway, site.client, door.port()) {
+            if let Some(rules) = &ground.rules {
                 let path = normalize_path(head.path());
                 if !rules.admits(Some(guarded.call(head, &path, &View(&head.fields)))) {
                     return Err(Reply::denied());
@@ -237,10 +241,25 @@ fn vouch(head: &mut RequestHead, own: &str, caller: Option<&authz::mesh::Identit
 
 fn forwarded(head: &mut RequestHead, client: SocketAddr, proto: &str) {
     let mut chain = head.fields.get_str("x-forwarded-for").map(|have| format!("{have}, ")).unwrap_or_default();
-    chain.push_str(&client.ip().to_string());
+    push_address(client.ip(), &mut chain);
     let _ = head.fields.set("x-forwarded-for", chain.as_bytes());
     let _ = head.fields.set("x-forwarded-proto", proto.as_bytes());
     head.fields.remove("x-forwarded-client-cert");
+}
+
+/// As `Display` writes it, which takes its time.
+fn push_address(address: IpAddr, out: &mut String) {
+    let IpAddr::V4(v4) = address else { return out.push_str(&address.to_string()) };
+    for (at, octet) in v4.octets().into_iter().enumerate() {
+        if at > 0 {
+            out.push('.');
+        }
+        for unit in [100, 10, 1] {
+            if octet >= unit || unit == 1 {
+                out.push(char::from(b'0' + octet / unit % 10));
+            }
+        }
+    }
 }
 
 pub(super) fn host_of(authority: &str) -> Cow<'_, str> {

@@ -2,11 +2,12 @@
 use super::conn::{Reader, Writer};
 use crate::hbone::pool::Leaving;
 use crate::telemetry::EdgeCells;
+use crate::upstream::Load;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use model::map::HashMap;
 use model::mesh::traffic::ConnectionPool;
-use std::net::SocketAddr;
+use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,14 +18,12 @@ const IDLE: Duration = Duration::from_secs(30);
 const MAX_IDLE: usize = 256;
 
 /// Which connections are alike.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolKey {
     /// Serial of the origin: connections are never shared between identities.
     pub origin: u64,
-    /// The process.
-    pub address: SocketAddr,
-    /// An address can be another workload's tomorrow.
-    pub workload: Arc<str>,
+    /// The process: an endpoint has one load as long as anybody knows it.
+    pub load: ByPlace<Load>,
     /// The service that it was reached by, for telemetry.
     pub service: Option<model::Key>,
     /// It was opened to an endpoint that drains or failed, for want of another: the endpoint serves requests on such a one alone.
@@ -54,6 +53,31 @@ impl Life {
         self.most_uses > 0 && uses >= self.most_uses
     }
 }
+
+impl Hash for PoolKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // The rest rarely differs.
+        (self.origin, Arc::as_ptr(&self.load.0) as usize).hash(state);
+    }
+}
+
+/// Something that is equal to itself alone.
+#[derive(Debug)]
+pub struct ByPlace<T>(pub Arc<T>);
+
+impl<T> Clone for ByPlace<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> PartialEq for ByPlace<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<T> Eq for ByPlace<T> {}
 
 /// An HTTP/1.1 connection to an endpoint.
 #[derive(Debug)]
