@@ -1,4 +1,5 @@
 //! Bytes both ways until both ends are done.
+use crate::splice::{LARGE_BYTES, Pipe};
 use crate::stream::{Chunk, Stream};
 use bytes::{Buf, Bytes};
 use std::cell::RefCell;
@@ -10,6 +11,11 @@ use tokio::io::AsyncWrite;
 
 /// 64 KiB: with 8 KiB bulk costs nearly twice as much (docs/benchmarks.md).
 pub const SCRATCH_BYTES: usize = 64 * 1024;
+
+/// Most that is moved at once.
+const PIECE_BYTES: usize = 256 * 1024;
+/// When less than this was moved, the next is copied again.
+const SMALL_BYTES: usize = 4 * 1024;
 
 thread_local! {
     /// One buffer for all connections of a worker: bytes stay in it only within one poll. An idle connection has none.
@@ -46,6 +52,9 @@ struct Direction {
     pending: Bytes,
     total: u64,
     unflushed: bool,
+    /// Much came at once: what comes next is moved without coming here.
+    large: bool,
+    pipe: Option<Pipe>,
     ended: bool,
     shut: bool,
 }
@@ -79,6 +88,14 @@ impl Direction {
                 self.shut = true;
                 return Poll::Ready(Ok(()));
             }
+            if self.large || self.pipe.is_some() {
+                match self.poll_move(cx, from, to) {
+                    Poll::Ready(Ok(Some(()))) => continue,
+                    Poll::Ready(Ok(None)) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
             match from.poll_chunk(cx, scratch) {
                 Poll::Ready(chunk) => self.take(cx, chunk?, scratch, to)?,
                 Poll::Pending => {
@@ -94,6 +111,43 @@ impl Direction {
         Poll::Pending
     }
 
+    /// Moves some bytes from socket to socket. None: it is not to be done here and now.
+    fn poll_move(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Stream,
+        to: &mut Stream,
+    ) -> Poll<io::Result<Option<()>>> {
+        let (Some(from), Some(to)) = (from.plain(), to.plain()) else {
+            self.large = false;
+            return Poll::Ready(Ok(None));
+        };
+        if self.pipe.is_none() {
+            // What was written before goes before.
+            ready!(to.poll_all(cx))?;
+            self.pipe = Pipe::take();
+        }
+        let Some(pipe) = &mut self.pipe else {
+            self.large = false;
+            return Poll::Ready(Ok(None));
+        };
+        if pipe.is_empty() {
+            let Poll::Ready(filled) = pipe.poll_fill(cx, from.stream(), PIECE_BYTES)? else {
+                // An idle connection has no pipe.
+                self.pipe = None;
+                return Poll::Pending;
+            };
+            self.total += filled as u64;
+            self.ended |= filled == 0;
+            self.large = filled >= SMALL_BYTES;
+        }
+        ready!(pipe.poll_drain(cx, to.stream()))?;
+        if !self.large {
+            self.pipe = None;
+        }
+        Poll::Ready(Ok(Some(())))
+    }
+
     /// Tries to pass a chunk on at once; only what the sink does not take is kept.
     fn take(&mut self, cx: &mut Context<'_>, chunk: Chunk, scratch: &[u8], to: &mut Stream) -> io::Result<()> {
         match chunk {
@@ -106,6 +160,7 @@ impl Direction {
             Chunk::Scratch(length) => {
                 self.total += length as u64;
                 self.unflushed = true;
+                self.large = length >= LARGE_BYTES;
                 let mut rest = &scratch[..length];
                 while !rest.is_empty() {
                     match Pin::new(&mut *to).poll_write(cx, rest) {

@@ -36,6 +36,7 @@ pub mod redirect;
 mod requests;
 mod run;
 pub mod shared;
+mod splice;
 mod stream;
 mod telemetry;
 mod tls_out;

@@ -76,6 +76,14 @@ impl Stream {
         }
     }
 
+    /// The connection itself, if bytes come and go on it as they are.
+    pub fn plain(&mut self) -> Option<&mut Tcp> {
+        match &mut self.io {
+            Io::Tcp(stream) if self.prefix.is_empty() => Some(stream),
+            _ => None,
+        }
+    }
+
     /// Reads either into `scratch` or, where the bytes are in memory already, hands them out. None: the end.
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<Chunk>> {
         if !self.prefix.is_empty() {

@@ -85,6 +85,19 @@ impl BodyDecoder {
         }
     }
 
+    /// How many bytes are left of a body whose length was announced; all others: 0.
+    pub fn announced_left(&self) -> u64 {
+        if let State::Length(left) = self.state { left } else { 0 }
+    }
+
+    /// So many of [`announced_left`](Self::announced_left) were passed on without a look at them.
+    pub fn taken(&mut self, count: u64) {
+        if let State::Length(left) = &mut self.state {
+            debug_assert!(count <= *left);
+            *left = left.saturating_sub(count);
+        }
+    }
+
     /// Says what the front of `input` is. The caller drops and takes what the step says before it calls again.
     pub fn step(&mut self, input: &[u8]) -> Result<Step, BodyError> {
         let mut skip = 0;

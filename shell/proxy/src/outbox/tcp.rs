@@ -37,6 +37,11 @@ impl From<TcpStream> for Tcp {
 }
 
 impl Tcp {
+    /// The connection, for reading; and for writing once all was sent ([`poll_all`](Self::poll_all)).
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// Drops it so that the other side sees a failure; what was kept is not sent.
     pub fn abort(mut self) {
         self.take_kept();
@@ -94,7 +99,7 @@ impl Tcp {
     }
 
     /// Sends all that was taken.
-    fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.look()?
             && let Some(bytes) = self.take_kept()
         {

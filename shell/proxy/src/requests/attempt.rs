@@ -145,6 +145,9 @@ async fn once_h1<'r>(
     http1::encode_request(head, &mut connection.writer.out);
     let kind = if head.method() == "HEAD" { RequestKind::Head } else { RequestKind::Other };
     let (reader, writer) = (&mut connection.reader, &mut connection.writer);
+    if let Some(Responder::H1 { writer: client, .. }) = responder {
+        reader.reads_heads_alone(client);
+    }
     let framing = head.framing;
     let (sent, received) = {
         let mut send = pin!(async {

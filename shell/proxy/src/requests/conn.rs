@@ -1,5 +1,6 @@
 //! A connection that speaks HTTP/1.1, as two halves that two futures can hold.
 use super::inbox::Inbox;
+use crate::splice::{LARGE_BYTES, Pipe};
 use crate::stream::{Chunk, Stream};
 use bytes::Bytes;
 use http1::{
@@ -18,6 +19,9 @@ const KEPT_OUT_BYTES: usize = 8 * 1024;
 /// Up to this a piece of a body is copied behind what waits to be sent: one plain write costs the kernel less than a vectored one.
 const COPIED_BYTES: usize = 4 * 1024;
 
+/// Read of an answer whose body may be moved without being read.
+const HEAD_BYTES: usize = 8 * 1024;
+
 /// Both halves hold the stream; each locks it for one system call. They are never polled at the same time, the lock only
 /// lets two futures borrow what one task owns.
 #[derive(Clone, Debug)]
@@ -34,6 +38,8 @@ impl Shared {
 pub struct Reader {
     stream: Shared,
     inbox: Inbox,
+    /// Most that is read at once.
+    most: usize,
 }
 
 /// What is written.
@@ -65,12 +71,12 @@ pub enum Piece {
 /// Splits a connection.
 pub fn halves(stream: Stream) -> (Reader, Writer) {
     let stream = Shared(Arc::new(Mutex::new(stream)));
-    (Reader { stream: stream.clone(), inbox: Inbox::default() }, Writer { stream, out: Vec::new() })
+    (Reader { stream: stream.clone(), inbox: Inbox::default(), most: usize::MAX }, Writer { stream, out: Vec::new() })
 }
 
 /// Joins the halves again; bytes that were read and not taken come first. None: they are not halves of one.
 pub fn join(reader: Reader, writer: Writer) -> Option<Stream> {
-    let Reader { stream, inbox } = reader;
+    let Reader { stream, inbox, .. } = reader;
     drop(writer);
     let mut stream = Arc::try_unwrap(stream.0).ok()?.into_inner().unwrap_or_else(PoisonError::into_inner);
     if !inbox.is_empty() {
@@ -93,8 +99,11 @@ impl Reader {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut pending = false;
         let mut whole = None;
-        let stream = &self.stream;
-        let read = self.inbox.fill(|space| match stream.lock().poll_chunk(cx, space) {
+        let (stream, most) = (&self.stream, self.most);
+        let read = self.inbox.fill(|space| {
+            let end = most.min(space.len());
+            let space = &mut space[..end];
+            match stream.lock().poll_chunk(cx, space) {
             Poll::Ready(Ok(Chunk::End)) => Ok(0),
             Poll::Ready(Ok(Chunk::Scratch(length))) => Ok(length),
             Poll::Ready(Ok(Chunk::Bytes(bytes))) => {
@@ -110,6 +119,7 @@ impl Reader {
                 pending = true;
                 Ok(0)
             }
+        }
         });
         if let Some(mut bytes) = whole {
             // A tunnel's frame may be larger than the space that is left: the rest is read again.
@@ -172,8 +182,46 @@ impl Reader {
         }
     }
 
+    /// Whether what comes next may be moved on without being read (see [`pass_on`](Self::pass_on)): then little is read at once.
+    pub fn reads_heads_alone(&mut self, to: &Writer) {
+        let plain = self.stream.lock().plain().is_some() && to.stream.lock().plain().is_some();
+        self.most = if plain { HEAD_BYTES } else { usize::MAX };
+    }
+
+    /// Moves up to `most` bytes to a writer. None: they must be read.
+    async fn move_on(&mut self, writer: &mut Writer, most: u64) -> Result<Option<u64>, PassError> {
+        if !self.inbox.is_empty() || self.stream.lock().plain().is_none() || writer.stream.lock().plain().is_none() {
+            return Ok(None);
+        }
+        let Some(mut pipe) = Pipe::take() else { return Ok(None) };
+        writer.flush().await.map_err(PassError::Write)?;
+        poll_fn(|cx| writer.stream.lock().plain().map_or(Poll::Ready(Ok(())), |tcp| tcp.poll_all(cx)))
+            .await
+            .map_err(PassError::Write)?;
+        let mut total = 0;
+        while total < most {
+            let wanted = usize::try_from(most - total).unwrap_or(usize::MAX);
+            let filled = poll_fn(|cx| match self.stream.lock().plain() {
+                Some(tcp) => pipe.poll_fill(cx, tcp.stream(), wanted),
+                None => Poll::Ready(Ok(0)),
+            });
+            let filled = filled.await.map_err(|error| PassError::Read(error.into()))?;
+            if filled == 0 {
+                break;
+            }
+            let drained = poll_fn(|cx| match writer.stream.lock().plain() {
+                Some(tcp) => pipe.poll_drain(cx, tcp.stream()),
+                None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            });
+            drained.await.map_err(PassError::Write)?;
+            total += filled as u64;
+        }
+        Ok(Some(total))
+    }
+
     /// The next piece of a body.
     pub async fn piece(&mut self, decoder: &mut BodyDecoder) -> Result<Piece, ReadError> {
+        self.most = usize::MAX;
         loop {
             match decoder.step(self.inbox.bytes())? {
                 Step::Payload { skip, take } => {
@@ -202,7 +250,16 @@ impl Reader {
         framing: Framing,
     ) -> Result<(u64, Option<Fields>), PassError> {
         let mut passed = 0;
+        self.most = usize::MAX;
         loop {
+            let left = decoder.announced_left();
+            if left >= LARGE_BYTES as u64
+                && framing != Framing::Chunked
+                && let Some(moved) = self.move_on(writer, left).await?
+            {
+                decoder.taken(moved);
+                passed += moved;
+            }
             match decoder.step(self.inbox.bytes()).map_err(|error| PassError::Read(error.into()))? {
                 Step::Payload { skip, take } => {
                     let payload = &self.inbox.bytes()[skip..skip + take];
