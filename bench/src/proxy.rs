@@ -157,7 +157,8 @@ impl Bench<'_> {
                 all.1.push(found.p99_us as f64);
             }
         }
-        let (p50, p99) = found_by.remove(self.backend.name).map(|(p50, p99)| (median(p50), median(p99))).unwrap_or_default();
+        let (p50, p99) =
+            found_by.remove(self.backend.name).map(|(p50, p99)| (median(p50), median(p99))).unwrap_or_default();
         report.add("latency", "p50_us_direct", p50, "us");
         report.add("latency", "p99_us_direct", p99, "us");
         let added = found_by.into_iter().map(|(name, of)| (name, median(of.0) - p50, median(of.1) - p99));

@@ -112,12 +112,7 @@ impl Direction {
     }
 
     /// Moves some bytes from socket to socket. None: it is not to be done here and now.
-    fn poll_move(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &mut Stream,
-        to: &mut Stream,
-    ) -> Poll<io::Result<Option<()>>> {
+    fn poll_move(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &mut Stream) -> Poll<io::Result<Option<()>>> {
         let (Some(from), Some(to)) = (from.plain(), to.plain()) else {
             self.large = false;
             return Poll::Ready(Ok(None));
@@ -177,5 +172,66 @@ impl Direction {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (one, other) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (one.unwrap(), other.unwrap().0)
+    }
+
+    /// Sends pieces, ends, and returns what comes.
+    async fn talk(stream: TcpStream, pieces: Vec<usize>, seed: usize) -> (Vec<u8>, Vec<u8>) {
+        let (mut read, mut write) = stream.into_split();
+        let sending = tokio::spawn(async move {
+            let mut sent = Vec::new();
+            for piece in pieces {
+                let bytes: Vec<u8> = (0..piece).map(|at| (at * 7 + sent.len() + seed) as u8).collect();
+                write.write_all(&bytes).await.unwrap();
+                tokio::task::yield_now().await;
+                sent.extend(bytes);
+            }
+            write.shutdown().await.unwrap();
+            sent
+        });
+        let mut come = Vec::new();
+        read.read_to_end(&mut come).await.unwrap();
+        (sending.await.unwrap(), come)
+    }
+
+    async fn both_ways(there: Vec<usize>, back: Vec<usize>) {
+        tokio::spawn(crate::outbox::run());
+        tokio::task::yield_now().await;
+        let ((client, first), (second, server)) = (pair().await, pair().await);
+        let passing = tokio::spawn(async move {
+            let (mut first, mut second, mut copied) = (Stream::from(first), Stream::from(second), Copied::default());
+            bidirectional(&mut first, &mut second, &mut copied).await.unwrap();
+            copied
+        });
+        let (client, server) = tokio::join!(talk(client, there, 1), talk(server, back, 2));
+        assert!(client.0 == server.1 && server.0 == client.1);
+        let expected = Copied { there: client.0.len() as u64, back: server.0.len() as u64 };
+        assert_eq!(passing.await.unwrap(), expected);
+    }
+
+    fn pieces() -> impl Strategy<Value = Vec<usize>> {
+        proptest::collection::vec(prop_oneof![1..300usize, 8_000..70_000usize, Just(500_000)], 0..8)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn bytes_pass_whole(there in pieces(), back in pieces()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            std::thread::spawn(move || runtime.block_on(both_ways(there, back))).join().unwrap();
+        }
     }
 }

@@ -105,14 +105,7 @@ pub async fn run() {
 
 impl Outbox {
     fn new(ring: Ring) -> Self {
-        Self {
-            ring,
-            round: 0,
-            entries: Vec::new(),
-            spare: Vec::new(),
-            troubled: HashMap::default(),
-            sender: None,
-        }
+        Self { ring, round: 0, entries: Vec::new(), spare: Vec::new(), troubled: HashMap::default(), sender: None }
     }
 
     /// Keeps bytes; behind those of `ticket` if they are here still. None: there is no room.
@@ -229,7 +222,10 @@ impl Entry {
 
 /// Does something with the thread's outbox, if it has one.
 fn with_outbox<T>(then: impl FnOnce(&mut Outbox) -> T) -> Option<T> {
-    OUTBOX.try_with(|outbox| outbox.try_borrow_mut().ok().and_then(|mut outbox| outbox.as_mut().map(then))).ok().flatten()
+    OUTBOX
+        .try_with(|outbox| outbox.try_borrow_mut().ok().and_then(|mut outbox| outbox.as_mut().map(then)))
+        .ok()
+        .flatten()
 }
 
 #[cfg(test)]

@@ -213,23 +213,36 @@ fn compiled(worker: &Worker, pod: &Pod) -> Holds {
 #[derive(Debug, Default)]
 pub struct GatewayPolicies(Mutex<HashMap<Key, OfGateway>>);
 
-/// What a gateway's policies were compiled from (revision and listed policies), and they.
-type OfGateway = (u64, Vec<Key>, Holds);
+/// What a gateway's policies were compiled from, and they.
+#[derive(Debug)]
+struct OfGateway {
+    at_version: u64,
+    revision: u64,
+    listed: Vec<Key>,
+    holds: Holds,
+}
 
 impl GatewayPolicies {
     fn get(&self, mesh: &Mesh, gateway: &Gateway) -> Holds {
-        let known = mesh.known();
-        let revision = known.policies.revision();
-        let mut compiled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = mesh.version();
         let listed = &gateway.authorization_policies;
-        match compiled.get(&gateway.key) {
-            Some((of, with, holds)) if *of == revision && with == listed => holds.clone(),
-            _ => {
-                let new = holds(known.policies.for_gateway(&gateway.key, listed));
-                compiled.insert(gateway.key.clone(), (revision, listed.clone(), new.clone()));
-                new
+        let mut compiled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let have = compiled.get_mut(&gateway.key).filter(|have| have.listed == *listed);
+        // What is known is not looked at for each request: that lock is all workers'.
+        if let Some(have) = have {
+            if have.at_version != version && have.revision == mesh.known().policies.revision() {
+                have.at_version = version;
+            }
+            if have.at_version == version {
+                return have.holds.clone();
             }
         }
+        let known = mesh.known();
+        let holds = holds(known.policies.for_gateway(&gateway.key, listed));
+        let revision = known.policies.revision();
+        let new = OfGateway { at_version: version, revision, listed: listed.clone(), holds: holds.clone() };
+        compiled.insert(gateway.key.clone(), new);
+        holds
     }
 }
 

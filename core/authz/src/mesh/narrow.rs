@@ -77,11 +77,7 @@ impl Narrow {
 }
 
 impl By {
-    fn new<'a>(
-        count: usize,
-        attribute: Attribute,
-        needs: &impl Fn(usize, &Attribute) -> Option<Needs<'a>>,
-    ) -> Self {
+    fn new<'a>(count: usize, attribute: Attribute, needs: &impl Fn(usize, &Attribute) -> Option<Needs<'a>>) -> Self {
         let needs: Vec<Option<Needs<'a>>> = (0..count).map(|number| needs(number, &attribute)).collect();
         let begins = needs.iter().flatten().flat_map(|needs| needs.begins.iter().map(|text| text.len()));
         let lengths = few_of(begins.collect());

@@ -1,5 +1,8 @@
 //! The system call. The only place here that gives the kernel addresses.
-#![expect(unsafe_code, reason = "the kernel reads memory by address; see Ring::send for why it is valid as long as it is read")]
+#![expect(
+    unsafe_code,
+    reason = "the kernel reads memory by address; see Ring::send for why it is valid as long as it is read"
+)]
 
 use io_uring::{IoUring, opcode, types};
 use std::io;

@@ -104,22 +104,22 @@ impl Reader {
             let end = most.min(space.len());
             let space = &mut space[..end];
             match stream.lock().poll_chunk(cx, space) {
-            Poll::Ready(Ok(Chunk::End)) => Ok(0),
-            Poll::Ready(Ok(Chunk::Scratch(length))) => Ok(length),
-            Poll::Ready(Ok(Chunk::Bytes(bytes))) => {
-                let Some(room) = space.get_mut(..bytes.len()) else {
-                    whole = Some(bytes);
-                    return Ok(0);
-                };
-                room.copy_from_slice(&bytes);
-                Ok(bytes.len())
+                Poll::Ready(Ok(Chunk::End)) => Ok(0),
+                Poll::Ready(Ok(Chunk::Scratch(length))) => Ok(length),
+                Poll::Ready(Ok(Chunk::Bytes(bytes))) => {
+                    let Some(room) = space.get_mut(..bytes.len()) else {
+                        whole = Some(bytes);
+                        return Ok(0);
+                    };
+                    room.copy_from_slice(&bytes);
+                    Ok(bytes.len())
+                }
+                Poll::Ready(Err(error)) => Err(error),
+                Poll::Pending => {
+                    pending = true;
+                    Ok(0)
+                }
             }
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Pending => {
-                pending = true;
-                Ok(0)
-            }
-        }
         });
         if let Some(mut bytes) = whole {
             // A tunnel's frame may be larger than the space that is left: the rest is read again.
@@ -382,8 +382,70 @@ fn remaining<'a>(first: &'a [u8], parts: &[&'a [u8]], mut sent: usize) -> [&'a [
 
 #[cfg(test)]
 mod tests {
-    use super::remaining;
+    use super::*;
     use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (one, other) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        (one.unwrap(), other.unwrap().0)
+    }
+
+    /// An answer whose body comes in pieces, and another after it: both arrive as they were sent, moved or copied.
+    async fn answers_pass(pieces: Vec<usize>, outbox: bool) {
+        if outbox {
+            tokio::spawn(crate::outbox::run());
+            tokio::task::yield_now().await;
+        }
+        let ((mut server, from), (to, mut client)) = (pair().await, pair().await);
+        let ((mut reader, _), (_, mut writer)) = (halves(from.into()), halves(to.into()));
+        let length: usize = pieces.iter().sum();
+        let body: Vec<u8> = (0..length).map(|at| (at * 7) as u8).collect();
+        let whole = [format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n").into_bytes(), body].concat();
+        let sent = [&whole[..], b"HTTP/1.1 204 No Content\r\n\r\n"].concat();
+        let expected = sent.clone();
+        tokio::spawn(async move {
+            let mut rest = &sent[..];
+            for piece in pieces {
+                let (now, later) = rest.split_at(piece.min(rest.len()));
+                server.write_all(now).await.unwrap();
+                tokio::task::yield_now().await;
+                rest = later;
+            }
+            server.write_all(rest).await.unwrap();
+        });
+        let read = tokio::spawn(async move {
+            let mut read = Vec::new();
+            client.read_to_end(&mut read).await.map(|_| read)
+        });
+        for _ in 0..2 {
+            let mut head = ResponseHead::default();
+            reader.reads_heads_alone(&writer);
+            reader.response(RequestKind::Other, &mut head).await.unwrap().unwrap();
+            http1::encode_response(&head, http1::Version::Http11, true, &mut writer.out);
+            let mut decoder = BodyDecoder::new(head.framing);
+            let (passed, _) = reader.pass_on(&mut decoder, &mut writer, head.framing).await.unwrap();
+            assert_eq!(passed, if head.status == 200 { length as u64 } else { 0 });
+        }
+        writer.shutdown().await.unwrap();
+        let read = read.await.unwrap().unwrap();
+        assert!(read == expected, "{} of {} bytes", read.len(), expected.len());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn answers_pass_whole(
+            pieces in proptest::collection::vec(prop_oneof![0..300usize, 8_000..60_000usize, Just(300_000)], 1..8),
+            outbox: bool,
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            // On a thread of its own: the outbox is the thread's.
+            std::thread::spawn(move || runtime.block_on(answers_pass(pieces, outbox))).join().unwrap();
+        }
+    }
 
     proptest! {
         #[test]
