@@ -1,7 +1,7 @@
 //! Calls of our own to services of the mesh, under the identity of whom they concern: one gRPC message there and one back.
 use super::body::Source;
 use super::conn::Piece;
-use super::pool::{H2Connection, Life, PoolKey};
+use super::pool::{ByPlace, H2Connection, Life, PoolKey};
 use super::upstream;
 use crate::dial;
 use crate::origin::Origin;
@@ -66,8 +66,7 @@ impl Callee {
     fn pool_key(&self, origin: &Origin, upstream: &Upstream) -> PoolKey {
         PoolKey {
             origin: origin.serial,
-            address: upstream.address,
-            workload: upstream.workload.clone(),
+            load: ByPlace(upstream.load.clone()),
             service: Some(self.service.clone()),
             last_resort: upstream.last_resort,
             tls: 0,
