@@ -9,7 +9,7 @@ use control::imagined::Api;
 use model::cluster::Node;
 use model::condition::Amount;
 use model::map::HashMap;
-use model::scheduling::{PodTerm, QuotaFacts, SchedulingSpec, SpreadConstraint};
+use model::scheduling::{PodTerm, QuotaFacts, SchedulingSpec, SpreadConstraint, UsageFacts};
 use model::taint::{Taint, TaintEffect, Toleration};
 use model::{Event, Key, Kind, LabelSelector, Object, Phase, Pod, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,6 +19,9 @@ use std::sync::Arc;
 pub const LAG_MS: i64 = 3_000;
 /// A pod that waits for so long has been tried again, whatever went wrong before.
 const PATIENCE_MS: i64 = 20_000;
+/// A report of use counts for so long, and above this share of CPU in per cent a node gets nobody.
+const REPORT_MS: i64 = 180_000;
+const BUSY_PCT: i64 = 65;
 /// A gang of which somebody is bound is whole after so long: lost calls are repeated.
 const GANG_PATIENCE_MS: i64 = 60_000;
 /// No more complaints than these are kept.
@@ -43,6 +46,8 @@ pub struct Checked {
     pub quotas: u64,
     /// Gangs of which somebody was bound.
     pub gangs: u64,
+    /// Bindings to nodes that had reported their use.
+    pub loads: u64,
 }
 
 /// A binding that is judged when what was under way has arrived.
@@ -78,6 +83,7 @@ impl Checked {
         self.waiting += other.waiting;
         self.quotas += other.quotas;
         self.gangs += other.gangs;
+        self.loads += other.loads;
     }
 }
 
@@ -100,6 +106,8 @@ pub struct Auditor {
     disturbed: BTreeMap<Key, Timestamp>,
     quotas: BTreeMap<Arc<str>, QuotaFacts>,
     gangs: BTreeMap<Key, Gang>,
+    /// By node: what it reported, and when that was told.
+    used: BTreeMap<Arc<str>, (UsageFacts, Timestamp)>,
     complaints: Vec<String>,
     checked: Checked,
 }
@@ -373,6 +381,7 @@ impl Auditor {
             self.checked.bindings += 1;
             self.check_quota(pod, now);
             self.join(pod, now);
+            self.check_load(api, pod, now);
             self.check_binding(api, pod, now);
         }
     }
@@ -382,6 +391,29 @@ impl Auditor {
     /// A quota is now as given.
     pub(crate) fn quota(&mut self, facts: QuotaFacts) {
         self.quotas.insert(facts.name.clone(), facts);
+    }
+
+    /// A node reports what it really uses.
+    pub(crate) fn usage(&mut self, facts: UsageFacts, now: Timestamp) {
+        self.used.insert(facts.node.clone(), (facts, now));
+    }
+
+    /// What a node has reported that the scheduler has heard of for sure, and must still heed.
+    fn report(&self, node: &str, now: Timestamp) -> Option<&UsageFacts> {
+        let (facts, told) = self.used.get(node)?;
+        (told.plus_ms(LAG_MS) < now && now < facts.at.plus_ms(REPORT_MS - LAG_MS)).then_some(facts)
+    }
+
+    /// Nobody is bound to a node that is too busy.
+    fn check_load(&mut self, api: &Api, pod: &Pod, now: Timestamp) {
+        let name = &pod.spec.node_name;
+        let Some(node) = node_of(api, name) else { return };
+        let Some(cpu) = self.report(name, now).map(|facts| facts.cpu) else { return };
+        let has = node.scheduling.allocatable.iter().find(|(n, _)| **n == *"cpu").map_or(1, |(_, amount)| *amount);
+        self.checked.loads += 1;
+        if cpu * 100 > has * BUSY_PCT {
+            self.complain(now, format!("load: pod {} was bound to {name}, which uses {cpu}m of {has}m", pod.meta.key));
+        }
     }
 
     /// The quotas that a pod is under, the nearest first.
@@ -595,6 +627,10 @@ impl Auditor {
 
     /// Nobody more important, who had waited for long and still does, could have had this place.
     fn check_priority(&mut self, judged: &Judged, node: &Node, view: View<'_>, now: Timestamp) {
+        // Whoever is larger may be too much for a node that counts what it really uses.
+        if self.used.contains_key(&node.meta.key.name) {
+            return;
+        }
         let (pod, room) = (&judged.pod, free(node, &judged.pod.meta.key, view));
         self.checked.priorities += u64::from(!judged.patient.is_empty());
         let still = judged.patient.iter().filter(|key| self.waiting.get(*key).is_some_and(|since| *since < judged.due));

@@ -9,7 +9,7 @@ use control::imagined::{Api, Outcome};
 use control::scheduler::{self, Scheduler};
 use control::{Config, Control};
 use model::effect::{Made, Receipt, Refusal};
-use model::scheduling::QuotaFacts;
+use model::scheduling::{QuotaFacts, UsageFacts};
 use model::{Effect, Event, Key, Kind, Object, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -99,6 +99,8 @@ pub struct Spoil {
     pub bindings: bool,
     /// Nobody tells the scheduler of quotas.
     pub quotas: bool,
+    /// Nobody tells it what nodes really use.
+    pub loads: bool,
 }
 
 /// A step of the story.
@@ -260,6 +262,17 @@ impl Cluster {
         }
         if !self.spoil.quotas {
             self.scheduler.quota(facts);
+        }
+    }
+
+    /// A node reports what it really uses.
+    pub fn usage(&mut self, facts: UsageFacts) {
+        if let Some(auditor) = &mut self.auditor {
+            auditor.usage(facts.clone(), self.now);
+        }
+        if !self.spoil.loads {
+            self.scheduler.usage(facts);
+            self.plan_scheduler(self.now.plus_ms(GATHER_MS));
         }
     }
 

@@ -16,7 +16,7 @@ use model::condition::Amount;
 use model::pod::{Container, PodSpec, PodTemplate, Protocol, RestartPolicy};
 use model::policy::PodDisruptionBudget;
 use model::scheduling::{
-    HOSTNAME, HostPort, NodeScheduling, PodTerm, QuotaFacts, SchedulingSpec, SpreadConstraint, ZONE,
+    HOSTNAME, HostPort, NodeScheduling, PodTerm, QuotaFacts, SchedulingSpec, SpreadConstraint, UsageFacts, ZONE,
 };
 use model::taint::{Taint, TaintEffect, Toleration};
 use model::workload::{DaemonSet, Deployment, StatefulSet};
@@ -83,9 +83,10 @@ pub fn play(seed: u64, spoil: Spoil) -> Report {
     let mut cluster = Cluster::new(seed, faults);
     cluster.audit();
     cluster.spoil = spoil;
-    let mut storm = Storm { random: Random::new(seed ^ 0x5707), nodes: 0, cpu: 0, quotas: false };
+    let mut storm = Storm { random: Random::new(seed ^ 0x5707), nodes: 0, cpu: 0, quotas: false, machines: Vec::new() };
     storm.pool(&mut cluster);
     storm.quotas(&mut cluster);
+    storm.loads(&mut cluster);
     storm.workloads(&mut cluster);
     storm.faults(&mut cluster);
     cluster.run(FAULTS_MS);
@@ -114,6 +115,8 @@ struct Storm {
     cpu: i64,
     /// Some pods are under quotas.
     quotas: bool,
+    /// Nodes that there are at first.
+    machines: Vec<Node>,
 }
 
 impl Storm {
@@ -131,7 +134,29 @@ impl Storm {
             let node = self.node();
             let cpu = node.scheduling.allocatable.iter().find(|(name, _)| **name == *"cpu");
             self.cpu += cpu.map_or(0, |(_, amount)| *amount);
+            self.machines.push(node.clone());
             cluster.add_node(node);
+        }
+    }
+
+    /// What nodes really use, in every third storm: mostly little, sometimes too much. Who reports no more is forgotten in time.
+    fn loads(&mut self, cluster: &mut Cluster) {
+        if !self.one_in(3) {
+            return;
+        }
+        for at in (10_000..FAULTS_MS).step_by(30_000) {
+            for machine in self.machines.clone() {
+                let pct = self.pick(&[5, 10, 20, 30, 80]);
+                let has = |resource: &str| {
+                    let amounts = &machine.scheduling.allocatable;
+                    amounts.iter().find(|(name, _)| **name == *resource).map_or(0, |(_, amount)| *amount)
+                };
+                let (node, cpu, memory) = (machine.meta.key.name.clone(), has("cpu") * pct / 100, has("memory") / 10);
+                cluster.then(at, move |cluster| {
+                    let at = cluster.now;
+                    cluster.usage(UsageFacts { node, cpu, memory, at });
+                });
+            }
         }
     }
 

@@ -419,6 +419,10 @@ impl Pool {
         }
         sums.into_iter().collect()
     }
+    /// Whether a pod is bound or assumed to be on a node, known or not.
+    pub fn is_placed(&self, id: PodId) -> bool {
+        self.entry(id).node != NOWHERE || self.orphans.values().any(|pods| pods.contains(&id))
+    }
     /// Whether a pod is being deleted.
     pub fn is_terminating(&self, id: PodId) -> bool {
         self.entry(id).terminating

@@ -130,7 +130,7 @@ impl Scheduler {
             return;
         }
         let now = (self.pool.is_pod(id) && !self.pool.is_reservation(id)).then(|| {
-            let placed = self.pool.pod_node(id).is_some();
+            let placed = self.pool.is_placed(id);
             self.quota_of(id).map(|quota| Account { quota, amounts: self.pool.pod_requests(id).clone(), placed })
         });
         let now = now.flatten();

@@ -1,6 +1,8 @@
 //! Scheduling cases through the platform's API: a control plane without node agents, nodes as API objects. Each case says what
 //! kube-scheduler does; `tests/e2e/cases` has ours, `DIOLKOS_SCHED_CASES` names more directories (separated by `:`) of cases of that form.
 
+/// One home for what the cases expect: the test that plays them without I/O.
+#[path = "../../../../sim/tests/sched_cases/expect.rs"]
 mod expect;
 mod world;
 

@@ -252,7 +252,7 @@ impl World<'_> {
                 objects.insert(id, object);
             }
         }
-        Ok(Seen { objects })
+        Ok(Seen { objects, whole_messages: false })
     }
 
     async fn play(&self, case: &Value) -> Check {

@@ -1,15 +1,19 @@
-//! What a case expects, against what is in the API.
+//! What a case expects, against what is in the API in the end. The end-to-end test of the same cases (`tests/e2e`) reads this file too.
 
-use e2e::Check;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Kind, namespace, name.
 pub type Id = (String, String, String);
 
+/// Ok, or what is wrong.
+pub type Check = Result<(), String>;
+
 /// What is in the API in the end.
 pub struct Seen {
     pub objects: BTreeMap<Id, Value>,
+    /// Messages are compared to their end, not up to the filter reasons only.
+    pub whole_messages: bool,
 }
 
 /// What a pod's `PodScheduled` condition says when it is not scheduled.
@@ -106,9 +110,10 @@ fn check_pod(seen: &Seen, name: &str, expect: &Value) -> Check {
     if let Some(want) = expect["nominated"].as_str().filter(|want| *want != nominated) {
         return Err(format!("{name} is nominated to {nominated:?}, not {want:?}"));
     }
+    let told = |message| if seen.whole_messages { message } else { head(message) };
     match expect["message"].as_str() {
-        Some(want) if head(said) != head(want) => {
-            Err(format!("{name}: {:?}\n  instead of {:?}", head(said), head(want)))
+        Some(want) if told(said) != told(want) => {
+            Err(format!("{name}: {:?}\n  instead of {:?}", told(said), told(want)))
         }
         _ => Ok(()),
     }

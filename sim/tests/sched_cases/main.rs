@@ -7,9 +7,13 @@ use model::scheduling::SpreadOwner;
 use model::{Effect, Event, Key, Kind, Timestamp, Truth};
 use placement::StorageChange;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+mod expect;
+
+use expect::{Id, Seen};
 
 fn cases() -> Option<PathBuf> {
     let shared = std::env::var_os("DIOLKOS_SHARED").map(PathBuf::from);
@@ -36,14 +40,11 @@ fn merge(target: &mut Value, patch: &Value) {
     }
 }
 
-type Id = (String, String, String);
-
 /// The API in memory.
 struct World {
     scheduler: Scheduler,
     objects: BTreeMap<Id, Value>,
     volumes_are_bound: bool,
-    victims: BTreeSet<String>,
     now: Timestamp,
     uids: u64,
 }
@@ -54,7 +55,6 @@ impl World {
             scheduler: Scheduler::new(),
             objects: BTreeMap::new(),
             volumes_are_bound: case["pv_controller"] == json!(true),
-            victims: BTreeSet::new(),
             now: Timestamp::from_secs(1_800_000_000),
             uids: 0,
         };
@@ -173,7 +173,7 @@ impl World {
                 let phase = object["status"]["phase"].as_str().unwrap_or_default();
                 let ended = matches!(phase, "Succeeded" | "Failed");
                 let ours = object["spec"]["schedulerName"].as_str().is_none_or(|name| name == control::scheduler::NAME);
-                let message = object["status"]["message_of_scheduler"].as_str().map(str::to_owned);
+                let message = Some(expect::message(object).to_owned()).filter(|message| !message.is_empty());
                 scheduler.pod_facts(&read::pod(object), ended, ours, message);
             }
             "Node" => scheduler.node(read::node(object)),
@@ -296,8 +296,8 @@ impl World {
                 let Some(object) = self.objects.get_mut(&id) else { return };
                 for condition in conditions.iter().filter(|c| &*c.kind == "PodScheduled") {
                     assert_eq!(condition.status, Truth::False);
-                    object["status"]["message_of_scheduler"] = json!(&*condition.message);
-                    object["status"]["reason_of_scheduler"] = json!(&*condition.reason);
+                    object["status"]["conditions"] =
+                        json!([{"type": "PodScheduled", "status": "False", "message": &*condition.message}]);
                 }
                 if let Some(node) = nominated_node {
                     object["status"]["nominatedNodeName"] = json!(&**node);
@@ -307,7 +307,6 @@ impl World {
             Effect::Delete { target, .. } => {
                 let id = id("Pod", &target.key);
                 let Some(object) = self.objects.get_mut(&id) else { return };
-                self.victims.insert(short(&id));
                 if object["spec"]["terminationGracePeriodSeconds"] == json!(0) {
                     self.delete(&id);
                 } else {
@@ -355,15 +354,6 @@ impl World {
         }
         self.run();
     }
-
-    fn pod(&self, name: &str) -> Option<&Value> {
-        let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
-        self.objects.get(&("Pod".to_owned(), namespace.to_owned(), name.to_owned()))
-    }
-
-    fn node_of(&self, name: &str) -> Option<&str> {
-        self.pod(name)?["spec"]["nodeName"].as_str()
-    }
 }
 
 fn extend(list: &mut Value, more: Vec<Value>) {
@@ -371,63 +361,6 @@ fn extend(list: &mut Value, more: Vec<Value>) {
         *list = json!([]);
     }
     list.as_array_mut().unwrap().extend(more);
-}
-
-/// `name`, or `namespace/name` outside the default namespace.
-fn short(id: &Id) -> String {
-    if id.1 == "default" { id.2.clone() } else { format!("{}/{}", id.1, id.2) }
-}
-
-fn check_pod(world: &World, name: &str, expect: &Value) -> Result<(), String> {
-    let Some(pod) = world.pod(name) else {
-        return if expect["deleted"] == json!(true) { Ok(()) } else { Err(format!("{name} is gone")) };
-    };
-    let node = pod["spec"]["nodeName"].as_str();
-    let said = pod["status"]["message_of_scheduler"].as_str().unwrap_or_default();
-    let nominated = pod["status"]["nominatedNodeName"].as_str().unwrap_or_default();
-    if expect["deleted"] == json!(true) {
-        return Err(format!("{name} is still there, on {node:?}"));
-    }
-    if let Some(want) = expect["node"].as_str() {
-        return if node == Some(want) { Ok(()) } else { Err(format!("{name} is on {node:?}, not {want}: {said}")) };
-    }
-    if let Some(any) = expect["one_of"].as_array() {
-        let good = any.iter().any(|want| want.as_str() == node);
-        return if good { Ok(()) } else { Err(format!("{name} is on {node:?}, not one of {any:?}: {said}")) };
-    }
-    if let Some(node) = node {
-        return Err(format!("{name} is on {node}, though {expect}"));
-    }
-    if let Some(want) = expect["nominated"].as_str()
-        && nominated != want
-    {
-        return Err(format!("{name} is nominated to {nominated:?}, not {want:?}"));
-    }
-    if let Some(want) = expect["message"].as_str()
-        && said != want
-    {
-        return Err(format!("{name}: {said:?}\n      instead of {want:?}"));
-    }
-    Ok(())
-}
-
-fn check_random(world: &World, case: &Value) -> Result<(), String> {
-    let expect = &case["expect"];
-    let pods = case["pods"].as_array().unwrap();
-    let name = |pod: &Value| pod["metadata"]["name"].as_str().unwrap().to_owned();
-    let bound = pods.iter().filter(|pod| world.node_of(&name(pod)).is_some()).count() as f64;
-    let least = expect["bound"][0].as_f64().unwrap() * 0.99;
-    if bound < least.floor() {
-        return Err(format!("{bound} bound, at least {least} wanted"));
-    }
-    for (name, message) in expect["messages"].as_object().into_iter().flatten() {
-        // Reasons that depend on where others went may differ; those that do not must be told.
-        let said = world.pod(name).and_then(|pod| pod["status"]["message_of_scheduler"].as_str()).unwrap_or_default();
-        if world.node_of(name).is_none() && said.is_empty() {
-            return Err(format!("{name} is pending and says nothing, instead of {message}"));
-        }
-    }
-    room_is_kept(world)
 }
 
 /// No node has more pods or more requests than it can hold.
@@ -454,78 +387,6 @@ fn room_is_kept(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-fn check(world: &World, case: &Value) -> Result<(), String> {
-    let expect = &case["expect"];
-    if !expect["bound"].is_null() {
-        return check_random(world, case);
-    }
-    for (name, expected) in expect["pods"].as_object().into_iter().flatten() {
-        check_pod(world, name, expected)?;
-    }
-    let names = |value: &Value| -> Vec<String> {
-        value.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect()
-    };
-    let created: BTreeSet<String> =
-        case["pods"].as_array().into_iter().flatten().map(|pod| short(&World::id(&with_kind(pod)))).collect();
-    if !expect["victims"].is_null() {
-        let wanted: BTreeSet<String> = names(&expect["victims"]).into_iter().collect();
-        let got: BTreeSet<String> = world.victims.difference(&created).cloned().collect();
-        if wanted != got {
-            return Err(format!("victims {got:?} instead of {wanted:?}"));
-        }
-    }
-    for group in expect["same_node"].as_array().into_iter().flatten() {
-        let nodes: BTreeSet<Option<&str>> = names(group).iter().map(|name| world.node_of(name)).collect();
-        if nodes.len() != 1 {
-            return Err(format!("{group} are on {nodes:?}"));
-        }
-    }
-    for group in expect["distinct_nodes"].as_array().into_iter().flatten() {
-        let nodes: BTreeSet<Option<&str>> = names(group).iter().map(|name| world.node_of(name)).collect();
-        if nodes.len() != names(group).len() {
-            return Err(format!("{group} are on {nodes:?}"));
-        }
-    }
-    if let Some(want) = expect["bound_count"].as_u64() {
-        let bound = created.iter().filter(|name| world.node_of(name).is_some()).count() as u64;
-        if bound != want {
-            return Err(format!("{bound} bound instead of {want}"));
-        }
-    }
-    for (name, expected) in expect["pvcs"].as_object().into_iter().flatten() {
-        let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
-        let claim = &world.objects[&("PersistentVolumeClaim".to_owned(), namespace.to_owned(), name.to_owned())];
-        let volume = &claim["spec"]["volumeName"];
-        let selected = &claim["metadata"]["annotations"]["volume.kubernetes.io/selected-node"];
-        if *volume != expected["volume"] || *selected != expected["selected_node"] {
-            return Err(format!("claim {name}: volume {volume}, selected node {selected}, instead of {expected}"));
-        }
-    }
-    check_domains(world, &expect["per_domain"], &created)
-}
-
-/// `per_domain`: `{"key": label, "counts": [..]}`, the sorted numbers of new pods by domain.
-fn check_domains(world: &World, expect: &Value, created: &BTreeSet<String>) -> Result<(), String> {
-    let Some(key) = expect["key"].as_str() else { return Ok(()) };
-    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    for name in created {
-        let Some(node) = world.node_of(name) else { continue };
-        let node = &world.objects[&("Node".to_owned(), String::new(), node.to_owned())];
-        *counts.entry(node["metadata"]["labels"][key].as_str().unwrap_or_default().to_owned()).or_default() += 1;
-    }
-    let mut got: Vec<u64> = counts.into_values().collect();
-    let mut want: Vec<u64> = expect["counts"].as_array().into_iter().flatten().filter_map(Value::as_u64).collect();
-    got.sort_unstable();
-    want.sort_unstable();
-    if got == want || want.is_empty() { Ok(()) } else { Err(format!("by {key}: {got:?} instead of {want:?}")) }
-}
-
-fn with_kind(pod: &Value) -> Value {
-    let mut pod = pod.clone();
-    pod["kind"] = json!("Pod");
-    pod
-}
-
 fn run_case(case: &Value) -> Result<(), String> {
     let mut world = World::new(case);
     let batch = case["mode"] == json!("batch");
@@ -539,7 +400,10 @@ fn run_case(case: &Value) -> Result<(), String> {
     for step in case["after"].as_array().into_iter().flatten() {
         world.step(step);
     }
-    check(&world, case)
+    if !case["expect"]["bound"].is_null() {
+        room_is_kept(&world)?;
+    }
+    expect::check(&Seen { objects: world.objects, whole_messages: true }, case)
 }
 
 #[test]
