@@ -145,6 +145,7 @@ fn gateway(certs: &Path) -> Result<Vec<Change>, String> {
         tls: TlsMode::None,
         on_nodes: true,
         clients: None,
+        proxy_protocol: false,
     };
     let listeners = vec![
         plain("http", PORTS.http, ListenerProtocol::Http),

@@ -25,7 +25,7 @@ pub use policy::{
 };
 pub use route::{
     Abort, Backend, BackendTarget, Cors, Fault, Filter, Fraction, HeaderModifier, Hostname, Match, MatchMore, Mirror,
-    Parent, ParentTarget, PathMatch, PathModifier, Redirect, Response, Retry, Rewrite, Route, RouteKind, Rule,
+    Parent, ParentTarget, PathMatch, PathModifier, Redirect, Response, Retry, Rewrite, Route, RouteKind, Rule, Session,
     TextMatch, Timeouts, ValueMatch,
 };
 pub use traffic::TrafficPolicy;

@@ -7,7 +7,7 @@ use crate::random;
 use crate::requests;
 use crate::stream::Stream;
 use crate::telemetry::{Carries, Connection, Peers};
-use crate::tls_out;
+use crate::tls_out::{self, Speaks, Toward};
 use crate::upstream::{InFlight, Port, Upstream};
 use crate::worker::Worker;
 use model::Key;
@@ -57,7 +57,8 @@ pub async fn balance(worker: &Arc<Worker>, onward: Onward<'_>, stream: Stream, p
     let mut tried = Vec::new();
     let dialled = loop {
         let Some(upstream) = port.choose(&tried, affinity, worker.now_ms()) else { break Err(None) };
-        let dialled = tls_out::dial(worker, onward.origin, (port, onward.gateway), &upstream, tls_out::Speaks::Opaque);
+        let toward = Toward { port, gateway: onward.gateway, client: Some(onward.from) };
+        let dialled = tls_out::dial(worker, onward.origin, toward, &upstream, Speaks::Opaque);
         match dialled.await {
             Ok(dialled) => {
                 limits::report(port, upstream.address, Outcome::Status(200), worker.now_ms());

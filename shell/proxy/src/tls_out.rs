@@ -5,7 +5,9 @@ use crate::origin::Origin;
 use crate::stream::{Io, Stream};
 use crate::upstream::{Port, Upstream};
 use crate::worker::Worker;
+use http1::proxy_protocol::{self, Ends};
 use model::map::HashMap;
+use model::mesh::traffic::ProxyProtocol;
 use model::mesh::{BackendTls, SubjectName, TlsSecret};
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
@@ -15,8 +17,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use traffic::GatewayEntry;
@@ -91,16 +95,33 @@ impl Configs {
     }
 }
 
-/// Connects to an endpoint of a port, under TLS if a policy says so, and in the time that it says. `port`: with the gateway that calls it.
+/// Where a connection goes.
+#[derive(Clone, Copy)]
+pub struct Toward<'a> {
+    /// The service's port.
+    pub port: &'a Port,
+    /// The gateway that calls it.
+    pub gateway: Option<&'a Arc<GatewayEntry>>,
+    /// Who opened it, if it is one client's alone: then a policy may want that told.
+    pub client: Option<SocketAddr>,
+}
+
+/// Connects to an endpoint, under TLS if a policy says so, and in the time that it says.
 pub async fn dial(
     worker: &Worker,
     origin: &Origin,
-    (port, gateway): (&Port, Option<&Arc<GatewayEntry>>),
+    Toward { port, gateway, client }: Toward<'_>,
     upstream: &Upstream,
     speaks: Speaks,
 ) -> Result<Dialled, DialError> {
     let dialling = async {
-        let dialled = dial::dial(worker, origin, upstream, None).await?;
+        let mut dialled = dial::dial(worker, origin, upstream, None).await?;
+        let version = port.policy().and_then(|policy| policy.proxy_protocol);
+        if let Some((version, source)) = version.zip(client) {
+            let header = proxy_header(version, Ends { source, destination: upstream.address });
+            let written = dialled.stream.write_all(&header).await;
+            written.map_err(|error| DialError::Connect(upstream.address, error))?;
+        }
         let Some(policy) = port.tls(gateway.is_some()) else { return Ok(dialled) };
         let stream = wrap(worker, gateway, policy, speaks, dialled.stream).await?;
         Ok(Dialled { stream, ..dialled })
@@ -108,6 +129,13 @@ pub async fn dial(
     match port.connect_timeout() {
         None => dialling.await,
         Some(limit) => timeout(limit, dialling).await.map_err(|_| DialError::Timeout(upstream.address))?,
+    }
+}
+
+fn proxy_header(version: ProxyProtocol, ends: Ends) -> Vec<u8> {
+    match version {
+        ProxyProtocol::V1 => proxy_protocol::encode(proxy_protocol::Version::V1, ends),
+        ProxyProtocol::V2 => proxy_protocol::encode(proxy_protocol::Version::V2, ends),
     }
 }
 

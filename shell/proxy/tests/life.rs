@@ -49,6 +49,7 @@ fn listener(name: &str, port: u16, hostname: Option<&str>, certificate: Option<&
         tls: if tls { TlsMode::Terminate } else { TlsMode::None },
         on_nodes: true,
         clients: None,
+        proxy_protocol: false,
     }
 }
 

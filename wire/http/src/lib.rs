@@ -1,4 +1,4 @@
-//! HTTP/1.1 without IO: strict framing, no allocation a message on a warm connection, and W3C trace context.
+//! HTTP/1.1 without IO: strict framing, no allocation a message on a warm connection, W3C trace context, and the PROXY protocol.
 //!
 //! The decoders take bytes and say what they are; who read them and from where is not known here. Three rules shape it:
 //!
@@ -16,6 +16,7 @@ mod error;
 mod fields;
 mod head;
 mod parse;
+pub mod proxy_protocol;
 pub mod trace;
 
 pub use body::{BodyDecoder, Step, encode_chunk_head, encode_last_chunk};

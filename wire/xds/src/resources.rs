@@ -265,6 +265,9 @@ pub struct Listener {
     /// Which clients.
     #[prost(message, optional, tag = "8")]
     pub clients: Option<ClientValidation>,
+    /// Connections begin with a PROXY header.
+    #[prost(bool, tag = "9")]
+    pub proxy_protocol: bool,
 }
 
 /// See `model::mesh::ClientValidation`.
@@ -377,6 +380,26 @@ pub struct Rule {
     /// Retries.
     #[prost(message, optional, tag = "7")]
     pub retry: Option<Retry>,
+    /// Session persistence.
+    #[prost(message, optional, tag = "8")]
+    pub session: Option<Session>,
+}
+
+/// See `model::mesh::Session`.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Session {
+    /// Cookie or header.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// It is a header.
+    #[prost(bool, tag = "2")]
+    pub header: bool,
+    /// How long a token counts.
+    #[prost(uint64, tag = "3")]
+    pub absolute_s: u64,
+    /// The cookie is kept.
+    #[prost(bool, tag = "4")]
+    pub permanent: bool,
 }
 
 /// See `model::mesh::Match`.

@@ -56,6 +56,7 @@ fn policy() -> TrafficPolicy {
             ..BackendTls::default()
         })),
         retry_budget: Some(RetryBudget { percent: 20, min_concurrency: 3 }),
+        proxy_protocol: Some(ProxyProtocol::V2),
     }
 }
 
@@ -194,6 +195,7 @@ fn samples() -> Vec<Resource> {
             ],
             timeouts: Timeouts { request_ms: Some(1), backend_request_ms: None },
             retry: Some(Retry { attempts: 2, backoff_ms: Some(3), codes: vec![503] }),
+            session: Some(Session { name: "s".into(), header: true, absolute_s: 9, permanent: true }),
         }],
         ordered: true,
     };
@@ -341,6 +343,7 @@ fn samples() -> Vec<Resource> {
                 tls: TlsMode::Terminate,
                 on_nodes: true,
                 clients: Some(ClientValidation { roots: texts(&["PEM"]), insecure_fallback: true }),
+                proxy_protocol: true,
             }],
             service_account: "gw-diolkos".into(),
             authorization_policies: vec![key("p")],

@@ -9,7 +9,7 @@ pub use istio::{DestinationRule, FetchedJwks, RequestAuthentication, ResolvedNam
 use super::attached::{Descriptor, RateLimit};
 use super::gateway::SubjectName;
 use super::policy::{Action, MtlsMode, PolicyRule};
-use super::route::{Filter, Fraction, Match, Retry, RouteKind, Timeouts};
+use super::route::{Filter, Fraction, Match, Retry, RouteKind, Session, Timeouts};
 use super::workload::ServicePort;
 use crate::{Key, LabelSelector, Labels, Meta};
 use std::net::IpAddr;
@@ -517,6 +517,8 @@ pub struct RuleSpec {
     pub timeouts: Timeouts,
     /// Retries.
     pub retry: Option<Retry>,
+    /// `sessionPersistence`; without a name it gets one.
+    pub session: Option<Session>,
     /// What in it cannot be used, or empty.
     pub flaw: Arc<str>,
 }
@@ -615,6 +617,8 @@ pub struct TrafficPolicy {
     pub limits: Vec<RateLimit>,
     /// `rateLimit.global`.
     pub global: Option<GlobalLimitSpec>,
+    /// `proxyProtocol: Required`, for gateways.
+    pub proxy_protocol: bool,
     /// What makes it unusable, or empty.
     pub flaw: Arc<str>,
 }

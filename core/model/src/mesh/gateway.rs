@@ -41,6 +41,8 @@ pub struct Listener {
     pub on_nodes: bool,
     /// Whose certificates its clients must show; none: they need not show any.
     pub clients: Option<ClientValidation>,
+    /// Connections must begin with a PROXY header, which says who opened them.
+    pub proxy_protocol: bool,
 }
 
 /// Which clients a listener takes (frontend TLS).

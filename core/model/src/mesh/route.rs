@@ -134,6 +134,22 @@ pub struct Rule {
     pub timeouts: Timeouts,
     /// Retries.
     pub retry: Option<Retry>,
+    /// What keeps a client's requests on one endpoint.
+    pub session: Option<Session>,
+}
+
+/// Session persistence (GEP-1619): a client gets a token with its first answer, and requests with the token go where the first one went, as
+/// long as that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// Name of the cookie, or of the header (lower case).
+    pub name: Arc<str>,
+    /// The token is a header's value, not a cookie's.
+    pub header: bool,
+    /// How long a token counts; 0: for ever.
+    pub absolute_s: u64,
+    /// The cookie is kept for that long, not for the client's session.
+    pub permanent: bool,
 }
 
 /// All of its parts must hold.

@@ -20,6 +20,17 @@ pub struct TrafficPolicy {
     pub tls: Option<Arc<BackendTls>>,
     /// How many requests may be retries.
     pub retry_budget: Option<RetryBudget>,
+    /// Connections that are passed whole begin with a header that says who opened them.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// Who gets the next request.

@@ -21,6 +21,9 @@ impl Compiler {
             let shares = |other: &&TrafficPolicy| {
                 other.meta.key.namespace == key.namespace && other.targets.iter().any(|it| policy.targets.contains(it))
             };
+            if policy.proxy_protocol {
+                self.dirty.insert(Unit::Listeners);
+            }
             touched.extend(self.objects.attached.values().filter(shares).map(|it| it.meta.key.clone()));
         }
         self.dirty.extend(touched.into_iter().map(Unit::Attached));
@@ -53,6 +56,18 @@ impl Compiler {
         let resource = resource.map(|it| Resource::AttachedPolicy(Arc::new(it)));
         self.tell(ResourceKind::AttachedPolicy, key.to_string(), resource, output);
         self.tell_status(ObjectKind::TrafficPolicy, key, status, output);
+    }
+
+    /// Whether a policy asks for a PROXY header on connections to a gateway's listener (`section`; none: one of a ListenerSet).
+    pub(super) fn requires_proxy_protocol(&self, gateway: &Key, section: Option<&str>) -> bool {
+        let policies = self.objects.attached.values().filter(|policy| policy.proxy_protocol && policy.flaw.is_empty());
+        let mut own = policies.filter(|policy| policy.meta.key.namespace == gateway.namespace);
+        own.any(|policy| {
+            policy.targets.iter().any(|(target, part)| {
+                let here = target.is(GROUP, "Gateway") && target.name == gateway.name;
+                here && (part.is_empty() || section == Some(&**part))
+            })
+        })
     }
 
     fn attached_policy(&self, policy: &TrafficPolicy) -> (Option<AttachedPolicy>, IstioStatus) {

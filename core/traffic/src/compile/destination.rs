@@ -68,6 +68,7 @@ impl<'a> Rules<'a> {
                 .zip(namespace)
                 .map(|(tls, namespace)| Arc::new(self.compiler.client_tls(&tls, namespace, &self.host))),
             retry_budget: first(specs, |it| &it.retry_budget),
+            proxy_protocol: first(specs, |it| &it.proxy_protocol),
         };
         (policy != TrafficPolicy::default()).then(|| Arc::new(policy))
     }

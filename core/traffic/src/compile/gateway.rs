@@ -6,7 +6,7 @@ use super::status::{ClassStatus, Condition, FEATURES, GatewayStatus, ListenerSta
 use super::{Compiler, Output, Unit};
 use model::Key;
 use model::mesh::api;
-use model::mesh::{Gateway, Resource, ResourceKind, RouteKind, TlsSecret};
+use model::mesh::{Gateway, Listener, Resource, ResourceKind, RouteKind, TlsSecret};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -170,7 +170,11 @@ impl Compiler {
         let gateway = self.objects.gateways.get(key).filter(|gateway| !gateway.has_parameters)?;
         let states = self.listeners.get(key)?;
         let given = self.given.get(key).filter(|given| given.flaw.is_none())?;
-        let listeners: Vec<_> = states.iter().filter_map(ListenerState::compiled).collect();
+        let listeners = states.iter().filter_map(|state| {
+            let proxy_protocol = self.requires_proxy_protocol(key, state.set.is_none().then_some(&*state.section));
+            Some(Listener { proxy_protocol, ..state.compiled()? })
+        });
+        let listeners: Vec<_> = listeners.collect();
         (!listeners.is_empty()).then(|| Gateway {
             key: key.clone(),
             listeners,

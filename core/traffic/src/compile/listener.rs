@@ -72,6 +72,7 @@ impl ListenerState {
             tls: self.tls,
             on_nodes: self.on_nodes,
             clients: self.clients.clone(),
+            proxy_protocol: false,
         })
     }
 

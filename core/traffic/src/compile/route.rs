@@ -7,10 +7,11 @@ use super::status::{Condition, ParentStatus, RouteStatus};
 use super::{Compiler, Output, Unit};
 use crate::pattern;
 use model::Key;
+use model::map::stable_hash;
 use model::mesh::api::{self, BackendRef, FilterSpec, ParentRef, RuleSpec};
 use model::mesh::{
     Backend, BackendTarget, Filter, Hostname, Match, Mirror, Parent, ParentTarget, PathMatch, Resource, ResourceKind,
-    Route, RouteKind, Rule, TextMatch,
+    Route, RouteKind, Rule, Session, TextMatch,
 };
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -240,6 +241,7 @@ impl Compiler {
             backends,
             timeouts: spec.timeouts,
             retry: spec.retry.clone(),
+            session: spec.session.as_ref().map(|session| named(route, spec, session)),
         }
     }
 
@@ -384,4 +386,13 @@ fn conditions(found: &Result<Vec<(Parent, bool)>, Flaw>, rules: &Rules) -> Vec<C
         conditions.push(Condition::good("PartiallyInvalid", "UnsupportedValue", rules.dropped.join("; ")));
     }
     conditions
+}
+
+/// A session without a name gets one that is the same for every proxy, and after a restart.
+fn named(route: &api::Route, spec: &RuleSpec, session: &Session) -> Session {
+    if !session.name.is_empty() {
+        return session.clone();
+    }
+    let of = format!("{}/{}/{}", route_kind_name(route.kind), route.meta.key, spec.name);
+    Session { name: format!("session-{:016x}", stable_hash(of.as_bytes())).into(), ..session.clone() }
 }

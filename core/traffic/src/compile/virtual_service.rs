@@ -275,6 +275,7 @@ impl Compiler {
             backends,
             timeouts: Timeouts { ..rule.timeouts },
             retry: rule.retry.clone(),
+            session: None,
         })
     }
 

@@ -65,6 +65,7 @@ fn gateway() -> Resource {
         tls: Default::default(),
         on_nodes: true,
         clients: None,
+        proxy_protocol: false,
     };
     Resource::Gateway(Arc::new(Gateway {
         key: Key::new("infra", "gw"),

@@ -268,6 +268,7 @@ mod tests {
             tls: TlsMode::None,
             on_nodes: true,
             clients: None,
+            proxy_protocol: false,
         };
         let key = Key::new("default", "edge");
         let policies = vec![key.clone()];

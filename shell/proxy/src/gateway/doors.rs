@@ -1,5 +1,5 @@
 //! A place where gateways listen, and who of them takes what comes there.
-use super::{streams, tls, udp};
+use super::{proxied, streams, tls, udp};
 use crate::netns;
 use crate::origin::Origin;
 use crate::requests::{self, Site};
@@ -237,6 +237,12 @@ impl Door {
         self.users().iter().any(|user| user.entry.listeners.iter().any(passes))
     }
 
+    /// Whether connections must begin with a PROXY header: all of a port, if one of its listeners asks for it.
+    fn requires_proxy_protocol(&self) -> bool {
+        let requires = |it: &ListenerEntry| it.listener.proxy_protocol && self.has(it);
+        self.users().iter().any(|user| user.entry.listeners.iter().any(requires))
+    }
+
     /// Any origin of it: until a request has said for whom it is.
     fn first_origin(&self) -> Option<Arc<Origin>> {
         self.users().first().map(|user| user.origin.clone())
@@ -288,8 +294,17 @@ async fn accept(worker: Arc<Worker>, door: Arc<Door>, listener: TcpListener) {
     }
 }
 
-async fn connection(worker: Arc<Worker>, door: Arc<Door>, stream: TcpStream, from: SocketAddr) {
+async fn connection(worker: Arc<Worker>, door: Arc<Door>, mut stream: TcpStream, mut from: SocketAddr) {
     let _busy = worker.shared.busy();
+    if door.requires_proxy_protocol() {
+        match proxied::take(&mut stream, from).await {
+            Ok(opened_by) => from = opened_by,
+            Err(error) => {
+                tracing::debug!(%error, %from, place = %door.place, "no PROXY header");
+                return Stream::from(stream).abort();
+            }
+        }
+    }
     match door.place.kind {
         Kind::Http => {
             let Some(origin) = door.first_origin() else { return };

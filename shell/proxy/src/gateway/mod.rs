@@ -1,6 +1,7 @@
 //! Gateways: listeners on addresses of their own and on the host's ports, from what the mesh knows.
 mod addresses;
 mod doors;
+mod proxied;
 mod streams;
 mod tls;
 mod udp;

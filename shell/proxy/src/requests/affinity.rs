@@ -1,6 +1,6 @@
 //! What keeps a request on its endpoint: a header, a cookie, a query parameter, the client's address.
 use super::Site;
-use super::plan::Plan;
+use super::plan::{Chosen, Plan};
 use crate::random;
 use crate::upstream::Port;
 use http1::RequestHead;
@@ -10,6 +10,11 @@ use traffic::balance::table::spread;
 
 /// The key of a request; a cookie that it lacks is put on the plan's answer.
 pub fn of_request(port: &Port, site: &Site, head: &RequestHead, plan: &mut Plan) -> Option<u64> {
+    if let Some(session) = plan.chosen.as_ref().and_then(Chosen::session) {
+        let (key, made) = (session.key(), session.made());
+        plan.answer_headers.extend(made);
+        return Some(key);
+    }
     let by_address = || super::hash_of_address(site.client.ip());
     let Some(key) = port.hash_key() else { return port.service().service.affinity_s.map(|_| by_address()) };
     match key {
@@ -38,7 +43,7 @@ pub fn of_request(port: &Port, site: &Site, head: &RequestHead, plan: &mut Plan)
 }
 
 /// A cookie's value in a Cookie header.
-fn cookie<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub(super) fn cookie<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     line.split(|byte| *byte == b';').find_map(|pair| {
         let pair = pair.trim_ascii();
         let value = pair.strip_prefix(name)?.strip_prefix(b"=")?;

@@ -17,6 +17,7 @@ pub mod pool;
 mod ratelimit;
 mod record;
 mod reply;
+mod session;
 mod upstream;
 
 use crate::gateway::Door;

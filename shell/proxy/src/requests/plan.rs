@@ -1,6 +1,7 @@
 //! What is to be done with a request: asked of `traffic` and `authz`, then carried out elsewhere.
 use super::guard::{Ground, Guarded};
 use super::reply::{Reply, is_grpc};
+use super::session::{self, Held};
 use super::{Place, Site};
 use crate::origin::Origin;
 use crate::policy::Rules;
@@ -65,6 +66,8 @@ pub struct Chosen {
     rule: usize,
     matched: usize,
     backend: Option<usize>,
+    /// What keeps the client's requests together.
+    session: Option<Arc<Held>>,
 }
 
 /// Header fields for those who decide.
@@ -99,6 +102,11 @@ impl Chosen {
             model::mesh::PathMatch::Prefix(prefix) | model::mesh::PathMatch::Text(prefix) => Some(prefix),
             _ => None,
         }
+    }
+
+    /// What keeps the client's requests together.
+    pub fn session(&self) -> Option<&Held> {
+        self.session.as_deref()
     }
 
     /// Name of the route, for logs.
@@ -278,8 +286,10 @@ fn choose(
     let came = Came { scheme, authority: head.authority(), port, namespace };
     let request = RequestView::new(&host, head.target(), head.method(), &view).by(came);
     let hit = table.find(&request).ok_or(Reply::new(404, "no route").flagged(Flag::NoRoute))?;
-    let backend = traffic::balance::weighted(&hit.rule().backends, random::u32());
-    Ok(Chosen { route: hit.route.clone(), rule: hit.rule_index, matched: hit.match_index, backend })
+    let session = hit.rule().session.as_ref().map(|session| Arc::new(session::held(session, head)));
+    let draw = session.as_ref().map_or_else(random::u32, |held| held.draw());
+    let backend = traffic::balance::weighted(&hit.rule().backends, draw);
+    Ok(Chosen { route: hit.route.clone(), rule: hit.rule_index, matched: hit.match_index, backend, session })
 }
 
 /// Filters, then the backend. `came_by`: scheme and port that the request came by.

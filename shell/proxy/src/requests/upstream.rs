@@ -8,7 +8,7 @@ use crate::dial::{self, DialError, Dialled};
 use crate::hbone::{STREAM_WINDOW_BYTES, TUNNEL_WINDOW_BYTES};
 use crate::stream::Stream;
 use crate::telemetry::{Carries, EdgeCells, Peers};
-use crate::tls_out::{self, Speaks};
+use crate::tls_out::{self, Speaks, Toward};
 use crate::upstream::Upstream;
 use crate::worker::Worker;
 use bytes::Bytes;
@@ -46,7 +46,7 @@ async fn open(exchange: &Exchange<'_>, upstream: &Upstream, key: PoolKey) -> Res
         Target::Port(port) => {
             let speaks = if exchange.http2 { Speaks::Http2 } else { Speaks::Http1 };
             let (origin, gateway) = (&exchange.plan.origin, exchange.plan.gateway.as_ref());
-            tls_out::dial(worker, origin, (port, gateway), upstream, speaks).await?
+            tls_out::dial(worker, origin, Toward { port, gateway, client: None }, upstream, speaks).await?
         }
         Target::Process(address) => {
             let waiting = exchange.site.take_process();

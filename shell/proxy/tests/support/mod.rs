@@ -308,11 +308,12 @@ async fn echo(
         return Ok(hyper::Response::new(Full::from(vec![b'x'; size]).boxed()));
     }
     let line = format!(
-        "{name} {} {target} host={} version={:?} identity={identity} extra={extra} length={length} trace={}\n",
+        "{name} {} {target} host={} version={:?} identity={identity} extra={extra} length={length} trace={} forwarded={}\n",
         parts.method,
         header("host"),
         parts.version,
         header("traceparent") != "-",
+        header("x-forwarded-for"),
     );
     Ok(hyper::Response::builder().header("x-server", name).body(Full::from(line).boxed()).unwrap())
 }

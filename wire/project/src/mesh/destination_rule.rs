@@ -8,7 +8,9 @@ use crate::read::{at, flag, items, labels, opt_int, path, str_at, text, texts};
 use model::mesh::api::istio::{
     DestinationRule, EntryEndpoint, EntryPort, PolicySpec, Resolution, ServiceEntry, Subset, TlsOrigination, TlsSpec,
 };
-use model::mesh::traffic::{Balancer, ConnectionPool, HashKey, HashTable, Locality, Outlier, RetryBudget, Warmup};
+use model::mesh::traffic::{
+    Balancer, ConnectionPool, HashKey, HashTable, Locality, Outlier, ProxyProtocol, RetryBudget, Warmup,
+};
 use serde_json::Value;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -46,10 +48,8 @@ fn policy(value: &Value, ignored: &mut Vec<Arc<str>>) -> PolicySpec {
     let balancer = at(value, "loadBalancer");
     let pool = at(value, "connectionPool");
     let outlier = at(value, "outlierDetection");
-    for name in ["tunnel", "proxyProtocol"] {
-        if at(value, name).is_object() {
-            ignored.push(format!("trafficPolicy.{name}").into());
-        }
+    if at(value, "tunnel").is_object() {
+        ignored.push("trafficPolicy.tunnel".into());
     }
     let (tcp, http) = (at(pool, "tcp"), at(pool, "http"));
     let said = [
@@ -74,6 +74,11 @@ fn policy(value: &Value, ignored: &mut Vec<Arc<str>>) -> PolicySpec {
             percent: at(budget, "percent").as_f64().unwrap_or(20.0).clamp(0.0, 100.0) as u32,
             min_concurrency: opt_int(budget, "minRetryConcurrency").map_or(3, |it| u32::try_from(it).unwrap_or(0)),
         }),
+        proxy_protocol: match str_at(at(value, "proxyProtocol"), "version") {
+            _ if !at(value, "proxyProtocol").is_object() => None,
+            "V2" => Some(ProxyProtocol::V2),
+            _ => Some(ProxyProtocol::V1),
+        },
         ports: items(value, "portLevelSettings")
             .iter()
             .map(|it| (port(at(it, "port"), "number"), policy(it, ignored)))

@@ -10,7 +10,7 @@ use model::mesh::api::{
 };
 use model::mesh::{
     Cors, Filter, Fraction, HeaderModifier, Match, PathMatch, PathModifier, Redirect, Retry, Rewrite, RouteKind,
-    SubjectName, TextMatch, Timeouts, ValueMatch,
+    Session, SubjectName, TextMatch, Timeouts, ValueMatch,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -188,6 +188,17 @@ fn rule(kind: RouteKind, value: &Value) -> RuleSpec {
         backoff_ms: duration(retry, "backoff"),
         codes: items(retry, "codes").iter().filter_map(|it| u16::try_from(it.as_i64()?).ok()).collect(),
     });
+    let persistence = at(value, "sessionPersistence");
+    let session = persistence.is_object().then(|| {
+        let header = str_at(persistence, "type") == "Header";
+        let name = str_at(persistence, "sessionName");
+        Session {
+            name: if header { name.to_ascii_lowercase().into() } else { name.into() },
+            header,
+            absolute_s: duration(persistence, "absoluteTimeout").map_or(0, |ms| ms.div_ceil(1_000)),
+            permanent: str_at(at(persistence, "cookieConfig"), "lifetimeType") == "Permanent",
+        }
+    });
     let mut spec = RuleSpec {
         name: text(value, "name"),
         matches: matches.collect(),
@@ -195,6 +206,7 @@ fn rule(kind: RouteKind, value: &Value) -> RuleSpec {
         backends: Vec::new(),
         timeouts,
         retry,
+        session,
         flaw: flaw.into(),
     };
     let mut unknown = None;

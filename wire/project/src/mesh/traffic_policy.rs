@@ -25,6 +25,7 @@ pub(super) fn traffic_policy(value: &Value) -> TrafficPolicy {
         targets: items(spec, "targetRefs").iter().map(|it| (target(it), text(it, "sectionName"))).collect(),
         limits,
         global,
+        proxy_protocol: str_at(spec, "proxyProtocol") == "Required",
         flaw: flaw.into(),
     }
 }

@@ -29,6 +29,7 @@ impl From<&Gateway> for wire::Gateway {
                 roots: strings(&clients.roots),
                 insecure_fallback: clients.insecure_fallback,
             }),
+            proxy_protocol: listener.proxy_protocol,
         };
         wire::Gateway {
             key: Some(key_out(&it.key)),
@@ -57,6 +58,7 @@ impl TryFrom<wire::Gateway> for Gateway {
                     roots: arcs(clients.roots),
                     insecure_fallback: clients.insecure_fallback,
                 }),
+                proxy_protocol: listener.proxy_protocol,
             })
         };
         let certificate = it.client_certificate.map(|key| key_in(Some(key), "client_certificate"));

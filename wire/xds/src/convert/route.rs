@@ -6,7 +6,7 @@ use crate::resources::traffic as more;
 use model::Timestamp;
 use model::mesh::{
     Abort, Backend, BackendTarget, Cors, Fault, Filter, Fraction, HeaderModifier, Hostname, Match, MatchMore, Mirror,
-    Parent, ParentTarget, PathMatch, PathModifier, Redirect, Response, Retry, Rewrite, Route, RouteKind, Rule,
+    Parent, ParentTarget, PathMatch, PathModifier, Redirect, Response, Retry, Rewrite, Route, RouteKind, Rule, Session,
     TextMatch, Timeouts, ValueMatch,
 };
 use std::sync::Arc;
@@ -100,6 +100,12 @@ fn rule_out(it: &Rule) -> wire::Rule {
             backoff_ms: retry.backoff_ms,
             codes: retry.codes.iter().map(|code| u32::from(*code)).collect(),
         }),
+        session: it.session.as_ref().map(|session| wire::Session {
+            name: session.name.to_string(),
+            header: session.header,
+            absolute_s: session.absolute_s,
+            permanent: session.permanent,
+        }),
     }
 }
 
@@ -125,6 +131,12 @@ fn rule_in(it: wire::Rule) -> Result<Rule, DecodeError> {
         backends: it.backends.into_iter().map(backend).collect::<Result<_, DecodeError>>()?,
         timeouts: Timeouts { request_ms: it.request_timeout_ms, backend_request_ms: it.backend_timeout_ms },
         retry: it.retry.map(retry).transpose()?,
+        session: it.session.map(|session| Session {
+            name: session.name.into(),
+            header: session.header,
+            absolute_s: session.absolute_s,
+            permanent: session.permanent,
+        }),
     })
 }
 

@@ -1,10 +1,15 @@
 //! Traffic policies.
 
-use super::{DecodeError, arcs, pick, port_in, strings};
+use super::{DecodeError, arcs, number, pick, port_in, strings};
 use crate::resources::traffic as wire;
 use model::mesh::TrafficPolicy;
-use model::mesh::traffic::{Balancer, ConnectionPool, HashKey, HashTable, Locality, Outlier, RetryBudget, Warmup};
+use model::mesh::traffic::{
+    Balancer, ConnectionPool, HashKey, HashTable, Locality, Outlier, ProxyProtocol, RetryBudget, Warmup,
+};
 use std::sync::Arc;
+
+const PROXY_PROTOCOL: &[(u32, Option<ProxyProtocol>)] =
+    &[(0, None), (1, Some(ProxyProtocol::V1)), (2, Some(ProxyProtocol::V2))];
 
 /// A proxy does not trust the sizes that it is told.
 const MOST_ENTRIES: u32 = 1 << 22;
@@ -21,6 +26,7 @@ impl From<&TrafficPolicy> for wire::TrafficPolicy {
             pool: (it.pool != ConnectionPool::default()).then(|| pool_out(it.pool)),
             outlier: it.outlier.as_ref().map(outlier_out),
             tls: it.tls.as_ref().map(|tls| (&**tls).into()),
+            proxy_protocol: number(it.proxy_protocol, PROXY_PROTOCOL),
             budget_percent: it.retry_budget.map(|it| it.percent),
             budget_min_concurrency: it.retry_budget.map_or(0, |it| it.min_concurrency),
             ..Default::default()
@@ -75,6 +81,7 @@ impl TryFrom<wire::TrafficPolicy> for TrafficPolicy {
             outlier: it.outlier.map(outlier_in).transpose()?,
             tls: it.tls.map(TryInto::try_into).transpose()?.map(Arc::new),
             retry_budget: it.budget_percent.map(budget),
+            proxy_protocol: pick(it.proxy_protocol, "proxy_protocol", PROXY_PROTOCOL)?,
         })
     }
 }

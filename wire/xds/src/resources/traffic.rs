@@ -48,6 +48,9 @@ pub struct TrafficPolicy {
     /// TLS that is begun. (12 was it in another form.)
     #[prost(message, optional, tag = "15")]
     pub tls: Option<BackendTls>,
+    /// PROXY protocol: 0 none, 1, 2 the version.
+    #[prost(uint32, tag = "16")]
+    pub proxy_protocol: u32,
 }
 
 /// See `model::mesh::traffic::Warmup`.

@@ -3,7 +3,7 @@
 use super::Reference;
 use crate::mesh::policy::JwtRule;
 use crate::mesh::route::{Cors, Fault, Fraction, HeaderModifier, Match, Response, Retry, Timeouts};
-use crate::mesh::traffic::{Balancer, ConnectionPool, Locality, Outlier, RetryBudget, Warmup};
+use crate::mesh::traffic::{Balancer, ConnectionPool, Locality, Outlier, ProxyProtocol, RetryBudget, Warmup};
 use crate::mesh::workload::AppProtocol;
 use crate::{Key, Labels, Meta};
 use std::net::IpAddr;
@@ -177,6 +177,8 @@ pub struct PolicySpec {
     pub tls: Option<TlsSpec>,
     /// `retryBudget`.
     pub retry_budget: Option<RetryBudget>,
+    /// `proxyProtocol`.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// `portLevelSettings`: in place of the rest for these ports.
     pub ports: Vec<(u16, PolicySpec)>,
 }
