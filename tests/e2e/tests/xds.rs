@@ -19,6 +19,7 @@ const SERVICES: Resource = Resource { group: "", version: "v1", plural: "service
 const SLICES: Resource = Resource { group: "discovery.k8s.io", version: "v1", plural: "endpointslices" };
 const GATEWAYS: Resource = Resource { group: "gateway.networking.k8s.io", version: "v1", plural: "gateways" };
 const ROUTES: Resource = Resource { group: "gateway.networking.k8s.io", version: "v1", plural: "httproutes" };
+const VIRTUAL_SERVICES: Resource = Resource { group: "networking.istio.io", version: "v1", plural: "virtualservices" };
 const POLICIES: Resource = Resource { group: "security.istio.io", version: "v1", plural: "authorizationpolicies" };
 
 fn main() -> ExitCode {
@@ -183,8 +184,27 @@ impl World {
                         { "type": "URLRewrite", "urlRewrite": { "path": { "type": "ReplacePrefixMatch", "replacePrefixMatch": "/x" } } },
                         { "type": "RequestHeaderModifier", "requestHeaderModifier": { "set": [{ "name": "X-Extra", "value": "yes" }] } }],
                       "backendRefs": [{ "name": "two", "port": 80 }] },
+                    { "matches": [{ "path": { "type": "PathPrefix", "value": "/cors" } }],
+                      "filters": [{ "type": "CORS", "cors": { "allowOrigins": ["https://*.example"], "allowMethods": ["PUT"], "maxAge": 7 } }],
+                      "backendRefs": [{ "name": "two", "port": 80 }] },
                     { "matches": [{ "headers": [{ "name": "x-which", "value": "two" }] }], "backendRefs": [{ "name": "two", "port": 80 }] },
                     { "backendRefs": backends }] } }),
+        )
+    }
+
+    /// What only a VirtualService can say: matches without regard to case and on what is not there, faults, expressions in paths.
+    fn virtual_service(&self) -> Check {
+        let to_two = json!([{ "destination": { "host": "two" } }]);
+        let abort = json!({ "abort": { "httpStatus": 418, "percentage": { "value": 100.0 } } });
+        let swap = json!({ "uriRegexRewrite": { "match": "^/swap/([a-z]+)/([a-z]+)$", "rewrite": "/\\2/\\1" } });
+        self.put(
+            VIRTUAL_SERVICES,
+            &json!({ "apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": { "name": "vs" },
+                "spec": { "hosts": ["vs.example"], "gateways": ["edge"], "http": [
+                    { "match": [{ "uri": { "prefix": "/fault" }, "ignoreUriCase": true }], "fault": abort, "route": to_two },
+                    { "match": [{ "uri": { "prefix": "/swap" } }], "rewrite": swap, "route": to_two },
+                    { "match": [{ "uri": { "prefix": "/bots" }, "withoutHeaders": { "x-bot": {} } }], "directResponse": { "status": 404 } },
+                    { "match": [{ "method": { "exact": "GET" }, "authority": { "prefix": "vs." } }], "route": to_two }] } }),
         )
     }
 
@@ -251,10 +271,47 @@ impl World {
             POLICIES,
             &json!({ "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": { "name": "edge" },
                 "spec": { "targetRefs": [{ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge" }],
-                    "action": "DENY", "rules": [{ "to": [{ "operation": { "paths": ["/private/*"] } }] }] } }),
+                    "action": "DENY", "rules": [
+                        { "to": [{ "operation": { "paths": ["/private/*"] } }] },
+                        { "to": [{ "operation": { "paths": ["/read/*"], "notMethods": ["GET"], "notPaths": ["/read/free"] } }] },
+                        { "to": [{ "operation": { "paths": ["/when"] } }],
+                          "when": [{ "key": "request.headers[x-bad]", "values": ["yes*"], "notValues": ["yes-but"] }] }] } }),
         )?;
         eventually(PATIENCE, || said(status(GATEWAY_PORT, "shop.example", "/private/x"), &["403"]))?;
         said(status(GATEWAY_PORT, "shop.example", "/public"), &["200"])?;
+        let code = |path: &str, more: &[&str]| {
+            let more = [&["-o", "/dev/null", "-w", "%{http_code}"], more].concat();
+            curl(GATEWAY_PORT, "shop.example", path, &more)
+        };
+        for (path, more, expect) in [
+            ("/read/a", &[][..], "200"),
+            ("/read/a", &["-X", "DELETE"], "403"),
+            ("/read/free", &["-X", "DELETE"], "200"),
+            ("/when", &[], "200"),
+            ("/when", &["-H", "x-bad: yes-sir"], "403"),
+            ("/when", &["-H", "x-bad: yes-but"], "200"),
+        ] {
+            said(code(path, more), &[expect]).map_err(|why| format!("{path} {more:?}: {why}"))?;
+        }
+        let origin = |origin: &str| {
+            let header = format!("origin: {origin}");
+            let asks = ["-i", "-X", "OPTIONS", "-H", &header, "-H", "access-control-request-method: PUT"];
+            curl(GATEWAY_PORT, "shop.example", "/cors/x", &asks)
+        };
+        let allowed = "access-control-allow-origin: https://a.example";
+        said(
+            origin("https://a.example"),
+            &[allowed, "access-control-allow-methods: PUT", "access-control-max-age: 7"],
+        )?;
+        if origin("https://a.elsewhere")?.contains("access-control-allow-origin") {
+            return Err("an origin that may not is let in".into());
+        }
+        self.virtual_service()?;
+        let faulty = |path: &str, more: &[&str]| curl(GATEWAY_PORT, "vs.example", path, more);
+        eventually(PATIENCE, || said(faulty("/FAULT/x", &["-i"]), &["418"]))?;
+        said(faulty("/swap/one/two", &[]), &[" GET /two/one "])?;
+        said(faulty("/bots", &["-i", "-H", "x-bot: 1"]), &["200"])?;
+        said(faulty("/bots", &["-i"]), &["404"])?;
         self.report(&format!("envoy test-{kind}"))
     }
 

@@ -3,6 +3,7 @@
 //! protocol gives them.
 
 mod cluster;
+mod filter;
 mod listener;
 mod message;
 mod rbac;
@@ -10,8 +11,9 @@ mod route;
 mod secret;
 
 pub use cluster::{assignment, cluster, passthrough};
+pub use filter::{CorsPolicy, HttpFault};
 pub use listener::{Door, api_listener, listener};
-pub use rbac::{Principal, RbacRule, rbac_filter};
+pub use rbac::{Permission, Principal, RbacRule, rbac_filter};
 pub use route::{
     HeaderChange, PathRewrite, RouteAction, RouteEntry, RouteMatchPath, Text, VirtualHost, route_configuration,
 };

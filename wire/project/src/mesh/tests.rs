@@ -355,3 +355,18 @@ fn traffic_policies() {
         assert_ne!(&*read(bad.clone()).flaw, "", "{bad}");
     }
 }
+
+#[test]
+fn sessions_of_routes() {
+    let read = |persistence: Value| {
+        let rule = json!({"backendRefs": [{"name": "web", "port": 80}], "sessionPersistence": persistence});
+        let spec = json!({"metadata": {"name": "r", "namespace": "n"}, "spec": {"rules": [rule]}});
+        let Object::Route(route) = object(ObjectKind::Route(RouteKind::Http), spec) else { panic!() };
+        let session = route.rules[0].session.clone().unwrap();
+        (session.name.to_string(), session.header, session.absolute_s, session.permanent)
+    };
+    let cookie = json!({"sessionName": "Stay", "absoluteTimeout": "1m", "cookieConfig": {"lifetimeType": "Permanent"}});
+    assert_eq!(read(cookie), ("Stay".into(), false, 60, true));
+    assert_eq!(read(json!({"type": "Header", "sessionName": "X-Stay"})), ("x-stay".into(), true, 0, false));
+    assert_eq!(read(json!({})), (String::new(), false, 0, false));
+}

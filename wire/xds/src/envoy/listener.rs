@@ -1,4 +1,5 @@
 //! Listeners.
+use super::filter::{cors_filter, fault_filter};
 use super::message::{Message, address, ads, extension};
 use bytes::Bytes;
 
@@ -29,11 +30,10 @@ fn router() -> Message {
 }
 
 fn manager(routes: &str, filters: &[Bytes]) -> Message {
-    let before = filters.iter().fold(
-        // codec_type AUTO, stat_prefix, rds
-        Message::new().text(2, routes).child(3, Message::new().child(1, ads()).text(2, routes)),
-        |message, filter| message.bytes(5, filter),
-    );
+    // codec_type AUTO, stat_prefix, rds
+    let first = Message::new().text(2, routes).child(3, Message::new().child(1, ads()).text(2, routes));
+    let before = filters.iter().fold(first.child(5, cors_filter()), |message, filter| message.bytes(5, filter));
+    let before = before.child(5, fault_filter());
     // http_filters; normalize_path; upgrade_configs websocket; strip_any_host_port is left alone
     before.child(5, router()).wrapped(30, 1).child(23, Message::new().text(1, "websocket"))
 }

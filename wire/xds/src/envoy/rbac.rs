@@ -12,34 +12,75 @@ pub enum Principal {
     Identity(Text),
     /// The address that the connection comes from: address and prefix length.
     Address(String, u32),
+    /// The address of the client as far as it is told (`x-forwarded-for`): address and prefix length.
+    Remote(String, u32),
+    /// A header.
+    Header(String, Text),
     /// Anybody.
     Any,
     /// Not this one.
     Not(Box<Principal>),
 }
 
-/// A rule of a policy: any of `who` doing what all of the groups allow, each with any of its entries.
+/// What is done.
+#[derive(Clone, Debug)]
+pub enum Permission {
+    /// A header (`:method`, `:authority` among them).
+    Header(String, Text),
+    /// The path.
+    Path(Text),
+    /// The port of the listener.
+    Port(u16),
+    /// The address of the listener: address and prefix length.
+    Address(String, u32),
+    /// The server name that TLS was asked for.
+    ServerName(Text),
+    /// Not this.
+    Not(Box<Permission>),
+}
+
+/// A rule of a policy: who may do what.
 #[derive(Clone, Debug, Default)]
 pub struct RbacRule {
     /// Its name.
     pub name: String,
-    /// Groups: in each any.
+    /// Groups: all of them, in each any.
     pub who: Vec<Vec<Principal>>,
-    /// Headers (`:method`, `:authority` among them): in each group any.
-    pub headers: Vec<Vec<(String, Text)>>,
-    /// Paths: any. None: all.
-    pub paths: Vec<Text>,
-    /// Ports: any. None: all.
-    pub ports: Vec<u16>,
+    /// Groups: all of them, in each any.
+    pub what: Vec<Vec<Permission>>,
+}
+
+fn permission(of: &Permission) -> Message {
+    match of {
+        // header { name, string_match }, url_path { path }, destination_port, destination_ip, requested_server_name, not_rule
+        Permission::Header(name, text) => Message::new().child(4, header(name, text)),
+        Permission::Path(text) => Message::new().child(10, Message::new().child(1, string_matcher(text))),
+        Permission::Port(port) => Message::new().number(6, u64::from(*port)),
+        Permission::Address(address, length) => Message::new().child(5, block(address, *length)),
+        Permission::ServerName(text) => Message::new().child(9, string_matcher(text)),
+        Permission::Not(inner) => Message::new().child(8, permission(inner)),
+    }
+}
+
+fn header(name: &str, text: &Text) -> Message {
+    match text {
+        Text::Present => Message::new().text(1, name).number(7, 1),
+        text => Message::new().text(1, name).child(13, string_matcher(text)),
+    }
+}
+
+/// `envoy.config.core.v3.CidrRange`.
+fn block(address: &str, length: u32) -> Message {
+    Message::new().text(1, address).wrapped(2, u64::from(length))
 }
 
 fn principal(of: &Principal) -> Message {
     match of {
         // authenticated { principal_name }, direct_remote_ip { address_prefix, prefix_len }, any, not_id
         Principal::Identity(text) => Message::new().child(4, Message::new().child(2, string_matcher(text))),
-        Principal::Address(address, length) => {
-            Message::new().child(10, Message::new().text(1, address).wrapped(2, u64::from(*length)))
-        }
+        Principal::Address(address, length) => Message::new().child(10, block(address, *length)),
+        Principal::Remote(address, length) => Message::new().child(11, block(address, *length)),
+        Principal::Header(name, text) => Message::new().child(6, header(name, text)),
         Principal::Any => Message::new().number(3, 1),
         Principal::Not(inner) => Message::new().child(8, principal(inner)),
     }
@@ -60,18 +101,7 @@ fn any_of(entries: impl IntoIterator<Item = Message>) -> Message {
 }
 
 fn policy(rule: &RbacRule) -> Message {
-    let header = |(name, text): &(String, Text)| {
-        Message::new().child(4, Message::new().text(1, name).child(13, string_matcher(text)))
-    };
-    let mut what: Vec<Message> = rule.headers.iter().map(|group| any_of(group.iter().map(header))).collect();
-    if !rule.paths.is_empty() {
-        // url_path { path }
-        let path = |text: &Text| Message::new().child(10, Message::new().child(1, string_matcher(text)));
-        what.push(any_of(rule.paths.iter().map(path)));
-    }
-    if !rule.ports.is_empty() {
-        what.push(any_of(rule.ports.iter().map(|port| Message::new().number(6, u64::from(*port)))));
-    }
+    let what = rule.what.iter().map(|group| any_of(group.iter().map(permission))).collect();
     let who = rule.who.iter().map(|group| any_of(group.iter().map(principal))).collect();
     Message::new().child(1, all_of(what)).child(2, all_of(who))
 }

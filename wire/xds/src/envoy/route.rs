@@ -1,4 +1,5 @@
 //! Route tables.
+use super::filter::{CorsPolicy, HttpFault};
 use super::message::Message;
 use bytes::Bytes;
 
@@ -46,6 +47,8 @@ pub enum PathRewrite {
     Full(String),
     /// In place of what matched.
     Prefix(String),
+    /// In place of what an RE2 expression matches, with its groups as `\\1`.
+    Regex(String, String),
 }
 
 /// Where a request goes.
@@ -79,6 +82,10 @@ pub struct RouteEntry {
     pub path: RouteMatchPath,
     /// On headers, `:method` among them.
     pub headers: Vec<(String, Text)>,
+    /// On headers that must not be so; one that is missing is not.
+    pub without: Vec<(String, Text)>,
+    /// Paths without regard to case.
+    pub ignore_case: bool,
     /// On query parameters.
     pub query: Vec<(String, Text)>,
     /// Where to.
@@ -97,6 +104,10 @@ pub struct RouteEntry {
     pub response: HeaderChange,
     /// Clusters that get a copy, in parts of a million.
     pub mirrors: Vec<(String, u32)>,
+    /// Cross-origin requests.
+    pub cors: Option<CorsPolicy>,
+    /// Failures that are made.
+    pub fault: Option<HttpFault>,
 }
 
 /// Hosts and their routes; the first that matches counts.
@@ -152,8 +163,17 @@ fn route_match(entry: &RouteEntry) -> Message {
             }
         }
     };
+    // invert_match; treat_missing_header_as_empty, for one that is missing would not match at all
+    let without = entry.without.iter().map(|pair| {
+        let message = named(13, 7)(pair).number(8, 1);
+        if matches!(pair.1, Text::Present) { message } else { message.number(14, 1) }
+    });
+    let message = if entry.ignore_case { message.wrapped(4, 0) } else { message };
     // headers { name, string_match | present_match }, query_parameters { name, string_match | present_match }
-    message.children(6, entry.headers.iter().map(named(13, 7))).children(7, entry.query.iter().map(named(5, 6)))
+    message
+        .children(6, without)
+        .children(6, entry.headers.iter().map(named(13, 7)))
+        .children(7, entry.query.iter().map(named(5, 6)))
 }
 
 /// Field numbers of the four lists: to add (and to set), to remove, for requests and answers.
@@ -176,6 +196,9 @@ fn route(entry: &RouteEntry) -> Message {
             let redirect = match path {
                 Some(PathRewrite::Full(path)) => redirect.text(2, path),
                 Some(PathRewrite::Prefix(prefix)) => redirect.text(5, prefix),
+                Some(PathRewrite::Regex(expression, text)) => {
+                    redirect.child(9, Message::new().child(1, regex(expression)).text(2, text))
+                }
                 None => redirect,
             };
             let redirect = scheme.iter().fold(redirect, |message, scheme| message.text(7, scheme));
@@ -195,6 +218,9 @@ fn route(entry: &RouteEntry) -> Message {
             message.child(7, answer.maybe(2, body))
         }
     };
+    // typed_per_filter_config
+    let message = message.children(13, entry.cors.iter().map(CorsPolicy::entry));
+    let message = message.children(13, entry.fault.iter().map(HttpFault::entry));
     change(change(message, (9, 12), &entry.request), (10, 11), &entry.response)
 }
 
@@ -215,6 +241,9 @@ fn to_clusters(entry: &RouteEntry, clusters: &[(String, u32, HeaderChange)]) -> 
         Some(PathRewrite::Full(path)) => {
             // regex_rewrite { pattern, substitution }: the whole path, whatever it is; its query stays
             message.child(32, Message::new().child(1, regex("^/[^?]*")).text(2, path))
+        }
+        Some(PathRewrite::Regex(expression, text)) => {
+            message.child(32, Message::new().child(1, regex(expression)).text(2, text))
         }
         None => message,
     };

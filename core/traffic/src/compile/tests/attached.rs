@@ -105,3 +105,28 @@ fn a_rate_limit_service_must_be_there_and_permitted() {
     let output = compiler.take();
     assert_eq!((asks(&output), conditions(&output, "p").as_str()), (Some("infra/rls".into()), ""));
 }
+
+#[test]
+fn a_gateways_listeners_ask_for_a_proxy_header() {
+    let gateway = gateway("edge", 1, vec![listener("a", 8080, "HTTP", ""), listener("b", 8081, "HTTP", "")]);
+    let on = |section: &str| {
+        let policy = policy("p", 1, &[("Gateway", "edge", section)]);
+        let meta = Meta { key: Key::new("infra", "p"), ..policy.meta };
+        object(TrafficPolicy { meta, proxy_protocol: true, ..policy })
+    };
+    let mut compiler = compiler(vec![gateway]);
+    let asks = |compiler: &mut Compiler| -> Vec<bool> {
+        compiler.take();
+        match &compiler.resources()[&(ResourceKind::Gateway, "infra/edge".to_owned())] {
+            Resource::Gateway(it) => it.listeners.iter().map(|it| it.proxy_protocol).collect(),
+            _ => vec![],
+        }
+    };
+    assert_eq!(asks(&mut compiler), [false, false]);
+    compiler.set(on("b"));
+    assert_eq!(asks(&mut compiler), [false, true]);
+    compiler.set(on(""));
+    assert_eq!(asks(&mut compiler), [true, true]);
+    compiler.remove(ObjectKind::TrafficPolicy, &Key::new("infra", "p"));
+    assert_eq!(asks(&mut compiler), [false, false]);
+}

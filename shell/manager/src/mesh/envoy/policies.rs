@@ -5,7 +5,7 @@ use model::Key;
 use model::mesh::{Action, AuthorizationPolicy, Gateway, Operation, PolicyRule, Scope, Source};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use xds::envoy::{Principal, RbacRule, Text, rbac_filter};
+use xds::envoy::{Permission, Principal, RbacRule, Text, rbac_filter};
 
 /// Filters in the order in which they decide: what is denied, then what is allowed.
 pub fn filters(policies: &BTreeMap<Key, Arc<AuthorizationPolicy>>, gateway: &Gateway) -> Vec<Bytes> {
@@ -45,25 +45,47 @@ fn rules(policy: &AuthorizationPolicy, deny: bool) -> Vec<RbacRule> {
             from.iter().flat_map(|from| to.iter().map(move |to| (from, to))).enumerate()
         {
             let name = format!("{}/{index}/{number}", policy.key);
-            if !deny && is_beyond_words(rule, source, operation) {
+            if !deny && is_beyond_words(rule, source) {
                 continue;
             }
-            out.push(one(name, source, operation));
+            out.push(one(name, rule, source, operation));
         }
     }
     out
 }
 
-fn is_beyond_words(rule: &PolicyRule, source: &Source, operation: &Operation) -> bool {
-    let of_source = [
-        source.request_principals.len(),
-        source.not_request_principals.len(),
-        source.remote_ip_blocks.len(),
-        source.not_remote_ip_blocks.len(),
-    ];
-    let of_operation =
-        [operation.not_hosts.len(), operation.not_methods.len(), operation.not_paths.len(), operation.not_ports.len()];
-    !rule.when.is_empty() || of_source.iter().chain(&of_operation).any(|count| *count > 0)
+/// What Envoy would need a token for, or what nobody knows.
+fn is_beyond_words(rule: &PolicyRule, source: &Source) -> bool {
+    let tokens = source.request_principals.len() + source.not_request_principals.len();
+    tokens > 0 || rule.when.iter().any(|condition| attribute(&condition.key).is_none())
+}
+
+/// What a condition looks at.
+enum Attribute<'a> {
+    Who(Box<dyn Fn(&str) -> Principal + 'a>),
+    What(Box<dyn Fn(&str) -> Permission + 'a>),
+}
+
+/// Istio's attributes, as far as Envoy's words have them.
+fn attribute(key: &str) -> Option<Attribute<'_>> {
+    let who = |of: fn(&str) -> Principal| Some(Attribute::Who(Box::new(of)));
+    let what = |of: fn(&str) -> Permission| Some(Attribute::What(Box::new(of)));
+    match key {
+        "source.ip" => who(address),
+        "remote.ip" => who(remote),
+        "source.namespace" => who(namespace),
+        "source.principal" => who(identity),
+        "destination.ip" => what(|text| {
+            let (address, length) = cidr(text);
+            Permission::Address(address, length)
+        }),
+        "destination.port" => what(|text| Permission::Port(text.parse().unwrap_or(0))),
+        "connection.sni" => what(|text| Permission::ServerName(pattern("", text))),
+        _ => {
+            let name = key.strip_prefix("request.headers[")?.strip_suffix(']')?.to_ascii_lowercase();
+            Some(Attribute::Who(Box::new(move |text| Principal::Header(name.clone(), pattern("", text)))))
+        }
+    }
 }
 
 /// Istio's texts: exact, `prefix*`, `*suffix`, `*`.
@@ -77,7 +99,7 @@ fn pattern(before: &str, text: &str) -> Text {
 }
 
 /// An RE2 expression for the text itself.
-fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     text.chars().flat_map(|it| (!it.is_alphanumeric() && it != '/').then_some('\\').into_iter().chain([it])).collect()
 }
 
@@ -89,44 +111,76 @@ fn path(text: &str) -> Text {
     Text::Regex(quoted)
 }
 
-fn one(name: String, source: &Source, operation: &Operation) -> RbacRule {
-    let mut who: Vec<Vec<Principal>> = Vec::new();
-    let mut group = |positive: Vec<Principal>, negative: Vec<Principal>| {
-        if !positive.is_empty() {
-            who.push(positive);
-        }
-        who.extend(negative.into_iter().map(|it| vec![Principal::Not(Box::new(it))]));
-    };
-    let list = |texts: &[Arc<str>], of: fn(&str) -> Principal| texts.iter().map(|text| of(text)).collect::<Vec<_>>();
-    let identity: fn(&str) -> Principal = |text| Principal::Identity(pattern("spiffe://", text));
-    let namespace: fn(&str) -> Principal = |text| match pattern("", text) {
+fn cidr(text: &str) -> (String, u32) {
+    let whole = if text.contains(':') { 128 } else { 32 };
+    let (address, length) = text.split_once('/').unwrap_or((text, ""));
+    (address.to_owned(), length.parse().unwrap_or(whole))
+}
+
+fn address(text: &str) -> Principal {
+    let (address, length) = cidr(text);
+    Principal::Address(address, length)
+}
+
+fn remote(text: &str) -> Principal {
+    let (address, length) = cidr(text);
+    Principal::Remote(address, length)
+}
+
+fn identity(text: &str) -> Principal {
+    Principal::Identity(pattern("spiffe://", text))
+}
+
+fn namespace(text: &str) -> Principal {
+    match pattern("", text) {
         Text::Exact(text) => Principal::Identity(Text::Regex(format!(".*/ns/{}/.*", quote(&text)))),
         Text::Prefix(text) => Principal::Identity(Text::Regex(format!(".*/ns/{}[^/]*/.*", quote(&text)))),
         Text::Regex(expression) => Principal::Identity(Text::Regex(format!(".*/ns/{expression}/.*"))),
         Text::Present => Principal::Any,
-    };
-    let account: fn(&str) -> Principal = |text| {
-        let (namespace, name) = text.split_once('/').unwrap_or(("", text));
-        Principal::Identity(Text::Regex(format!(".*/ns/{}/sa/{}", quote(namespace), quote(name))))
-    };
-    let address: fn(&str) -> Principal = |text| {
-        let whole = if text.contains(':') { 128 } else { 32 };
-        let (address, length) = text.split_once('/').unwrap_or((text, ""));
-        Principal::Address(address.to_owned(), length.parse().unwrap_or(whole))
-    };
-    group(list(&source.principals, identity), list(&source.not_principals, identity));
-    group(list(&source.namespaces, namespace), list(&source.not_namespaces, namespace));
-    group(list(&source.service_accounts, account), list(&source.not_service_accounts, account));
-    group(list(&source.ip_blocks, address), list(&source.not_ip_blocks, address));
-    let header = |name: &'static str, texts: &[Arc<str>]| {
-        texts.iter().map(|text| (name.to_owned(), pattern("", text))).collect::<Vec<_>>()
-    };
-    let headers = [header(":method", &operation.methods), header(":authority", &operation.hosts)];
-    RbacRule {
-        name,
-        who,
-        headers: headers.into_iter().filter(|group| !group.is_empty()).collect(),
-        paths: operation.paths.iter().map(|text| path(text)).collect(),
-        ports: operation.ports.iter().filter_map(|port| port.parse().ok()).collect(),
     }
+}
+
+fn account(text: &str) -> Principal {
+    let (namespace, name) = text.split_once('/').unwrap_or(("", text));
+    Principal::Identity(Text::Regex(format!(".*/ns/{}/sa/{}", quote(namespace), quote(name))))
+}
+
+/// Groups that must all hold: any of the positive ones, and none of the negative ones.
+fn groups<T>(
+    out: &mut Vec<Vec<T>>,
+    (positive, negative): (&[Arc<str>], &[Arc<str>]),
+    of: impl Fn(&str) -> T,
+    not: fn(T) -> T,
+) {
+    if !positive.is_empty() {
+        out.push(positive.iter().map(|text| of(text)).collect());
+    }
+    out.extend(negative.iter().map(|text| vec![not(of(text))]));
+}
+
+fn one(name: String, rule: &PolicyRule, source: &Source, operation: &Operation) -> RbacRule {
+    let nobody: fn(Principal) -> Principal = |it| Principal::Not(Box::new(it));
+    let nothing: fn(Permission) -> Permission = |it| Permission::Not(Box::new(it));
+    let (mut who, mut what) = (Vec::new(), Vec::new());
+    groups(&mut who, (&source.principals, &source.not_principals), identity, nobody);
+    groups(&mut who, (&source.namespaces, &source.not_namespaces), namespace, nobody);
+    groups(&mut who, (&source.service_accounts, &source.not_service_accounts), account, nobody);
+    groups(&mut who, (&source.ip_blocks, &source.not_ip_blocks), address, nobody);
+    groups(&mut who, (&source.remote_ip_blocks, &source.not_remote_ip_blocks), remote, nobody);
+    let header = |name: &'static str| move |text: &str| Permission::Header(name.to_owned(), pattern("", text));
+    groups(&mut what, (&operation.methods, &operation.not_methods), header(":method"), nothing);
+    groups(&mut what, (&operation.hosts, &operation.not_hosts), header(":authority"), nothing);
+    groups(&mut what, (&operation.paths, &operation.not_paths), |text| Permission::Path(path(text)), nothing);
+    let port = |text: &str| Permission::Port(text.parse().unwrap_or(0));
+    groups(&mut what, (&operation.ports, &operation.not_ports), port, nothing);
+    // A condition that is beyond words is here only in a DENY rule, which holds without it.
+    for condition in &rule.when {
+        let texts = (&condition.values[..], &condition.not_values[..]);
+        match attribute(&condition.key) {
+            Some(Attribute::Who(of)) => groups(&mut who, texts, of, nobody),
+            Some(Attribute::What(of)) => groups(&mut what, texts, of, nothing),
+            None => {}
+        }
+    }
+    RbacRule { name, who, what }
 }

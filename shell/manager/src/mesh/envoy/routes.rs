@@ -1,15 +1,18 @@
 //! Route tables in Envoy's words: a list in which the first that matches counts, so precedence is put into its order.
+use super::policies::quote;
 use model::Key;
 use model::mesh::Service;
 use model::mesh::{
-    Backend, BackendTarget, Filter, HeaderModifier, Hostname, Match, ParentTarget, PathMatch, PathModifier, Route,
-    Rule, TextMatch,
+    Abort, Backend, BackendTarget, Cors, Filter, Fraction, HeaderModifier, Hostname, Match, MatchMore, ParentTarget,
+    PathMatch, PathModifier, Route, Rule, TextMatch,
 };
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use traffic::{Directory, ListenerEntry, PortEntry, ServiceEntry};
-use xds::envoy::{HeaderChange, PathRewrite, RouteAction, RouteEntry, RouteMatchPath, Text, VirtualHost};
+use xds::envoy::{
+    CorsPolicy, HeaderChange, HttpFault, PathRewrite, RouteAction, RouteEntry, RouteMatchPath, Text, VirtualHost,
+};
 
 /// A cluster that never is: its share of requests is answered with 500.
 const INVALID: &str = "invalid";
@@ -123,8 +126,10 @@ fn candidates(directory: &Directory, route: &Arc<Route>, port: u16) -> Vec<(Rank
     let mut out = Vec::new();
     for (rule_index, rule) in route.rules.iter().enumerate() {
         for (match_index, matched) in rule.matches.iter().enumerate() {
-            // What Envoy's table cannot say here is left out rather than widened (docs/mesh.md).
-            if matched.more.is_some() {
+            // What Envoy's table cannot say here is left out rather than widened (docs/mesh.md): who calls is not known in it.
+            let elsewhere =
+                |more: &MatchMore| more.port.is_some_and(|of| of != port) || more.source_namespace.is_some();
+            if matched.more.as_deref().is_some_and(elsewhere) {
                 continue;
             }
             let (class, length) = match &matched.path {
@@ -167,6 +172,8 @@ fn plain(cluster: String) -> RouteEntry {
         name: cluster.clone(),
         path: RouteMatchPath::Prefix("/".to_owned()),
         headers: Vec::new(),
+        without: Vec::new(),
+        ignore_case: false,
         query: Vec::new(),
         action: RouteAction::Clusters(vec![(cluster, 1, HeaderChange::default())]),
         host: None,
@@ -176,6 +183,8 @@ fn plain(cluster: String) -> RouteEntry {
         request: HeaderChange::default(),
         response: HeaderChange::default(),
         mirrors: Vec::new(),
+        cors: None,
+        fault: None,
     }
 }
 
@@ -191,10 +200,17 @@ fn entry(directory: &Directory, route: &Route, rule: &Rule, matched: &Match, por
     };
     let method = matched.method.iter().map(|method| (":method".to_owned(), Text::Exact(method.to_string())));
     let named = |it: &model::mesh::ValueMatch| (it.name.to_string(), text(&it.value));
+    let more = matched.more.as_deref();
+    let pseudo = more.into_iter().flat_map(|more| {
+        let parts = [(":scheme", &more.scheme), (":method", &more.method), (":authority", &more.authority)];
+        parts.into_iter().filter_map(|(name, of)| Some((name.to_owned(), text(of.as_ref()?))))
+    });
     let mut entry = RouteEntry {
         name: route.name.to_string(),
         path,
-        headers: method.chain(matched.headers.iter().map(named)).collect(),
+        headers: method.chain(pseudo).chain(matched.headers.iter().map(named)).collect(),
+        without: more.into_iter().flat_map(|more| &more.without_headers).map(named).collect(),
+        ignore_case: more.is_some_and(|more| more.ignore_case),
         query: matched.query.iter().map(named).collect(),
         action: clusters(directory, &rule.backends, port),
         timeout_ms: rule.timeouts.request_ms.unwrap_or(0),
@@ -246,7 +262,9 @@ fn rewrite(modifier: &PathModifier) -> Option<PathRewrite> {
         PathModifier::ReplacePrefix(prefix) | PathModifier::ReplaceMatched(prefix) => {
             Some(PathRewrite::Prefix(prefix.to_string()))
         }
-        PathModifier::ReplaceRegex { .. } => None,
+        PathModifier::ReplaceRegex { pattern, substitution } => {
+            Some(PathRewrite::Regex(pattern.to_string(), substitution.to_string()))
+        }
     }
 }
 
@@ -269,14 +287,43 @@ fn apply(directory: &Directory, entry: &mut RouteEntry, filter: &Filter, port: u
         }
         Filter::Mirror(mirror) => {
             if let BackendTarget::Service { service, port: of } = &mirror.backend {
-                let share =
-                    u64::from(mirror.fraction.numerator) * 1_000_000 / u64::from(mirror.fraction.denominator.max(1));
+                let share = millionths(mirror.fraction);
                 let of = if *of == 0 { port } else { *of };
-                entry.mirrors.push((cluster_name(directory, service, of), share as u32));
+                entry.mirrors.push((cluster_name(directory, service, of), share));
             }
         }
         Filter::Respond(answer) => entry.action = RouteAction::Respond(answer.status, answer.body.to_vec()),
-        // Not said to Envoys (docs/mesh.md).
-        Filter::Cors(_) | Filter::Fault(_) => {}
+        Filter::Cors(cors) => entry.cors = Some(cross_origin(cors)),
+        Filter::Fault(fault) => {
+            entry.fault = Some(HttpFault {
+                delay: fault.delay.map(|(ms, share)| (ms, millionths(share))),
+                abort: fault.abort.map(|(abort, share)| match abort {
+                    Abort::Http(status) => (status, false, millionths(share)),
+                    Abort::Grpc(status) => (status, true, millionths(share)),
+                }),
+            });
+        }
+    }
+}
+
+fn millionths(share: Fraction) -> u32 {
+    (u64::from(share.numerator) * 1_000_000 / u64::from(share.denominator.max(1))) as u32
+}
+
+/// Origins are `*`, exact, or with `*.` for subdomains.
+fn cross_origin(cors: &Cors) -> CorsPolicy {
+    let origin = |origin: &Arc<str>| match origin.split_once('*') {
+        Some(("", "")) => Text::Regex(".*".to_owned()),
+        Some((before, after)) => Text::Regex(format!("{}.*{}", quote(before), quote(after))),
+        None => Text::Exact(origin.to_string()),
+    };
+    let texts = |texts: &[Arc<str>]| texts.iter().map(ToString::to_string).collect();
+    CorsPolicy {
+        origins: cors.allow_origins.iter().map(origin).chain(cors.allow_origin_patterns.iter().map(text)).collect(),
+        methods: texts(&cors.allow_methods),
+        headers: texts(&cors.allow_headers),
+        expose: texts(&cors.expose_headers),
+        max_age_s: cors.max_age_s,
+        credentials: cors.allow_credentials,
     }
 }
