@@ -26,6 +26,7 @@ const SECRETS: Resource = Resource { group: "", version: "v1", plural: "secrets"
 const SERVICES: Resource = Resource { group: "", version: "v1", plural: "services" };
 /// Where joined hosts are kept.
 pub const ENTRIES: Resource = Resource { group: "networking.istio.io", version: "v1", plural: "workloadentries" };
+const GROUPS: Resource = Resource { group: "networking.istio.io", version: "v1", plural: "workloadgroups" };
 
 /// The join service for one connection.
 #[derive(Clone)]
@@ -193,7 +194,12 @@ async fn make_service(core: &Core, wanted: &Wanted) -> Result<(), ApiError> {
 }
 
 async fn put_entry(core: &Core, wanted: &Wanted, name: &str) -> Result<(), ApiError> {
-    let entry = json!({
+    let group = match core.api.get(GROUPS, &wanted.namespace, &wanted.service).await {
+        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        Err(error) if error.is_not_found() => Value::Null,
+        Err(error) => return Err(error),
+    };
+    let mut entry = json!({
         "apiVersion": "networking.istio.io/v1",
         "kind": "WorkloadEntry",
         "metadata": {
@@ -209,6 +215,7 @@ async fn put_entry(core: &Core, wanted: &Wanted, name: &str) -> Result<(), ApiEr
             "serviceAccount": wanted.service,
         },
     });
+    adopt(&mut entry, &group);
     let body = Bytes::from(entry.to_string());
     match core.api.create(ENTRIES, &wanted.namespace, None, body.clone()).await {
         // It comes again, perhaps from another address.
@@ -216,6 +223,28 @@ async fn put_entry(core: &Core, wanted: &Wanted, name: &str) -> Result<(), ApiEr
             core.api.patch(ENTRIES, &wanted.namespace, name, None, PatchKind::Merge, body).await.map(|_| ())
         }
         other => other.map(|_| ()),
+    }
+}
+
+/// Takes over what the WorkloadGroup of the service says of its hosts. What we say ourselves (who joined, and as whom) stays.
+fn adopt(entry: &mut Value, group: &Value) {
+    let maps = [
+        ("/spec/metadata/labels", "/metadata/labels"),
+        ("/spec/metadata/annotations", "/metadata/annotations"),
+        ("/spec/template/labels", "/spec/labels"),
+        ("/spec/template/ports", "/spec/ports"),
+    ];
+    for (from, to) in maps {
+        let said = group.pointer(from).and_then(Value::as_object);
+        let Some((said, own)) = said.zip(entry.pointer_mut(to).and_then(Value::as_object_mut)) else { continue };
+        for (name, value) in said {
+            own.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    for name in ["locality", "weight"] {
+        if let Some(value) = group.pointer(&format!("/spec/template/{name}")) {
+            entry["spec"][name] = value.clone();
+        }
     }
 }
 
@@ -233,6 +262,27 @@ fn status(error: ApiError) -> Status {
 mod tests {
     use super::*;
     use base64::Engine;
+
+    #[test]
+    fn a_group_says_what_its_hosts_have_in_common() {
+        let mut entry = json!({
+            "metadata": { "labels": { "app": "db" }, "annotations": { "diolkos.io/joined": "true" } },
+            "spec": { "labels": { "app": "db" }, "ports": { "tcp": 1 }, "serviceAccount": "db" },
+        });
+        let group = json!({ "spec": {
+            "metadata": { "labels": { "team": "red", "app": "other" }, "annotations": { "diolkos.io/joined": "no" } },
+            "template": { "labels": { "version": "v2" }, "ports": { "admin": 2 }, "locality": "r/z", "weight": 3, "serviceAccount": "root" },
+        } });
+        adopt(&mut entry, &group);
+        let expect = json!({
+            "metadata": { "labels": { "app": "db", "team": "red" }, "annotations": { "diolkos.io/joined": "true" } },
+            "spec": { "labels": { "app": "db", "version": "v2" }, "ports": { "tcp": 1, "admin": 2 }, "serviceAccount": "db",
+                "locality": "r/z", "weight": 3 },
+        });
+        assert_eq!(entry, expect, "and nobody becomes somebody else by it");
+        adopt(&mut entry, &Value::Null);
+        assert_eq!(entry, expect);
+    }
 
     #[test]
     fn tokens() {

@@ -274,12 +274,10 @@ impl Exchange<'_> {
     pub fn again(&self, failure: Failure) -> Option<u64> {
         let remaining_ms = self.deadline.map(|at| at.saturating_duration_since(Instant::now()).as_millis() as u64);
         let replayable = self.replayable.load(Ordering::Relaxed);
-        if failure != Failure::NotSent && !self.may_retry() {
-            return None;
-        }
         let attempt = Attempt { tries: self.tries, idempotent: self.idempotent, replayable, remaining_ms };
         let Target::Port(port) = &self.plan.target else { return None };
-        port.with_budget(|budget| decide(self.plan.retry(), failure, attempt, budget, random::u32()))
+        let pause = port.with_budget(|budget| decide(self.plan.retry(), failure, attempt, budget, random::u32()))?;
+        (failure == Failure::NotSent || self.may_retry()).then_some(pause)
     }
 
     /// Whether the service's policy lets one more request be under way that is tried again. It counts from then on.
