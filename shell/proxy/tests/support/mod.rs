@@ -439,6 +439,7 @@ pub fn gateway(port: u16, prefix: &str, service: &str) -> Vec<Change> {
         tls: TlsMode::None,
         on_nodes: true,
         clients: None,
+        proxy_protocol: false,
     };
     let target = BackendTarget::Service { service: Key::new("default", service), port: 80 };
     let parent = ParentTarget::Listener { gateway: key.clone(), listener: "plain".into() };
