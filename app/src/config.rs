@@ -121,6 +121,9 @@ pub struct Settings {
     /// JSON file of external authorizers that AuthorizationPolicies may name (Istio's extensionProviders).
     #[arg(long, env = "DIOLKOS_MESH_PROVIDERS", global = true, value_name = "FILE")]
     pub mesh_providers: Option<PathBuf>,
+    /// JSON file of other trust domains: `[{"trustDomain", "bundleEndpoint"}]`.
+    #[arg(long, env = "DIOLKOS_MESH_FEDERATION", global = true, value_name = "FILE")]
+    pub mesh_federation: Option<PathBuf>,
     /// kubeconfig of the API server to use, for `node`, `proxy` and the tools [default: the one in the data directory].
     #[arg(long, env = "DIOLKOS_KUBECONFIG", global = true, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
@@ -164,6 +167,8 @@ pub struct Config {
     pub kubeconfig: Option<PathBuf>,
     /// File of external authorizers.
     pub mesh_providers: Option<PathBuf>,
+    /// File of other trust domains.
+    pub mesh_federation: Option<PathBuf>,
     pub scrape_s: u64,
 }
 
@@ -248,6 +253,7 @@ impl Settings {
             workload_cert_ttl_s: self.workload_cert_ttl_s.or(lower.workload_cert_ttl_s),
             mesh_root_days: self.mesh_root_days.or(lower.mesh_root_days),
             mesh_providers: self.mesh_providers.or(lower.mesh_providers),
+            mesh_federation: self.mesh_federation.or(lower.mesh_federation),
             kubeconfig: self.kubeconfig.or(lower.kubeconfig),
             scrape_s: self.scrape_s.or(lower.scrape_s),
         }
@@ -322,6 +328,7 @@ impl Settings {
             workload_cert_ttl_s: self.workload_cert_ttl_s.unwrap_or(86_400),
             mesh_root_days: self.mesh_root_days.unwrap_or(1_825),
             mesh_providers: self.mesh_providers,
+            mesh_federation: self.mesh_federation,
             kubeconfig: self.kubeconfig,
             scrape_s: self.scrape_s.unwrap_or(5),
         };
@@ -399,6 +406,11 @@ impl Config {
     /// kubeconfig of this machine's node agent and proxy.
     pub fn node_kubeconfig(&self) -> PathBuf {
         self.kubeconfig.clone().unwrap_or_else(|| self.data_dir.join("node.kubeconfig"))
+    }
+
+    /// Where the SPIFFE Workload API's socket lies; pods that ask for it get the directory.
+    pub fn workload_api_dir(&self) -> PathBuf {
+        self.run_dir.join("workload-api")
     }
 
     /// Address of the cluster's DNS.

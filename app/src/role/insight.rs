@@ -6,6 +6,9 @@ use manager::telemetry::COUNTERS;
 use server::{Body, Extension, ExtensionRequest};
 use std::sync::{Arc, OnceLock};
 
+/// The mesh's trust bundle, which other trust domains fetch without credentials: it holds public keys only.
+pub const BUNDLE: &str = "/diolkos/v1/mesh/bundle";
+
 /// Answers a path (and the query's label selector) with status and JSON, or does not know it.
 pub type Teller = Arc<dyn Fn(&str, Option<&str>) -> Option<(u16, Bytes)> + Send + Sync>;
 
@@ -56,6 +59,10 @@ pub fn status(code: u16, reason: &str, message: &str) -> Bytes {
 }
 
 impl Extension for Insight {
+    fn is_public(&self, path: &str) -> bool {
+        path == BUNDLE
+    }
+
     fn takes(&self, path: &str, _dashboard: bool) -> bool {
         path.starts_with("/diolkos/v1/") || path.starts_with("/apis/metrics.k8s.io/v1beta1/") || path == COUNTERS
     }

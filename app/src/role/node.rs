@@ -24,6 +24,7 @@ pub fn config(config: &Config) -> node::Config {
         labels: config.node_labels.clone().unwrap_or_default(),
         taints: config.node_taints.clone(),
         proxy_socket: Some(config.run_dir.join("proxy.sock")),
+        workload_api: Some(config.workload_api_dir()),
         proxy_admin: Config::dial(config.proxy_admin).to_string(),
         api_service: (config.kubernetes_vip().to_string(), 443),
         ..node::Config::new(&config.node_name, config.node_ip, &config.data_dir, &config.run_dir)

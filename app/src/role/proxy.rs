@@ -27,6 +27,7 @@ pub fn run(config: Config) -> Result<(), CommandError> {
         workers: config.proxy_workers,
         attach_socket: Some(config.run_dir.join("proxy.sock")),
         handover_socket: Some(config.run_dir.join("proxy-handover.sock")),
+        workload_api: Some(config.workload_api_dir().join(WORKLOAD_API_SOCKET)),
         admin: Some(config.proxy_admin),
         control: Control::Plane(plane.clone()),
         snapshot: Some(config.data_dir.join("proxy.snapshot")),
@@ -40,6 +41,8 @@ pub fn run(config: Config) -> Result<(), CommandError> {
     serve(settings, plane, Duration::from_secs(config.proxy_drain_s))
 }
 
+/// Name of the Workload API's socket in its directory.
+const WORKLOAD_API_SOCKET: &str = "api.sock";
 /// How long a successor may take to get ready.
 const READY_PATIENCE: Duration = Duration::from_secs(45);
 

@@ -5,7 +5,7 @@ use crate::cli::CommandError;
 use crate::config::Config;
 use crate::notify;
 use crate::role::dashboard::Dashboard;
-use crate::role::insight::{Insight, status};
+use crate::role::insight::{BUNDLE, Insight, status};
 use bytes::Bytes;
 use client::ObjectApi;
 use manager::mesh::Mesh;
@@ -32,7 +32,10 @@ fn server_config(config: &Config) -> server::Config {
 
 fn mesh_config(config: &Config) -> Result<manager::mesh::Config, CommandError> {
     let providers = config.mesh_providers.as_deref().map(manager::mesh::providers::read).transpose().map_err(failed)?;
+    let federated =
+        config.mesh_federation.as_deref().map(manager::mesh::federation::read).transpose().map_err(failed)?;
     Ok(manager::mesh::Config {
+        federated: federated.unwrap_or_default(),
         providers: providers.unwrap_or_default(),
         listen: config.mesh_listen,
         cluster_domain: config.cluster_domain.clone(),
@@ -87,6 +90,9 @@ async fn serve(config: Config) -> Result<(), CommandError> {
         Arc::new(move |path: &str, _: Option<&str>| {
             if let Some(rest) = path.strip_prefix("/diolkos/v1/services") {
                 return mesh_handle.services(rest).map(|told| (200, Bytes::from(told.to_string())));
+            }
+            if path == BUNDLE {
+                return Some((200, Bytes::from(mesh_handle.bundle().to_string())));
             }
             (path == "/diolkos/v1/mesh").then(|| (200, Bytes::from(mesh_handle.report().to_string())))
         }),

@@ -261,6 +261,7 @@ fn flags(config: &Config) -> Vec<String> {
     flags.extend(config.skywalking_listen.map(|address| format!("--skywalking-listen={address}")));
     flags.extend(config.skywalking_token.as_ref().map(|token| format!("--skywalking-token={token}")));
     flags.push(format!("--trace-sampling={}", config.trace_sampling));
+    flags.extend(config.mesh_federation.as_ref().map(|path| format!("--mesh-federation={}", path.display())));
     flags.extend(config.mesh_providers.as_ref().map(|path| format!("--mesh-providers={}", path.display())));
     flags.extend(config.kubeconfig.as_ref().map(|path| format!("--kubeconfig={}", path.display())));
     flags

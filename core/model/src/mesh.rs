@@ -173,4 +173,6 @@ pub struct TrustBundle {
     pub trust_domain: Arc<str>,
     /// One PEM certificate each.
     pub roots: Vec<Arc<str>>,
+    /// The keys that its JWT-SVIDs are signed with, as a JSON Web Key Set (RFC 7517); empty: it has none.
+    pub jwks: Arc<str>,
 }

@@ -16,6 +16,7 @@ mod certificates;
 mod core;
 mod ear;
 mod envoy;
+pub mod federation;
 mod hosts;
 mod identity;
 mod join;
@@ -68,6 +69,8 @@ pub struct Config {
     pub host_grace: Duration,
     /// Who can be asked about requests (CUSTOM policies).
     pub providers: Vec<ExtensionProvider>,
+    /// Other trust domains.
+    pub federated: Vec<federation::Federated>,
     /// How long to wait for more changes before compiling.
     pub debounce: Duration,
     /// Address ranges of services, for hosts that join.
@@ -88,6 +91,7 @@ impl Config {
             root_age: None,
             host_grace: Duration::from_secs(5),
             providers: Vec::new(),
+            federated: Vec::new(),
             debounce: Duration::from_millis(3),
             service_cidrs: vec!["10.96.0.0/16".into()],
             gateway_addresses: None,
@@ -143,6 +147,10 @@ impl Handle {
     /// Resolves when the first configuration is complete.
     pub async fn ready(&self) {
         self.core.ready().await;
+    }
+    /// The trust domain's bundle, for other trust domains to fetch (SPIFFE bundle format).
+    pub fn bundle(&self) -> serde_json::Value {
+        federation::document(&self.core.ca.bundle())
     }
     /// Begins to replace the mesh's root by a new one. The old one is trusted until nothing rests on it any more.
     ///
@@ -208,6 +216,7 @@ impl Mesh {
         tasks.spawn(statuses::run(self.core.clone()));
         tasks.spawn(hosts::run(self.core.clone()));
         tasks.spawn(trust::run(self.core.clone()));
+        tasks.spawn(federation::run(self.core.clone()));
         tasks.spawn(listen::run(self.core.clone(), self.listener, stopped));
         shutdown.await;
         let _ = stop.send(true);

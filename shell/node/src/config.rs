@@ -37,6 +37,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// The proxy's socket; `None` runs pods without mesh.
     pub proxy_socket: Option<PathBuf>,
+    /// Directory of the SPIFFE Workload API's socket, for pods that ask for it.
+    pub workload_api: Option<PathBuf>,
     /// The proxy's admin endpoint, relayed under `/telemetry`.
     pub proxy_admin: String,
     /// Pods that a node takes at most.
@@ -85,6 +87,7 @@ impl Config {
             port: 10250,
             tls: None,
             proxy_socket: None,
+            workload_api: None,
             proxy_admin: "127.0.0.1:15020".to_owned(),
             max_pods: 110,
             reserved_cpu_m: 0,

@@ -14,6 +14,8 @@ pub struct Config {
     pub attach_socket: Option<PathBuf>,
     /// Unix socket on which a successor asks for our listening sockets; none: there is no successor.
     pub handover_socket: Option<PathBuf>,
+    /// Unix socket of the SPIFFE Workload API; none: it is not served.
+    pub workload_api: Option<PathBuf>,
     /// Where metrics and state are shown. Loopback: there is no authentication.
     pub admin: Option<SocketAddr>,
     /// Where configuration and certificates come from.
@@ -140,6 +142,7 @@ impl Default for Config {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             attach_socket: None,
             handover_socket: None,
+            workload_api: None,
             admin: None,
             control: Control::Local,
             snapshot: None,

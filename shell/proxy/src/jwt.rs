@@ -195,6 +195,44 @@ impl Verifier {
     }
 }
 
+/// A JWT-SVID that holds: whose it is, and what it says. `jwks` gives a trust domain's keys. What has no end is none (JWT-SVID, 3.3).
+///
+/// # Errors
+/// Why it does not hold.
+pub fn svid(
+    token: &str,
+    audience: &str,
+    now_s: i64,
+    jwks: impl Fn(&str) -> Option<String>,
+) -> Result<(String, Value), JwtError> {
+    let (signed, signature) = token.rsplit_once('.').filter(|_| token.len() <= MOST_BYTES).ok_or(JwtError::Form)?;
+    let (header, payload) = signed.split_once('.').ok_or(JwtError::Form)?;
+    let bytes = |part: &str| BASE64.decode(part).map_err(|_| JwtError::Form);
+    let json = |part: &str| serde_json::from_slice::<Value>(&bytes(part)?).map_err(|_| JwtError::Form);
+    let (header, claims) = (json(header)?, json(payload)?);
+    let signature = bytes(signature)?;
+    let subject = claims["sub"].as_str().unwrap_or_default();
+    let rest = subject.strip_prefix("spiffe://").ok_or(JwtError::Issuer)?;
+    let keys = jwks(rest.split('/').next().unwrap_or_default()).ok_or(JwtError::Issuer)?;
+    if claims["exp"].as_f64().is_none() {
+        return Err(JwtError::Expired);
+    }
+    times(&claims, now_s)?;
+    if !attributes(&claims, &[]).audiences.iter().any(|it| **it == *audience) {
+        return Err(JwtError::Audience);
+    }
+    let algorithm = header["alg"].as_str().unwrap_or_default();
+    let keys = self::keys(&keys);
+    let mut fitting = keys.iter().filter(|key| key.fits(header["kid"].as_str(), algorithm)).peekable();
+    if fitting.peek().is_none() {
+        return Err(JwtError::NoKey);
+    }
+    match fitting.any(|key| key.material.verifies(algorithm, signed.as_bytes(), &signature)) {
+        true => Ok((subject.to_owned(), claims)),
+        false => Err(JwtError::Signature),
+    }
+}
+
 fn in_header(fields: &Fields, name: &str, prefix: &str) -> Option<String> {
     let value = fields.get_str(name)?;
     let token = match prefix.trim_end() {
@@ -434,6 +472,32 @@ mod tests {
         assert!(verifier.verify(&head("/", &[("authorization", "Basic x")]), 0).unwrap().is_none());
         let verified = verifier.verify(&head(&format!("/?access_token={token}&x=1"), &[]), 500).unwrap().unwrap();
         assert_eq!(verified.jwt.principal().unwrap(), "https://a/s");
+    }
+
+    #[test]
+    fn a_jwt_svid_holds_or_not() {
+        let signer = Signer::new();
+        let good = json!({"sub": "spiffe://td/ns/a/sa/b", "aud": ["me", "x"], "exp": 1_000});
+        let with = |name: &str, value: Value| {
+            let mut claims = good.clone();
+            claims[name] = value;
+            claims
+        };
+        let jwks = |domain: &str| (domain == "td").then(|| signer.jwks());
+        for (claims, audience, now_s, expect) in [
+            (good.clone(), "me", 500, Ok("spiffe://td/ns/a/sa/b")),
+            (good.clone(), "you", 500, Err(JwtError::Audience)),
+            (good.clone(), "me", 2_000, Err(JwtError::Expired)),
+            (with("exp", Value::Null), "me", 500, Err(JwtError::Expired)),
+            (with("sub", json!("spiffe://other/x")), "me", 500, Err(JwtError::Issuer)),
+            (with("sub", json!("b")), "me", 500, Err(JwtError::Issuer)),
+        ] {
+            let token = signer.token(json!({"alg": "ES256", "kid": "k1"}), &claims);
+            let found = svid(&token, audience, now_s, jwks).map(|(subject, _)| subject);
+            assert_eq!(found, expect.map(str::to_owned), "{claims}");
+        }
+        let unsigned = signer.token(json!({"alg": "none"}), &good);
+        assert_eq!(svid(&unsigned, "me", 500, jwks).map(|_| ()), Err(JwtError::Signature));
     }
 
     #[test]

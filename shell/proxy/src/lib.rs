@@ -43,6 +43,7 @@ mod tls_out;
 pub mod trace;
 mod upstream;
 mod worker;
+mod workload_api;
 
 pub use config::{Config, Control, ControlPlane, Exporter, Speaks, Tracing};
 pub use gateway::ADDRESS_ROUTES;

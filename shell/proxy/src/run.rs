@@ -9,7 +9,7 @@ use crate::mesh::Change;
 use crate::pods::{Pod, PodSockets};
 use crate::shared::Shared;
 use crate::worker::{self, Command};
-use crate::{admin, gateway, trace};
+use crate::{admin, gateway, trace, workload_api};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 pub enum StartError {
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
-    #[error("cannot serve the node agent on {path}: {source}")]
+    #[error("cannot serve on {path}: {source}")]
     Attach { path: PathBuf, source: io::Error },
     #[error("cannot write the access log{}: {source}", .path.as_ref().map(|it| format!(" {}", it.display())).unwrap_or_default())]
     AccessLog { path: Option<PathBuf>, source: io::Error },
@@ -155,6 +155,10 @@ impl Proxy {
         if let Some(path) = self.shared.config.attach_socket.clone() {
             let listener = self.attacher.listen(&path).map_err(|source| StartError::Attach { path, source })?;
             self.runtime.spawn(self.attacher.clone().serve(listener));
+        }
+        if let Some(path) = self.shared.config.workload_api.clone() {
+            let listener = workload_api::listen(&path).map_err(|source| StartError::Attach { path, source })?;
+            self.runtime.spawn(workload_api::serve(self.shared.clone(), listener));
         }
         if let Some(path) = self.shared.config.handover_socket.clone() {
             let door = handover::Door::open(&path, self.shared.clone());

@@ -57,9 +57,12 @@ pub fn encode(resource: &Resource) -> Bytes {
             private_key: Bytes::copy_from_slice(&it.private_key),
         }
         .encode_to_vec(),
-        Resource::TrustBundle(it) => {
-            wire::TrustBundle { trust_domain: it.trust_domain.to_string(), roots: strings(&it.roots) }.encode_to_vec()
+        Resource::TrustBundle(it) => wire::TrustBundle {
+            trust_domain: it.trust_domain.to_string(),
+            roots: strings(&it.roots),
+            jwks: it.jwks.to_string(),
         }
+        .encode_to_vec(),
     };
     Bytes::from(bytes)
 }
@@ -106,7 +109,11 @@ pub fn decode(kind: ResourceKind, bytes: Bytes) -> Result<Resource, DecodeError>
             if it.trust_domain.is_empty() {
                 return Err(DecodeError::Missing("trust_domain"));
             }
-            Resource::TrustBundle(Arc::new(TrustBundle { trust_domain: it.trust_domain.into(), roots: arcs(it.roots) }))
+            Resource::TrustBundle(Arc::new(TrustBundle {
+                trust_domain: it.trust_domain.into(),
+                roots: arcs(it.roots),
+                jwks: it.jwks.into(),
+            }))
         }
     })
 }

@@ -16,3 +16,4 @@ pub mod rate_limit;
 pub mod resources;
 pub mod session;
 pub mod trust;
+pub mod workload_api;

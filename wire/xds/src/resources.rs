@@ -819,4 +819,7 @@ pub struct TrustBundle {
     /// PEM roots.
     #[prost(string, repeated, tag = "2")]
     pub roots: Vec<String>,
+    /// JSON Web Key Set; empty: none.
+    #[prost(string, tag = "3")]
+    pub jwks: String,
 }

@@ -370,7 +370,11 @@ fn samples() -> Vec<Resource> {
             certificate_chain: b"chain".as_slice().into(),
             private_key: b"key".as_slice().into(),
         })),
-        Resource::TrustBundle(Arc::new(TrustBundle { trust_domain: "td".into(), roots: texts(&["one", "two"]) })),
+        Resource::TrustBundle(Arc::new(TrustBundle {
+            trust_domain: "td".into(),
+            roots: texts(&["one", "two"]),
+            jwks: "{}".into(),
+        })),
     ]
 }
 

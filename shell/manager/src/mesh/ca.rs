@@ -1,10 +1,13 @@
 //! The mesh's certificate authority: a root, an intermediate under it that signs, and the succession of both.
 
+mod jwt;
 mod kept;
 mod make;
 
 use control::trust::{Event, Limits, Order, Phase, Standing, UnderWay, step};
+use jwt::JwtKey;
 use kept::Keys;
+use model::mesh::TrustBundle;
 use rcgen::CertificateSigningRequestParams;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
@@ -100,6 +103,24 @@ impl MeshCa {
         own.into_iter().chain(self.extra_roots.iter().cloned()).collect()
     }
 
+    /// What proxies are told of this trust domain.
+    pub fn bundle(&self) -> TrustBundle {
+        let keys: Vec<_> = self.look(|keys| keys.jwt.iter().map(JwtKey::jwk).collect());
+        TrustBundle {
+            trust_domain: self.trust_domain.as_str().into(),
+            roots: self.roots().into_iter().map(Into::into).collect(),
+            jwks: serde_json::json!({ "keys": keys }).to_string().into(),
+        }
+    }
+
+    /// Signs a JWT-SVID.
+    ///
+    /// # Errors
+    /// Signing fails.
+    pub fn sign_jwt(&self, identity: &str, audience: &[String], now_s: u64, ttl_s: u64) -> Result<String, CaError> {
+        self.look(|keys| keys.jwt[0].sign(identity, audience, now_s, ttl_s))
+    }
+
     /// The trust domain.
     pub fn trust_domain(&self) -> &str {
         &self.trust_domain
@@ -145,11 +166,18 @@ impl MeshCa {
             (Order::Withdraw, [next, ..]) => vec![again(next)?],
             _ => return Err(CaError::Sign("a root is missing".into())),
         };
+        let token = |key: &JwtKey| JwtKey::read(&key.kept).map_err(CaError::Sign);
+        let jwt = match (order, keys.jwt.as_slice()) {
+            (Order::Announce, [old, ..]) => vec![token(old)?, JwtKey::make()?],
+            (Order::Switch, [old, next, ..]) => vec![token(next)?, token(old)?],
+            (Order::Withdraw, [next, ..]) => vec![token(next)?],
+            _ => return Err(CaError::Sign("a key for tokens is missing".into())),
+        };
         let intermediate = match order {
             Order::Switch => self.new_intermediate(&roots[0])?,
             Order::Announce | Order::Withdraw => again(&keys.intermediate)?,
         };
-        let next = Keys { phase, roots, intermediate };
+        let next = Keys { phase, roots, intermediate, jwt };
         kept::write(&self.dir, &next)?;
         *keys = next;
         tracing::info!(?order, root = keys.root().id, "mesh: succession of roots");

@@ -1,7 +1,7 @@
 //! Signing certificates: only for identities that live where the request comes from.
 
 use super::ca::{CaError, Subject};
-use super::core::Core;
+use super::core::{Core, now};
 use super::identity::Caller;
 use model::Key;
 use std::future::Future;
@@ -10,9 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status};
 use xds::ca::{CertificateRequest, CertificateResponse, IMPERSONATED_IDENTITY};
+use xds::workload_api::{JwtSvid, JwtSvidRequest, JwtSvidResponse};
 
 /// A pod is bound, and its node asks, before the watch has told us: so long is waited for it.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// A token lives so long: it is asked for anew for each use, and cannot be called back.
+const JWT_TTL_S: u64 = 300;
+/// For so many a token can be at once.
+const MOST_AUDIENCES: usize = 16;
+const MOST_AUDIENCE_BYTES: usize = 1_024;
 /// Nobody asks for less than that in earnest (tests rotate every few seconds).
 const LEAST_TTL: Duration = Duration::from_secs(1);
 
@@ -33,7 +39,40 @@ impl tonic::server::UnaryService<CertificateRequest> for Certificates {
     }
 }
 
+/// The same for tokens.
+#[derive(Clone)]
+pub struct Tokens(pub Certificates);
+
+impl tonic::server::UnaryService<JwtSvidRequest> for Tokens {
+    type Response = JwtSvidResponse;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<JwtSvidResponse>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<JwtSvidRequest>) -> Self::Future {
+        let service = self.0.clone();
+        Box::pin(async move { service.token(request.into_inner()).await.map(Response::new) })
+    }
+}
+
 impl Certificates {
+    async fn token(&self, request: JwtSvidRequest) -> Result<JwtSvidResponse, Status> {
+        if self.caller == Caller::Anonymous {
+            return Err(Status::unauthenticated("a client certificate is needed"));
+        }
+        let long = request.audience.iter().any(|audience| audience.is_empty() || audience.len() > MOST_AUDIENCE_BYTES);
+        if long || request.audience.is_empty() || request.audience.len() > MOST_AUDIENCES {
+            return Err(Status::invalid_argument(format!("1 to {MOST_AUDIENCES} audiences are needed")));
+        }
+        let identity = request.spiffe_id;
+        if !self.is_theirs_soon(&Subject::Workload(identity.clone())).await {
+            tracing::warn!(caller = self.caller.proxy(), identity, "mesh: token refused: no such workload there");
+            let why = format!("{identity} is no identity of a workload of {}", self.caller.proxy());
+            return Err(Status::permission_denied(why));
+        }
+        let svid = self.core.ca.sign_jwt(&identity, &request.audience, now().as_secs(), JWT_TTL_S);
+        let svid = svid.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(JwtSvidResponse { svids: vec![JwtSvid { spiffe_id: identity, svid }] })
+    }
+
     async fn create(&self, request: CertificateRequest) -> Result<CertificateResponse, Status> {
         let asked = request.metadata.as_ref().and_then(|metadata| metadata.text(IMPERSONATED_IDENTITY));
         let identity = match (&self.caller, asked) {

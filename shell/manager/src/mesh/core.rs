@@ -73,7 +73,7 @@ impl Core {
         // Versions must not repeat over restarts: the clock, in microseconds, is ahead of any count of changes.
         let mut catalog = Catalog::starting_at(now().as_micros() as u64);
         ResourceKind::ALL.into_iter().for_each(|kind| catalog.declare(type_url(kind)));
-        let resource = bundle(&ca);
+        let resource = Resource::TrustBundle(Arc::new(ca.bundle()));
         catalog.set(type_url(resource.kind()), &resource.name(), Some(xds::convert::encode(&resource)));
         for provider in &config.providers {
             let resource = Resource::ExtensionProvider(Arc::new(provider.clone()));
@@ -277,7 +277,12 @@ impl Core {
         if let Err(error) = self.tls.reload(&self.ca) {
             tracing::error!(%error, "mesh: joined hosts are verified with the roots of before");
         }
-        let resource = bundle(&self.ca);
+        self.publish_bundle(self.ca.bundle());
+    }
+
+    /// Proxies are told of a trust domain's bundle.
+    pub fn publish_bundle(&self, bundle: TrustBundle) {
+        let resource = Resource::TrustBundle(Arc::new(bundle));
         let mut catalog = self.catalog.write().unwrap_or_else(PoisonError::into_inner);
         catalog.set(type_url(resource.kind()), &resource.name(), Some(xds::convert::encode(&resource)));
         drop(catalog);
@@ -312,11 +317,6 @@ impl Core {
             }
         }
     }
-}
-
-fn bundle(ca: &MeshCa) -> Resource {
-    let roots = ca.roots().into_iter().map(Into::into).collect();
-    Resource::TrustBundle(Arc::new(TrustBundle { trust_domain: ca.trust_domain().into(), roots }))
 }
 
 /// Time since the epoch.

@@ -66,7 +66,11 @@ pub async fn run(core: Arc<Core>, facts: mpsc::UnboundedSender<Fact>) {
     }
 }
 
-async fn fetch(core: &Core, uri: &str) -> Result<Arc<str>, String> {
+/// Fetches a JSON document that has `keys`.
+///
+/// # Errors
+/// Why not, in words.
+pub async fn fetch(core: &Core, uri: &str) -> Result<Arc<str>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let uri: http::Uri = uri.parse().map_err(|error: http::uri::InvalidUri| text(&error))?;
     let host = uri.host().ok_or("the address has no host")?.trim_matches(['[', ']']).to_owned();

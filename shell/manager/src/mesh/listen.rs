@@ -2,7 +2,7 @@
 
 use super::ads::{Ads, Whole};
 use super::ca::{CaError, split_pem};
-use super::certificates::Certificates;
+use super::certificates::{Certificates, Tokens};
 use super::core::Core;
 use super::identity::Caller;
 use super::join::Join;
@@ -26,6 +26,7 @@ use tonic_prost::ProstCodec;
 use xds::ca::{CREATE_CERTIFICATE_PATH, JOIN_PATH};
 use xds::discovery::{DELTA_PATH, SOTW_PATH};
 use xds::trust::REPORT_PATH;
+use xds::workload_api::SIGN_JWT_PATH;
 
 /// Connections at once; further ones wait.
 const CONNECTIONS: usize = 8_192;
@@ -181,6 +182,10 @@ impl Handler {
             }
             CREATE_CERTIFICATE_PATH => {
                 let service = Certificates { core: self.core, caller: self.caller };
+                Grpc::new(ProstCodec::default()).unary(service, request).await
+            }
+            SIGN_JWT_PATH => {
+                let service = Tokens(Certificates { core: self.core, caller: self.caller });
                 Grpc::new(ProstCodec::default()).unary(service, request).await
             }
             REPORT_PATH => {

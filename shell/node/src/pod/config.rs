@@ -13,6 +13,18 @@ use std::path::Path;
 /// The annotation that keeps a pod out of the mesh.
 pub const MESH_ANNOTATION: &str = "diolkos.io/mesh";
 
+/// The annotation by which a pod asks for the SPIFFE Workload API (`true`).
+pub const WORKLOAD_API_ANNOTATION: &str = "diolkos.io/workload-api";
+/// Where its socket's directory is in such a pod.
+pub const WORKLOAD_API_DIR: &str = "/run/spiffe/workload";
+/// Where SPIFFE's libraries look for the address.
+pub const WORKLOAD_API_VARIABLE: (&str, &str) = ("SPIFFE_ENDPOINT_SOCKET", "unix:///run/spiffe/workload/api.sock");
+
+/// Whether a pod asks for the SPIFFE Workload API.
+pub fn wants_workload_api(pod: &Pod) -> bool {
+    in_mesh(pod) && pod.metadata.annotations.get(WORKLOAD_API_ANNOTATION).is_some_and(|value| value == "true")
+}
+
 /// Whether the proxy takes part in this pod's traffic.
 pub fn in_mesh(pod: &Pod) -> bool {
     !pod.host_network() && pod.metadata.annotations.get(MESH_ANNOTATION).is_none_or(|value| value != "disabled")

@@ -166,6 +166,10 @@ impl Worker {
         let mut env = self.shared.service_env.clone();
         env.retain(|(name, _)| !own.iter().any(|(given, _)| given == name));
         env.extend(own);
+        let (variable, address) = config::WORKLOAD_API_VARIABLE;
+        if config::wants_workload_api(&self.pod) && !env.iter().any(|(name, _)| name == variable) {
+            env.push((variable.to_owned(), address.to_owned()));
+        }
         let mounts = self.mounts(container, attempt, &env, volumes).map_err(config_error)?;
         let inputs = Inputs { attempt, image, env, mounts, node_memory: self.shared.node_memory };
         let config = config::container(&self.pod, container, inputs).map_err(config_error)?;
@@ -209,6 +213,10 @@ impl Worker {
         let has = |path: &str| container.volume_mounts.iter().any(|mount| mount.mount_path == path);
         if !self.pod.host_network() && !has("/etc/hosts") {
             out.push(config::mount("/etc/hosts", &dir.join("etc-hosts"), false, ""));
+        }
+        if let (Some(api), true) = (&self.shared.config.workload_api, config::wants_workload_api(&self.pod)) {
+            std::fs::create_dir_all(api).map_err(other)?;
+            out.push(config::mount(config::WORKLOAD_API_DIR, api, true, ""));
         }
         let message = config::message_path(container);
         if !has(message) {

@@ -7,7 +7,15 @@ use std::pin::Pin;
 pub trait Issuer: Send + Sync {
     /// Takes a PEM PKCS #10 request for `identity` and gives PEM certificates, leaf first, root last.
     fn sign<'a>(&'a self, identity: &'a str, request_pem: String) -> Signing<'a>;
+
+    /// Gives a JWT-SVID of `identity` for these.
+    fn sign_jwt<'a>(&'a self, _identity: &'a str, _audience: Vec<String>) -> Token<'a> {
+        Box::pin(async { Err(IdentityError::Issuer("it signs no tokens".into())) })
+    }
 }
+
+/// A token, or why not.
+pub type Token<'a> = Pin<Box<dyn Future<Output = Result<String, IdentityError>> + Send + 'a>>;
 
 /// The answer of an [`Issuer`].
 pub type Signing<'a> = Pin<Box<dyn Future<Output = Result<Vec<String>, IdentityError>> + Send + 'a>>;

@@ -6,7 +6,7 @@ pub mod trust;
 
 use crate::random;
 use arc_swap::ArcSwapOption;
-pub use issuer::{Issuer, LocalIssuer, Signing};
+pub use issuer::{Issuer, LocalIssuer, Signing, Token};
 use model::map::HashMap;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -81,6 +81,17 @@ impl Identity {
     /// The current state, if there is one.
     pub fn current(&self) -> Option<Arc<TlsState>> {
         self.state.load_full()
+    }
+
+    /// Its certificate with intermediates, leaf first, and the key.
+    pub fn svid(&self) -> Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+        let material = self.material.lock().unwrap_or_else(PoisonError::into_inner);
+        material.as_ref().map(|it| (it.chain.clone(), it.key.clone_key()))
+    }
+
+    /// Waits until the certificate, or what is trusted, changes from now on.
+    pub fn changed(&self) -> impl Future<Output = ()> + '_ {
+        self.changed.notified()
     }
 
     /// The root that its certificate chains to.
@@ -191,6 +202,14 @@ impl Identities {
         roots.extend(self.live().iter().filter_map(|identity| identity.root()));
         roots.extend(*self.client_root.lock().unwrap_or_else(PoisonError::into_inner));
         roots
+    }
+
+    /// A JWT-SVID of an identity, for these.
+    ///
+    /// # Errors
+    /// The authority did not sign.
+    pub async fn sign_jwt(&self, identity: &str, audience: Vec<String>) -> Result<String, IdentityError> {
+        self.issuer.sign_jwt(identity, audience).await
     }
 
     /// Every identity that somebody holds.

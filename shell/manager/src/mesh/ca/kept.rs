@@ -1,5 +1,6 @@
 //! The authority's one file. Each change of it is one rename, so a crash leaves what was before or what is after.
 
+use super::jwt::JwtKey;
 use super::make::{Pair, Signer};
 use super::{CaError, make};
 use control::trust::Phase;
@@ -18,6 +19,8 @@ pub struct Keys {
     /// The one that signs first; then, while one follows another, the next (announced) or the old one (switched).
     pub roots: Vec<Signer>,
     pub intermediate: Signer,
+    /// What signs tokens, one beside each root.
+    pub jwt: Vec<JwtKey>,
 }
 
 impl Keys {
@@ -33,6 +36,9 @@ struct Kept {
     phase: KeptPhase,
     roots: Vec<KeptPair>,
     intermediate: KeptPair,
+    /// An earlier version had none.
+    #[serde(default)]
+    jwt_keys: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -66,14 +72,21 @@ impl From<&Signer> for KeptPair {
 pub fn open(dir: &Path, trust_domain: &str, leaf_ttl: Duration) -> Result<Keys, CaError> {
     let path = dir.join(FILE);
     let keys = match read(&path)? {
-        Some(text) => parse(&text).map_err(|what| CaError::Malformed { path, what })?,
+        Some(text) => {
+            let mut keys = parse(&text).map_err(|what| CaError::Malformed { path, what })?;
+            if keys.jwt.len() != keys.roots.len() {
+                keys.jwt = keys.roots.iter().map(|_| JwtKey::make()).collect::<Result<_, _>>()?;
+                write(dir, &keys)?;
+            }
+            keys
+        }
         None => {
             let root = match earlier(dir)? {
                 Some(root) => root,
                 None => make::root(trust_domain)?,
             };
             let intermediate = make::intermediate(&root, trust_domain, leaf_ttl)?;
-            let keys = Keys { phase: Phase::Steady, roots: vec![root], intermediate };
+            let keys = Keys { phase: Phase::Steady, roots: vec![root], intermediate, jwt: vec![JwtKey::make()?] };
             write(dir, &keys)?;
             keys
         }
@@ -101,7 +114,8 @@ fn parse(text: &str) -> Result<Keys, String> {
     }
     let signer = |pair: KeptPair| Signer::read(Pair { certificate: pair.certificate, key: pair.key });
     let roots = kept.roots.into_iter().map(signer).collect::<Result<Vec<_>, _>>()?;
-    Ok(Keys { phase, roots, intermediate: signer(kept.intermediate)? })
+    let jwt = kept.jwt_keys.iter().map(|key| JwtKey::read(key)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Keys { phase, roots, intermediate: signer(kept.intermediate)?, jwt })
 }
 
 fn earlier(dir: &Path) -> Result<Option<Signer>, CaError> {
@@ -131,6 +145,7 @@ pub fn write(dir: &Path, keys: &Keys) -> Result<(), CaError> {
         },
         roots: keys.roots.iter().map(KeptPair::from).collect(),
         intermediate: (&keys.intermediate).into(),
+        jwt_keys: keys.jwt.iter().map(|key| key.kept.clone()).collect(),
     };
     let text = serde_json::to_vec_pretty(&kept).map_err(|error| CaError::Sign(error.to_string()))?;
     replace(&dir.join(FILE), &text, 0o600)?;

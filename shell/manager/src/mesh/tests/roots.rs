@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use xds::ca::{CREATE_CERTIFICATE_PATH, CertificateRequest, CertificateResponse};
 use xds::trust::{REPORT_PATH, TrustReport, TrustReportResponse};
+use xds::workload_api::{JwtSvidRequest, JwtSvidResponse, SIGN_JWT_PATH};
 
 const LIMITS: Limits = Limits { root_age_s: None, leaf_ttl_s: 3_600 };
 
@@ -179,4 +180,34 @@ async fn a_joined_host_is_waited_for_too() {
         waiting == serde_json::json!(["host/default/inventory-box1", "n1", "n2"])
     })
     .await;
+}
+
+#[tokio::test]
+async fn tokens_are_signed_for_workloads_of_the_asking_node() {
+    use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+    use base64::Engine;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
+    let running = Running::new(small()).await;
+    let peer = running.node("n1").await;
+    let ask = |identity: &str, audience: &[&str]| {
+        let audience = audience.iter().map(|it| (*it).to_owned()).collect();
+        peer.unary::<_, JwtSvidResponse>(SIGN_JWT_PATH, JwtSvidRequest { audience, spiffe_id: identity.into() })
+    };
+    let own = "spiffe://cluster.local/ns/default/sa/web";
+    let token = ask(own, &["me"]).await.expect("its own pod").svids.remove(0).svid;
+    let (signed, signature) = token.rsplit_once('.').expect("three parts");
+    let document = running.handle.bundle();
+    let keys = document["keys"].as_array().expect("keys");
+    let key = keys.iter().find(|key| key["use"] == "jwt-svid").expect("a key for tokens");
+    let part = |name: &str| BASE64.decode(key[name].as_str().expect("a coordinate")).expect("base64");
+    let point = [&[4][..], &part("x"), &part("y")].concat();
+    let signature = BASE64.decode(signature).expect("base64");
+    let verified = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(signed.as_bytes(), &signature);
+    assert!(verified.is_ok(), "the published key verifies it");
+    let claims = BASE64.decode(signed.split('.').nth(1).expect("claims")).expect("base64");
+    let claims: Value = serde_json::from_slice(&claims).expect("JSON");
+    assert_eq!((claims["sub"].as_str(), &claims["aud"]), (Some(own), &serde_json::json!(["me"])));
+    let refused = ask("spiffe://cluster.local/ns/default/sa/king", &["me"]).await.expect_err("nobody's");
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    assert_eq!(ask(own, &[]).await.expect_err("for nobody").code(), tonic::Code::InvalidArgument);
 }

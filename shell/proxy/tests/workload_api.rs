@@ -1,0 +1,153 @@
+//! The SPIFFE Workload API, asked by a process in a pod's control group and by one that is in none. One test: it moves this process.
+mod support;
+
+use diolkos_proxy::identity::spiffe;
+use diolkos_proxy::mesh::Change;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use model::mesh::{Resource, TrustBundle};
+use rustls::pki_types::CertificateDer;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use support::Node;
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
+use xds::workload_api::*;
+
+/// A control group as the node agent names a pod's; this process is in it as long as the value lives.
+struct Group(PathBuf, PathBuf);
+
+impl Group {
+    fn enter(uid: &str) -> Option<Group> {
+        let root = [Path::new("/sys/fs/cgroup"), Path::new("/sys/fs/cgroup/cpu")];
+        let root = root.into_iter().find(|path| path.join("cgroup.procs").exists())?.to_owned();
+        let group = root.join(format!("diolkos-test-{}/pod{uid}", std::process::id()));
+        std::fs::create_dir_all(&group).ok()?;
+        std::fs::write(group.join("cgroup.procs"), std::process::id().to_string()).ok()?;
+        Some(Group(root, group))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.0.join("cgroup.procs"), std::process::id().to_string());
+        let _ = std::fs::remove_dir(&self.1);
+        let _ = self.1.parent().map(std::fs::remove_dir);
+    }
+}
+
+#[derive(Clone)]
+struct Peer(hyper::client::conn::http2::SendRequest<tonic::body::Body>);
+
+impl tower::Service<http::Request<tonic::body::Body>> for Peer {
+    type Response = http::Response<hyper::body::Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        Poll::Ready(Ok(()))
+    }
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}
+
+impl Peer {
+    async fn connect(path: &Path) -> Peer {
+        let stream = tokio::net::UnixStream::connect(path).await.unwrap();
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Peer(sender)
+    }
+
+    fn request<T>(message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert(SECURITY_HEADER, "true".parse().unwrap());
+        request
+    }
+
+    async fn stream<Q, R>(&self, path: &'static str, request: Request<Q>) -> Result<tonic::Streaming<R>, Status>
+    where
+        Q: prost::Message + Default + 'static,
+        R: prost::Message + Default + 'static,
+    {
+        let mut grpc = tonic::client::Grpc::with_origin(self.clone(), http::Uri::from_static("http://localhost"));
+        let answer = grpc.server_streaming(request, path.parse().unwrap(), ProstCodec::<Q, R>::default()).await?;
+        Ok(answer.into_inner())
+    }
+
+    async fn unary<Q, R>(&self, path: &'static str, request: Q) -> Result<R, Status>
+    where
+        Q: prost::Message + Default + 'static,
+        R: prost::Message + Default + 'static,
+    {
+        let mut grpc = tonic::client::Grpc::with_origin(self.clone(), http::Uri::from_static("http://localhost"));
+        let answer = grpc.unary(Self::request(request), path.parse().unwrap(), ProstCodec::<Q, R>::default()).await?;
+        Ok(answer.into_inner())
+    }
+}
+
+fn bundle(domain: &str, root: &str) -> Change {
+    Change::Set(Resource::TrustBundle(Arc::new(TrustBundle {
+        trust_domain: domain.into(),
+        roots: vec![root.into()],
+        jwks: r#"{"keys":[]}"#.into(),
+    })))
+}
+
+#[test]
+fn a_pods_process_gets_its_pods_identity_and_nobody_else_any() {
+    need_root!("a_pods_process_gets_its_pods_identity_and_nobody_else_any");
+    let socket = std::env::temp_dir().join(format!("diolkos-workload-{}/api.sock", std::process::id()));
+    let at = socket.clone();
+    // Certificates live six seconds: one is renewed while the test looks.
+    let mut node = Node::start_with(6, move |config| config.workload_api = Some(at));
+    node.pod(5, "client");
+    let root = node.issuer.root_pem().to_owned();
+    node.proxy().apply([bundle("cluster.local", &root), bundle("partner", &root)]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let stranger = Peer::connect(&socket).await;
+        let refused = stranger.stream::<_, X509SvidResponse>(FETCH_X509_SVID, Peer::request(X509SvidRequest {})).await;
+        assert_eq!(refused.err().map(|status| status.code()), Some(Code::PermissionDenied), "a process of no pod");
+        let Some(group) = Group::enter("uid-5") else {
+            return eprintln!("SKIPPED the rest of a_pods_process_gets_its_pods_identity: no control groups here");
+        };
+        let peer = Peer::connect(&socket).await;
+        drop(group);
+        let bare = peer.stream::<_, X509SvidResponse>(FETCH_X509_SVID, Request::new(X509SvidRequest {})).await;
+        assert_eq!(bare.err().map(|status| status.code()), Some(Code::InvalidArgument), "without the header");
+        let svids = peer.stream::<_, X509SvidResponse>(FETCH_X509_SVID, Peer::request(X509SvidRequest {})).await;
+        let mut svids = svids.unwrap();
+        let first = svids.message().await.unwrap().unwrap();
+        let svid = &first.svids[0];
+        assert_eq!(svid.spiffe_id, "spiffe://cluster.local/ns/default/sa/client");
+        let leaf = CertificateDer::from(svid.x509_svid.clone());
+        assert_eq!(spiffe::of_certificate(&leaf).as_deref(), Some(&*svid.spiffe_id));
+        assert!(rcgen::KeyPair::try_from(svid.x509_svid_key.as_slice()).is_ok(), "the key is PKCS #8");
+        assert_eq!(first.federated_bundles.keys().collect::<Vec<_>>(), ["spiffe://partner"]);
+        let next = tokio::time::timeout(Duration::from_secs(20), svids.message()).await.unwrap().unwrap().unwrap();
+        assert_ne!(next.svids[0].x509_svid, svid.x509_svid, "the renewed certificate is told");
+        let bundles =
+            peer.stream::<_, X509BundlesResponse>(FETCH_X509_BUNDLES, Peer::request(X509BundlesRequest {})).await;
+        let bundles = bundles.unwrap().message().await.unwrap().unwrap().bundles;
+        assert_eq!(bundles["spiffe://cluster.local"], svid.bundle);
+        let keys = peer.stream::<_, JwtBundlesResponse>(FETCH_JWT_BUNDLES, Peer::request(JwtBundlesRequest {})).await;
+        assert_eq!(keys.unwrap().message().await.unwrap().unwrap().bundles.len(), 2);
+        let other = JwtSvidRequest {
+            audience: vec!["a".into()],
+            spiffe_id: "spiffe://cluster.local/ns/default/sa/king".into(),
+        };
+        let refused = peer.unary::<_, JwtSvidResponse>(FETCH_JWT_SVID, other).await;
+        assert_eq!(refused.err().map(|status| status.code()), Some(Code::PermissionDenied), "another's identity");
+        let nobody = JwtSvidRequest::default();
+        let refused = peer.unary::<_, JwtSvidResponse>(FETCH_JWT_SVID, nobody).await;
+        assert_eq!(refused.err().map(|status| status.code()), Some(Code::InvalidArgument), "no audience");
+        let forged = ValidateJwtSvidRequest { audience: "a".into(), svid: "a.b.c".into() };
+        let refused = peer.unary::<_, ValidateJwtSvidResponse>(VALIDATE_JWT_SVID, forged).await;
+        assert_eq!(refused.err().map(|status| status.code()), Some(Code::InvalidArgument));
+    });
+}
