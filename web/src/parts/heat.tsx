@@ -1,9 +1,12 @@
 import type { ServiceTraffic } from "../api";
-import { ms, rate } from "../format";
+import { rate } from "../format";
 
 const COLUMN = 16;
 const ROW = 15;
 const LEFT = 70;
+
+/** As it is: a bound that is rounded is another bound. */
+const bound = (of_ms: number) => (of_ms >= 1000 ? `${of_ms / 1000} s` : `${of_ms} ms`);
 
 /** Requests by time (columns) and latency (rows), and what of each column failed below. Rows that nothing fell into, above and below, are left out. */
 export function Heat({ traffic }: { traffic: ServiceTraffic }) {
@@ -17,7 +20,7 @@ export function Heat({ traffic }: { traffic: ServiceTraffic }) {
   const newest = at_s[at_s.length - 1]!;
   const column = (at: number) => slots - 1 - Math.round((newest - at) / slot_s);
   const height = rows.length * ROW;
-  const label = (row: number) => (row < bounds_ms.length ? `≤ ${ms(bounds_ms[row]!)}` : `> ${ms(bounds_ms[bounds_ms.length - 1]!)}`);
+  const label = (row: number) => (row < bounds_ms.length ? `≤ ${bound(bounds_ms[row]!)}` : `> ${bound(bounds_ms[bounds_ms.length - 1]!)}`);
   return (
     <div class="heat">
       <svg viewBox={`0 0 ${LEFT + slots * COLUMN} ${height + 40}`} role="img" aria-label="Requests by time and latency">
