@@ -158,11 +158,18 @@ impl Graph {
 
     /// Edges with growth within the last `window_ms`, as rates.
     pub fn rates(&self, now: Timestamp, window_ms: i64) -> Vec<EdgeRate> {
-        self.growth(now, window_ms).iter().map(|it| self.rate(&it.key, &it.counters, it.seconds)).collect()
+        self.growth(now, window_ms, false).iter().map(|it| self.rate_of(it)).collect()
     }
 
-    /// Edges with growth within the last `window_ms`, by key. An edge that both of its sides report is told as the caller saw it.
-    pub fn growth(&self, now: Timestamp, window_ms: i64) -> Vec<Growth> {
+    /// A growth as a rate.
+    pub fn rate_of(&self, growth: &Growth) -> EdgeRate {
+        self.rate(&growth.key, &growth.counters, growth.seconds)
+    }
+
+    /// Edges with growth within the last `window_ms`, by key. An edge that both of its sides report is told as the caller saw it;
+    /// with `by_service` only if both name the same service: a caller's side names the service that a route led to, the called one's the service
+    /// that was asked for, and the traffic of each is wanted.
+    pub fn growth(&self, now: Timestamp, window_ms: i64, by_service: bool) -> Vec<Growth> {
         let since = now.plus_ms(-window_ms);
         let mut grown: BTreeMap<(&EdgeKey, bool), (Counters, i64)> = BTreeMap::new();
         for ((key, (_, at_source)), series) in &self.edges {
@@ -173,8 +180,11 @@ impl Graph {
             entry.0.add(&latest.since(before));
             entry.1 = entry.1.max(last.since_ms(*begun));
         }
-        // The callee's side does not know by which Service it was called, so the two tell of the same edge when its ends are the same.
-        let ends = |key: &EdgeKey| (key.source.clone(), key.destination.clone());
+        // The two sides may call the Service by other names, so they tell of the same edge when its ends are the same.
+        let ends = |key: &EdgeKey| {
+            let service = by_service.then(|| (key.service_namespace.clone(), key.service.clone()));
+            (key.source.clone(), key.destination.clone(), service)
+        };
         let by_source: BTreeSet<_> =
             grown.keys().filter(|(_, at_source)| *at_source).map(|(key, _)| ends(key)).collect();
         let told_by_source = |key: &EdgeKey| by_source.contains(&ends(key));
@@ -248,6 +258,24 @@ mod tests {
         assert!((rates[0].requests_per_s - 10.0).abs() < 1e-9);
         assert!((rates[0].error_share - 0.1).abs() < 1e-9);
         assert_eq!(rates[0].p50_ms, Some(10.0));
+    }
+
+    #[test]
+    fn a_service_behind_a_route_and_the_one_before_it_both_have_traffic() {
+        let mut graph = Graph::default();
+        let named = |service: &str| EdgeKey { service: service.into(), ..EdgeKey::default() };
+        for (second, requests) in [(0, 0), (10, 20)] {
+            let told = |service: &str, at_source| (named(service), at_source, counters(requests, 0));
+            let edges =
+                vec![told("reviews-v1", true), told("reviews", false), told("plain", true), told("plain", false)];
+            graph.observe(&"n".into(), Timestamp::from_secs(second), &[10.0, 20.0], edges);
+        }
+        let names = |by_service| {
+            let growth = graph.growth(Timestamp::from_secs(10), 10_000, by_service);
+            growth.iter().map(|it| it.key.service.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(false), ["plain", "reviews-v1"]);
+        assert_eq!(names(true), ["plain", "reviews", "reviews-v1"]);
     }
 
     #[test]

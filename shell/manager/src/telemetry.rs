@@ -145,8 +145,9 @@ impl Telemetry {
             let state = self.state();
             let key = Key::new(namespace, name);
             let mut answer = state.traffic.answer(&key);
-            let calls = |edge: &Value| edge["service"] == *name && edge["service_namespace"] == *namespace;
-            answer["callers"] = edges(&state, now).into_iter().filter(calls).collect();
+            let growth = state.graph.growth(now, WINDOW_MS, true);
+            let calls = growth.iter().filter(|it| *it.key.service == *name && *it.key.service_namespace == *namespace);
+            answer["callers"] = calls.map(|it| edge(&state.graph.rate_of(it))).collect();
             return ok(answer);
         }
         match path.strip_prefix("/diolkos/v1/")? {
@@ -208,25 +209,20 @@ impl Telemetry {
     }
 }
 
-fn edges(state: &State, now: Timestamp) -> Vec<Value> {
-    state
-        .graph
-        .rates(now, WINDOW_MS)
-        .into_iter()
-        .map(|rate| {
-            let peer = |peer: &scaling::Peer| json!({ "namespace": &*peer.namespace, "workload": &*peer.workload });
-            json!({
-                "source": peer(&rate.key.source), "destination": peer(&rate.key.destination),
-                "service": &*rate.key.service, "service_namespace": &*rate.key.service_namespace, "protocol": &*rate.key.protocol, "mtls": rate.key.mtls,
-                "requests_per_s": rate.requests_per_s, "error_share": rate.error_share,
-                "p50_ms": rate.p50_ms, "p99_ms": rate.p99_ms, "bytes_per_s": rate.bytes_per_s,
-            })
-        })
-        .collect()
+fn edge(rate: &scaling::EdgeRate) -> Value {
+    let peer = |peer: &scaling::Peer| json!({ "namespace": &*peer.namespace, "workload": &*peer.workload });
+    json!({
+        "source": peer(&rate.key.source), "destination": peer(&rate.key.destination),
+        "service": &*rate.key.service, "service_namespace": &*rate.key.service_namespace,
+        "protocol": &*rate.key.protocol, "mtls": rate.key.mtls,
+        "requests_per_s": rate.requests_per_s, "error_share": rate.error_share,
+        "p50_ms": rate.p50_ms, "p99_ms": rate.p99_ms, "bytes_per_s": rate.bytes_per_s,
+    })
 }
 
 fn graph(state: &State, now: Timestamp) -> Value {
-    json!({ "window_s": WINDOW_MS / 1000, "edges": edges(state, now) })
+    let edges: Vec<Value> = state.graph.rates(now, WINDOW_MS).iter().map(edge).collect();
+    json!({ "window_s": WINDOW_MS / 1000, "edges": edges })
 }
 
 fn agents(agents: &agents::Agents, now: Timestamp) -> Value {

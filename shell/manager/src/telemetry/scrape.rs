@@ -105,7 +105,7 @@ impl Telemetry {
         if state.traffic.is_due(now) {
             // A period that is longer than a slot: what grew between the last two answers.
             let window_ms = traffic::SLOT_MS.max(self.config.period.as_millis() as i64);
-            let growth = state.graph.growth(now, window_ms);
+            let growth = state.graph.growth(now, window_ms, true);
             state.traffic.close(now, &growth);
         }
         if state.history.len() == HISTORY_MAX {

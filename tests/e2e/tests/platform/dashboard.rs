@@ -18,7 +18,7 @@ pub fn run(runner: &mut Runner, p: &Platform) {
         ("services", &["catalog", "bookstore"]),
         (
             "services/bookstore/reviews",
-            &["Latency", "Who calls it", "frontend", "Endpoints", "ready", "mTLS tunnel", "What applies"],
+            &["Latency", "Who calls it", "Endpoints", "ready", "mTLS tunnel", "What applies", "HTTPRoute"],
         ),
         ("routes", &["reviews", "%"]),
         ("events", &["Events", "Scheduled"]),
