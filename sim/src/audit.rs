@@ -58,7 +58,7 @@ struct Judged {
     there: Vec<Arc<Pod>>,
     /// Placed pods that left lately, or came since.
     maybe: Vec<Arc<Pod>>,
-    /// Pods that left or began to end since: the scheduler may have ordered it before.
+    /// Pods that left or began to end since, or were bound just before: the scheduler may have ordered it without them.
     gone: BTreeSet<Key>,
     /// More important pods that had waited for long.
     patient: Vec<Key>,
@@ -93,6 +93,8 @@ pub struct Auditor {
     pods: BTreeMap<Key, Arc<Pod>>,
     /// Pods that left their node, began to end, or changed labels: as they were.
     left: VecDeque<(Timestamp, Arc<Pod>)>,
+    /// Pods that were bound lately: perhaps on orders that were given after one that arrives later.
+    bound: VecDeque<(Timestamp, Key)>,
     nodes: HashMap<Arc<str>, Arc<Node>>,
     /// When nodes last changed in what decides about pods.
     nodes_changed: HashMap<Arc<str>, Timestamp>,
@@ -331,6 +333,9 @@ impl Auditor {
         while self.left.front().is_some_and(|(when, _)| when.plus_ms(LAG_MS) < now) {
             self.left.pop_front();
         }
+        while self.bound.front().is_some_and(|(when, _)| when.plus_ms(LAG_MS) < now) {
+            self.bound.pop_front();
+        }
         if !matches!(event, Event::Applied(Object::Node(_)) | Event::Deleted { kind: Kind::Node, .. }) {
             // The API shows a changed node already: what was bound before is judged when the change has been noted.
             self.judge(api, now);
@@ -379,6 +384,7 @@ impl Auditor {
         }
         if !was_placed && is_placed(pod) {
             self.checked.bindings += 1;
+            self.bound.push_back((now, pod.meta.key.clone()));
             self.check_quota(pod, now);
             self.join(pod, now);
             self.check_load(api, pod, now);
@@ -525,7 +531,7 @@ impl Auditor {
                 pod: pod.clone(),
                 there: self.pods.values().cloned().collect(),
                 maybe: self.left.iter().map(|(_, pod)| pod.clone()).filter(|pod| is_placed(pod)).collect(),
-                gone: BTreeSet::new(),
+                gone: self.bound.iter().map(|(_, key)| key.clone()).filter(|key| *key != pod.meta.key).collect(),
                 patient,
             });
         }
