@@ -42,7 +42,7 @@ fn http_1_and_2_with_identity() {
     let vouched = "By=spiffe://cluster.local/ns/default/sa/web;URI=spiffe://cluster.local/ns/default/sa/client";
     let expect = |method: &str, version: &str, length: usize| {
         format!(
-            "web {method} /a?b=c host=10.96.0.50 version={version} identity={vouched} extra=- length={length} trace=false\n"
+            "web {method} /a?b=c host=10.96.0.50 version={version} identity={vouched} extra=- length={length} trace=false forwarded=-\n"
         )
     };
     let url = "http://10.96.0.50/a?b=c";
