@@ -90,14 +90,14 @@ fn pings_and_settings() {
     }
 }
 
-/// They ask for much and read nothing.
+/// They ask for much and read nothing: more of them than fill a tunnel's window, with bodies that the allocator maps and gives back.
 fn slow_readers() -> Vec<TcpStream> {
     let ask = |_| {
         let mut stream = connect();
-        stream.write_all(b"GET /bytes/16000000 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        stream.write_all(b"GET /bytes/34000000 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
         stream
     };
-    (0..16).map(ask).collect()
+    (0..24).map(ask).collect()
 }
 
 /// They never finish what they say.

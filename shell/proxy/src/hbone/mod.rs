@@ -6,8 +6,8 @@ pub mod stream;
 
 /// Window of one stream: a gigabyte a second at a millisecond, and a bound on what a slow reader can make us hold.
 pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-/// Window of one tunnel.
-pub const TUNNEL_WINDOW_BYTES: u32 = 8 << 20;
+/// Window of one tunnel: that of all its streams, or nine callers that do not read would stop all others of the tunnel.
+pub const TUNNEL_WINDOW_BYTES: u32 = STREAMS_PER_TUNNEL * STREAM_WINDOW_BYTES;
 /// Larger frames, fewer headers and fewer records.
 pub const FRAME_BYTES: u32 = 256 << 10;
 /// Streams that a tunnel carries before the pool opens another; also what we take from a peer, doubled for its races.
