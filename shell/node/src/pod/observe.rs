@@ -5,6 +5,7 @@ use crate::runtime::{Runtime, RuntimeError};
 use model::Timestamp;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// Labels that tie sandboxes and containers to pods, with the names that every CRI client uses (`crictl` reads them too).
 pub mod label {
@@ -128,7 +129,7 @@ pub async fn observe(runtime: &Runtime, uid: &str, before: &Observed) -> Result<
             runs.push(run.clone());
             continue;
         }
-        match runtime.container_status(&container.id).await {
+        match settled_status(runtime, &container.id).await {
             Ok(status) => runs.push(run_of(status, container.pod_sandbox_id)),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
@@ -140,6 +141,21 @@ pub async fn observe(runtime: &Runtime, uid: &str, before: &Observed) -> Result<
         network(runtime, &sandbox, before, &mut observed).await?;
     }
     Ok(observed)
+}
+
+/// Exit code of a process that SIGKILL ended.
+const KILLED: i32 = 137;
+/// The runtime hears of an exit and of the kernel's want of memory on two ways, and may tell of the first before it knows of the second.
+const LATE_REASON: Duration = Duration::from_millis(100);
+
+/// A container's status, with the reason of its end: what is seen of an end is seen once (`observe` keeps it).
+async fn settled_status(runtime: &Runtime, id: &str) -> Result<cri::ContainerStatus, RuntimeError> {
+    let status = runtime.container_status(id).await?;
+    if status.exit_code != KILLED || status.reason == "OOMKilled" {
+        return Ok(status);
+    }
+    tokio::time::sleep(LATE_REASON).await;
+    runtime.container_status(id).await
 }
 
 /// Address and namespace of a sandbox never change while it is ready.
