@@ -90,8 +90,9 @@ async fn check_exec(node: &Node) {
     let said = talk(websocket(node, &path, v5).await.unwrap(), &[(0, "one "), (0, "two"), (255, "\0")]).await;
     assert_eq!(said[&1], "one two");
     assert_eq!(serde_json::from_str::<Value>(&said[&3]).unwrap()["status"], "Success");
-    // A terminal has a size, and one output.
-    let path = exec(&["sh", "-c", "read x; stty size; echo $x >&2; exit 0"], "input=1&output=1&error=1&tty=1");
+    // A terminal has a size, and one output. The size comes on its own way, so it may come after the first line.
+    let sized = "read x; while test \"$(stty size)\" = '0 0'; do sleep 0.1; done; stty size; echo $x >&2; exit 0";
+    let path = exec(&["sh", "-c", sized], "input=1&output=1&error=1&tty=1");
     let size = r#"{"Width":123,"Height":45}"#;
     let said = talk(websocket(node, &path, v5).await.unwrap(), &[(4, size), (0, "typed\n")]).await;
     assert!(said[&1].contains("45 123") && said[&1].ends_with("typed\r\n"), "{said:?}");
