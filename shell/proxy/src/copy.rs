@@ -176,13 +176,14 @@ impl Direction {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
-    async fn pair() -> (TcpStream, TcpStream) {
+    /// Both ends of a connection.
+    pub(crate) async fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (one, other) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
         (one.unwrap(), other.unwrap().0)

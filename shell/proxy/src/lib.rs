@@ -16,6 +16,7 @@ mod copy;
 mod dial;
 mod dns;
 mod gateway;
+mod grpc;
 pub mod handover;
 mod hbone;
 pub mod host;

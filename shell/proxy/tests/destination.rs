@@ -122,11 +122,7 @@ fn tls_is_begun_for_plain_callers() {
     let (root, issued) = issue(&["api.example", "client.example"]);
     let (other_root, _) = issue(&[]);
     serve_tls(&node.net.node(), 9443, &issued[0], &root);
-    node.proxy().apply([Change::Set(Resource::Secret(Arc::new(TlsSecret {
-        key: Key::new("default", "client"),
-        certificate_chain: issued[1].certificate.as_bytes().into(),
-        private_key: issued[1].key.as_bytes().into(),
-    })))]);
+    node.certificate("client", &issued[1].certificate, &issued[1].key);
     let simple = BackendTls { hostname: "api.example".into(), roots: vec![root.as_str().into()], ..Default::default() };
     let call = |tls: &BackendTls, protocol: AppProtocol| {
         node.proxy().apply(outside("api", 60, 9443, protocol, under(tls.clone())));

@@ -4,37 +4,16 @@ mod support;
 use diolkos_proxy::{Config, Proxy, handover};
 use model::mesh::*;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{Node, curl, eventually, inside, serve_http, under_load, workload};
+use support::town::{self, connect, say};
+use support::{Node, curl, eventually, inside, under_load, workload};
 
 fn path(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("diolkos-{name}-{}.sock", std::process::id()))
-}
-
-/// A server that sends back what it gets, and speaks first, so that nobody takes it for HTTP.
-fn serve_echo(netns: &str) {
-    let (ready, started) = std::sync::mpsc::channel();
-    inside(netns, move || {
-        let listener = TcpListener::bind("0.0.0.0:8080").unwrap();
-        ready.send(()).unwrap();
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let (mut read, mut write) = (&stream, &stream);
-                let _ = write.write_all(b"!");
-                let _ = std::io::copy(&mut read, &mut write);
-            });
-        }
-    });
-    started.recv().unwrap();
-}
-
-fn say(stream: &mut TcpStream) -> bool {
-    let mut byte = [0];
-    stream.write_all(b"x").is_ok() && stream.read_exact(&mut byte).is_ok() && byte == *b"x"
 }
 
 /// Asks over a connection that is kept; the answer's head.
@@ -53,29 +32,12 @@ fn ask(stream: &mut TcpStream) -> String {
     head
 }
 
-fn connect(netns: &str, to: SocketAddr) -> TcpStream {
-    let open = move || {
-        let stream = TcpStream::connect(to).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        stream
-    };
-    inside(netns, open).join().unwrap()
-}
-
 /// A node with a client, a web server and an echo server.
 fn node(socket: &std::path::Path) -> (Node, String) {
     let socket = socket.to_owned();
     let mut node = Node::start(move |config| config.handover_socket = Some(socket));
-    let (client, server, echo) = (node.pod(5, "client"), node.pod(6, "web"), node.pod(7, "echo"));
-    serve_http(&server, "web");
-    serve_echo(&echo);
-    services(&node);
+    let client = town::settle(&mut node);
     (node, client)
-}
-
-fn services(node: &Node) {
-    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
-    node.service("echo", 60, AppProtocol::Tcp, &[(7, Health::Ready)]);
 }
 
 #[test]

@@ -60,12 +60,7 @@ fn a_gateway_on_host_ports() {
     let server = node.pod(6, "web");
     serve_http(&server, "web");
     node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
-    let certified = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).unwrap();
-    node.proxy().apply([Change::Set(Resource::Secret(Arc::new(TlsSecret {
-        key: Key::new("default", "shop"),
-        certificate_chain: certified.cert.pem().into_bytes().into(),
-        private_key: certified.signing_key.serialize_pem().into_bytes().into(),
-    })))]);
+    node.shop_certificate();
     let one = listener("plain", 25080, Some("shop.example"), None);
     node.proxy().apply(gateway(vec![one.clone(), listener("tls", 25443, Some("shop.example"), Some("shop"))]));
     let host = node.net.node();

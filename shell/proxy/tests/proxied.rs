@@ -57,12 +57,7 @@ fn a_listener_believes_its_load_balancer() {
     let server = node.pod(6, "web");
     serve_http(&server, "web");
     node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
-    let certified = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).unwrap();
-    node.proxy().apply([Change::Set(Resource::Secret(Arc::new(TlsSecret {
-        key: Key::new("default", "shop"),
-        certificate_chain: certified.cert.pem().into_bytes().into(),
-        private_key: certified.signing_key.serialize_pem().into_bytes().into(),
-    })))]);
+    node.shop_certificate();
     node.proxy().apply(gateway(true));
     let host = node.net.node();
     let told = ["-k", "--haproxy-protocol"];

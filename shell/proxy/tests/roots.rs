@@ -4,15 +4,13 @@ mod support;
 use diolkos_proxy::identity::trust::RootId;
 use diolkos_proxy::identity::{Issuer, LocalIssuer, Signing};
 use diolkos_proxy::{Config, Proxy};
-use model::mesh::*;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{Net, Node, curl, eventually, inside, serve_http, under_load};
+use support::town::{self, say, talk};
+use support::{Net, Node, curl, eventually, inside, under_load};
 
 /// Two authorities, of which one signs.
 struct Authorities {
@@ -50,50 +48,12 @@ fn id(issuer: &LocalIssuer) -> RootId {
     RootId::of(&CertificateDer::from_pem_slice(issuer.root_pem().as_bytes()).unwrap())
 }
 
-/// A server that sends back what it gets, and speaks first, so that nobody takes it for HTTP.
-fn serve_echo(netns: &str) {
-    let (ready, started) = std::sync::mpsc::channel();
-    inside(netns, move || {
-        let listener = TcpListener::bind("0.0.0.0:8080").unwrap();
-        ready.send(()).unwrap();
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let (mut read, mut write) = (&stream, &stream);
-                let _ = write.write_all(b"!");
-                let _ = std::io::copy(&mut read, &mut write);
-            });
-        }
-    });
-    started.recv().unwrap();
-}
-
-fn say(stream: &mut TcpStream) -> bool {
-    let mut byte = [0];
-    stream.write_all(b"x").is_ok() && stream.read_exact(&mut byte).is_ok() && byte == *b"x"
-}
-
-/// A connection to the echo server at 10.96.0.60.
-fn talk(netns: &str) -> TcpStream {
-    let connect = || {
-        let mut stream = TcpStream::connect(support::socket(60)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let mut hello = [0];
-        stream.read_exact(&mut hello).unwrap();
-        stream
-    };
-    inside(netns, connect).join().unwrap()
-}
-
 #[test]
 fn one_root_follows_another_without_a_failed_request() {
     need_root!("one_root_follows_another_without_a_failed_request");
     let authorities = Authorities::generate();
     let mut node = authorities.start();
-    let (client, server, echo) = (node.pod(5, "client"), node.pod(6, "web"), node.pod(7, "echo"));
-    serve_http(&server, "web");
-    serve_echo(&echo);
-    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
-    node.service("echo", 60, AppProtocol::Tcp, &[(7, Health::Ready)]);
+    let client = town::settle(&mut node);
     let (old, new) = (authorities.old.root_pem(), authorities.new.root_pem());
     let stop = Arc::new(AtomicBool::new(false));
     let load = under_load(&client, &stop);
@@ -125,11 +85,7 @@ fn a_root_that_is_withdrawn_takes_along_what_rests_on_it() {
     need_root!("a_root_that_is_withdrawn_takes_along_what_rests_on_it");
     let authorities = Authorities::generate();
     let mut node = authorities.start();
-    let (client, server, echo) = (node.pod(5, "client"), node.pod(6, "web"), node.pod(7, "echo"));
-    serve_http(&server, "web");
-    serve_echo(&echo);
-    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
-    node.service("echo", 60, AppProtocol::Tcp, &[(7, Health::Ready)]);
+    let client = town::settle(&mut node);
     let mut long = talk(&client);
     assert!(say(&mut long));
     assert!(curl(&client, &["http://10.96.0.50/a"]).starts_with("web GET /a"));

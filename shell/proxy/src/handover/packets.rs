@@ -1,8 +1,8 @@
 //! Packets of JSON with file descriptors, over a Unix socket that keeps their bounds (SOCK_SEQPACKET).
-//!
-//! The one place that makes owned descriptors of numbers: the kernel has just put them into this process's table for the message that was
-//! received, so nobody else owns them.
-#![allow(unsafe_code, reason = "descriptors arrive as numbers")]
+#![expect(
+    unsafe_code,
+    reason = "descriptors arrive as numbers; the kernel has just put them into this process's table for the message that was received, so nobody else owns them"
+)]
 
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};

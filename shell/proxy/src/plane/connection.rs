@@ -1,12 +1,9 @@
 //! A gRPC connection to the control plane.
 use crate::config::ControlPlane;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use crate::grpc::Channel;
 use rustls::pki_types::ServerName;
-use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tonic::Status;
@@ -60,21 +57,7 @@ const MAX_MESSAGE: usize = 256 << 20;
 /// A connection; clones share it.
 #[derive(Clone)]
 pub struct Connection {
-    sender: hyper::client::conn::http2::SendRequest<tonic::body::Body>,
-}
-
-impl tower::Service<http::Request<tonic::body::Body>> for Connection {
-    type Response = http::Response<hyper::body::Incoming>;
-    type Error = hyper::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        self.sender.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
-        Box::pin(self.sender.send_request(request))
-    }
+    channel: Channel,
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, PlaneError> {
@@ -104,35 +87,24 @@ impl Connection {
             tcp.set_nodelay(true).map_err(|error| broken(error.to_string()))?;
             let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
             let stream = connector.connect(name, tcp).await.map_err(|error| broken(error.to_string()))?;
-            hyper::client::conn::http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .keep_alive_interval(KEEP_ALIVE)
-                .keep_alive_timeout(KEEP_ALIVE)
-                .initial_stream_window_size(8 << 20)
-                .initial_connection_window_size(16 << 20)
-                .handshake(TokioIo::new(stream))
-                .await
-                .map_err(|error| broken(error.to_string()))
+            let mut builder = Channel::builder(KEEP_ALIVE);
+            builder.initial_stream_window_size(8 << 20).initial_connection_window_size(16 << 20);
+            Channel::open(&builder, stream, "control plane").await.map_err(|error| broken(error.to_string()))
         };
         let timed_out = || Err(broken("connecting timed out".into()));
-        let (sender, connection) = tokio::time::timeout(CONNECT_TIMEOUT, work).await.unwrap_or_else(|_| timed_out())?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection to the control plane ended");
-            }
-        });
-        Ok(Self { sender })
+        let channel = tokio::time::timeout(CONNECT_TIMEOUT, work).await.unwrap_or_else(|_| timed_out())?;
+        Ok(Self { channel })
     }
 
     /// Whether calls on it can only fail.
     pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        self.channel.is_closed()
     }
 
     /// For streams.
-    pub(super) fn grpc(&self) -> tonic::client::Grpc<Self> {
+    pub(super) fn grpc(&self) -> tonic::client::Grpc<Channel> {
         let origin = http::Uri::from_static("https://control-plane");
-        tonic::client::Grpc::with_origin(self.clone(), origin).max_decoding_message_size(MAX_MESSAGE)
+        tonic::client::Grpc::with_origin(self.channel.clone(), origin).max_decoding_message_size(MAX_MESSAGE)
     }
 
     /// One call.

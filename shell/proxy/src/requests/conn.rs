@@ -383,15 +383,9 @@ fn remaining<'a>(first: &'a [u8], parts: &[&'a [u8]], mut sent: usize) -> [&'a [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::copy::tests::pair;
     use proptest::prelude::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
-
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (one, other) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
-        (one.unwrap(), other.unwrap().0)
-    }
 
     /// An answer whose body comes in pieces, and another after it: both arrive as they were sent, moved or copied.
     async fn answers_pass(pieces: Vec<usize>, outbox: bool) {

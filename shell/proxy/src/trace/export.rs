@@ -1,6 +1,7 @@
 //! Sends spans, in batches, to every collector.
-use super::connect::{self, Grpc};
+use super::connect;
 use crate::config::{Exporter, Speaks};
+use crate::grpc::Channel;
 use crate::shared::Shared;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -47,7 +48,7 @@ pub async fn run(shared: Arc<Shared>) {
 /// One collector and the connection to it.
 struct Collector {
     exporter: Exporter,
-    grpc: Option<Grpc>,
+    grpc: Option<Channel>,
 }
 
 impl Collector {
@@ -107,11 +108,11 @@ impl Collector {
         }
     }
 
-    async fn grpc(&mut self, shared: &Shared) -> Result<tonic::client::Grpc<Grpc>, String> {
+    async fn grpc(&mut self, shared: &Shared) -> Result<tonic::client::Grpc<Channel>, String> {
         let (host, port) = (&self.exporter.host, self.exporter.port);
         let connection = match self.grpc.take().filter(|open| !open.is_closed()) {
             Some(open) => open,
-            None => Grpc::open(shared, host, port).await?,
+            None => connect::grpc(shared, host, port).await?,
         };
         self.grpc = Some(connection.clone());
         let origin = http::Uri::try_from(format!("http://{host}:{port}")).map_err(|error| error.to_string())?;

@@ -1,6 +1,8 @@
 //! A node in network namespaces of its own: a bridge, pods on it, and a proxy that serves them. Needs root.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod town;
+
 use bytes::Bytes;
 use diolkos_proxy::identity::LocalIssuer;
 use diolkos_proxy::mesh::Change;
@@ -170,6 +172,23 @@ impl Node {
             ports: vec![8080],
         };
         self.proxy().attacher.attach(attachment).unwrap();
+    }
+
+    /// Tells the proxy a TLS certificate of the namespace `default`, PEM.
+    pub fn certificate(&self, name: &str, chain: &str, key: &str) {
+        self.proxy().apply([Change::Set(Resource::Secret(Arc::new(TlsSecret {
+            key: Key::new("default", name),
+            certificate_chain: chain.as_bytes().into(),
+            private_key: key.as_bytes().into(),
+        })))]);
+    }
+
+    /// The certificate `shop`, for `shop.example`, signed by itself. Its PEM.
+    pub fn shop_certificate(&self) -> String {
+        let certified = rcgen::generate_simple_self_signed(["shop.example".to_owned()]).unwrap();
+        let chain = certified.cert.pem();
+        self.certificate("shop", &chain, &certified.signing_key.serialize_pem());
+        chain
     }
 
     /// A service at 10.96.0.`vip`:80 over pods' port 8080.
