@@ -7,30 +7,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use support::frames::*;
 use support::{Node, curl, eventually, gateway, inside, serve_http};
 
 const PORT: u16 = 25095;
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What a proxy under attack may grow by, all attacks together: windows, queues and the allocator's own.
 const GROWTH_BYTES: u64 = 96 << 20;
-
-// Types and flags of frames: RFC 9113, 6.
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = (payload.len() as u32).to_be_bytes();
-    let stream = stream.to_be_bytes();
-    [&length[1..], &[kind, flags], &stream, payload].concat()
-}
-
-/// HPACK: `GET /` of http, authority `a`.
-const GET: &[u8] = &[0x82, 0x84, 0x86, 0x41, 1, b'a'];
 
 fn connect() -> TcpStream {
     let stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], PORT))).unwrap();

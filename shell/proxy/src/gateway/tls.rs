@@ -39,25 +39,39 @@ pub async fn serve(worker: &Arc<Worker>, door: &Arc<Door>, stream: TcpStream, fr
         }
     }
     match timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake(door, stream))).await {
-        Ok(Ok((found, name, stream))) => {
+        Ok(Ok(Agreed { found, name, http2, stream })) => {
             if found.listener().listener.protocol == ListenerProtocol::Tls {
                 return streams::serve(worker, &found, stream, from, &name).await;
             }
             let site = Site::gateway(found.origin().clone(), door.clone(), from, Some(name.into()));
-            requests::serve(worker, site, stream).await;
+            match http2 {
+                true => requests::serve_http2(worker, site, stream).await,
+                false => requests::serve(worker, site, stream).await,
+            }
         }
         Ok(Err(error)) => tracing::debug!(%error, %from, port = door.port(), "no TLS"),
         Err(_) => {}
     }
 }
 
-async fn handshake(door: &Door, stream: TcpStream) -> std::io::Result<(Found, String, Stream)> {
+/// A connection whose TLS ends here.
+struct Agreed {
+    found: Found,
+    /// The server's name that was asked for.
+    name: String,
+    /// HTTP/2 was agreed on (ALPN): nothing else may follow.
+    http2: bool,
+    stream: Stream,
+}
+
+async fn handshake(door: &Door, stream: TcpStream) -> std::io::Result<Agreed> {
     let started = LazyConfigAcceptor::new(Acceptor::default(), Tcp::from(stream)).await?;
     let name = started.client_hello().server_name().unwrap_or_default().to_ascii_lowercase();
     let found = door.listener(&name).ok_or_else(|| std::io::Error::other("no listener for the name"))?;
     let config = found.config().cloned().ok_or_else(|| std::io::Error::other("the listener has no certificate"))?;
     let stream = started.into_stream(config).await?;
-    Ok((found, name, Io::TlsServer(Box::new(stream)).into()))
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok(Agreed { found, name, http2, stream: Io::TlsServer(Box::new(stream)).into() })
 }
 
 /// The server name of the first message, which stays to be read. Empty: it has none. None: it is no such message.

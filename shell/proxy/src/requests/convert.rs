@@ -7,8 +7,16 @@ const CONNECTION_FIELDS: [&str; 5] = ["connection", "keep-alive", "proxy-connect
 
 /// A request that came in HTTP/2. None: it is not one that HTTP/1.1 could say (the sender's fault).
 pub fn request<B>(request: &Request<B>, ended: bool) -> Option<RequestHead> {
-    let host = request.headers().get(http::header::HOST).and_then(|host| host.to_str().ok());
+    let mut hosts = request.headers().get_all(http::header::HOST).iter();
+    let host = match hosts.next() {
+        Some(host) => Some(host.to_str().ok()?),
+        None => None,
+    };
     let authority = request.uri().authority().map(|authority| authority.as_str()).or(host)?;
+    // RFC 9113 8.3.1: who is named twice is named alike, or somebody behind us would read the other one.
+    if hosts.next().is_some() || host.is_some_and(|host| !host.eq_ignore_ascii_case(authority)) {
+        return None;
+    }
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
     let sound = |text: &str| text.bytes().all(|byte| byte > b' ' && byte != 0x7f);
     if !sound(target) || !sound(authority) || authority.contains(['/', '@', '?', '#']) {
@@ -153,6 +161,12 @@ mod tests {
         let not_a_number = Request::get("http://a/").header("content-length", "+1").body(()).unwrap();
         assert!(request(&not_a_number, false).is_none());
         assert!(request(&Request::get("/no-host").body(()).unwrap(), true).is_none());
+        assert!(request(&Request::get("http://a/").header("host", "b").body(()).unwrap(), true).is_none());
+        assert!(request(&Request::get("http://a/").header("host", "A").body(()).unwrap(), true).is_some());
+        assert!(
+            request(&Request::get("http://a/").header("host", "a").header("host", "a").body(()).unwrap(), true)
+                .is_none()
+        );
         let hops = Request::get("http://a/").header("connection", "x").header("transfer-encoding", "chunked");
         assert!(request(&hops.body(()).unwrap(), true).unwrap().fields.is_empty());
     }

@@ -1,6 +1,7 @@
 //! A node in network namespaces of its own: a bridge, pods on it, and a proxy that serves them. Needs root.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod frames;
 pub mod town;
 
 use bytes::Bytes;
