@@ -16,6 +16,7 @@ mod entry;
 mod gateway;
 mod hosts;
 mod index;
+mod invented;
 mod listener;
 mod policy;
 mod request;
@@ -108,6 +109,8 @@ pub struct Compiler {
     /// How many routes hang on each listener.
     attached: BTreeMap<Place, BTreeSet<RouteId>>,
     hosts: Hosts,
+    /// Addresses of ServiceEntries that have none of their own.
+    invented: invented::Invented,
     istio_statuses: BTreeMap<(ObjectKind, Key), IstioStatus>,
     /// Subsets that were told, by their service.
     subsets: BTreeMap<Key, BTreeSet<Key>>,

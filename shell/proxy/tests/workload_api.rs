@@ -12,7 +12,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use support::Node;
+use support::frames::Outcome;
+use support::{Node, frames};
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 use xds::workload_api::*;
@@ -98,6 +99,25 @@ fn bundle(domain: &str, root: &str) -> Change {
     })))
 }
 
+/// What becomes of a call that names the socket as gRPC's C core does. Blocks for an answer that comes from another thread.
+fn from_c_core(socket: &Path) -> Outcome {
+    let stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut peer = frames::Peer::open(stream);
+    let fields = [
+        (":path", FETCH_X509_SVID),
+        (":authority", "run%2Fspiffe%2Fworkload%2Fapi.sock"),
+        (":method", "POST"),
+        (":scheme", "http"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+        (SECURITY_HEADER, "true"),
+    ];
+    peer.send(&frames::frame(frames::HEADERS, frames::END_HEADERS, 1, &frames::block(&fields)));
+    peer.send(&frames::frame(frames::DATA, frames::END_STREAM, 1, &[0; 5]));
+    peer.outcome()
+}
+
 #[test]
 fn a_pods_process_gets_its_pods_identity_and_nobody_else_any() {
     need_root!("a_pods_process_gets_its_pods_identity_and_nobody_else_any");
@@ -113,6 +133,7 @@ fn a_pods_process_gets_its_pods_identity_and_nobody_else_any() {
         let stranger = Peer::connect(&socket).await;
         let refused = stranger.stream::<_, X509SvidResponse>(FETCH_X509_SVID, Peer::request(X509SvidRequest {})).await;
         assert_eq!(refused.err().map(|status| status.code()), Some(Code::PermissionDenied), "a process of no pod");
+        assert_eq!(from_c_core(&socket), Outcome::Answered(1, 200), "a socket's path as the authority");
         let Some(group) = Group::enter("uid-5") else {
             return eprintln!("SKIPPED the rest of a_pods_process_gets_its_pods_identity: no control groups here");
         };

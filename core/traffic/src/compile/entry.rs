@@ -4,13 +4,12 @@ use super::hosts::{dns_names, entry_service};
 use super::status::{Condition, IstioStatus};
 use super::workload::{entry_name, pod_name};
 use super::{Compiler, Output, selects};
-use model::map::stable_hash;
 use model::mesh::api::istio::{EntryEndpoint, Resolution, ServiceEntry};
 use model::mesh::api::{self, ObjectKind};
 use model::mesh::{Endpoint, EndpointGroup, Health, Service, ServicePort};
 use model::{Key, Labels};
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Ports of endpoints by the service ports' names: endpoints that share them make one group.
@@ -30,7 +29,7 @@ impl Compiler {
         let accepted = self.entry_accepted(entry);
         let usable = accepted.holds && entry.resolution != Resolution::None;
         let status = IstioStatus { generation: entry.meta.generation, conditions: vec![accepted] };
-        let service = usable.then(|| service(&service_key, entry));
+        let service = usable.then(|| service(&service_key, entry, self.invented.address(key)));
         let groups = if usable { self.entry_groups(&service_key, entry) } else { Vec::new() };
         self.tell_service(&service_key, service, output);
         self.tell_groups(&service_key.to_string(), groups, output);
@@ -157,8 +156,8 @@ impl Compiler {
     }
 }
 
-fn service(key: &Key, entry: &ServiceEntry) -> Service {
-    let vips = if entry.addresses.is_empty() { vec![invented(&entry.meta.key)] } else { entry.addresses.clone() };
+fn service(key: &Key, entry: &ServiceEntry, invented: Option<IpAddr>) -> Service {
+    let vips = if entry.addresses.is_empty() { invented.into_iter().collect() } else { entry.addresses.clone() };
     Service {
         key: key.clone(),
         vips,
@@ -175,13 +174,6 @@ fn service(key: &Key, entry: &ServiceEntry) -> Service {
             .collect(),
         ..Default::default()
     }
-}
-
-/// An address for a service that has none, out of 240.240.0.0/16 as Istio's own: it never leaves a node. It follows from the object's
-/// name, so that it is the same after a restart; two of some hundred entries may have to share one, and then the Host tells HTTP apart.
-fn invented(key: &Key) -> IpAddr {
-    let [.., high, low] = stable_hash(key.to_string().as_bytes()).to_be_bytes();
-    IpAddr::V4(Ipv4Addr::new(240, 240, high, low.max(1)))
 }
 
 fn ports(entry: &ServiceEntry, own: &[(Arc<str>, u16)]) -> Ports {

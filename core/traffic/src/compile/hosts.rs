@@ -2,7 +2,7 @@
 
 use super::{Compiler, Unit, destination};
 use model::Key;
-use model::mesh::api::istio::{DestinationRule, ServiceEntry, VirtualService};
+use model::mesh::api::istio::{DestinationRule, Resolution, ServiceEntry, VirtualService};
 use model::mesh::api::{self, istio};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -138,7 +138,7 @@ pub(super) fn delegate_key(root: &Key, namespace: &Arc<str>, name: &Arc<str>) ->
 
 /// The DNS names that a ServiceEntry's endpoints have: its own hosts when it names no endpoints.
 pub(super) fn dns_names(it: &ServiceEntry) -> Vec<Arc<str>> {
-    if it.resolution != istio::Resolution::Dns {
+    if it.resolution != Resolution::Dns {
         return Vec::new();
     }
     let own = if it.endpoints.is_empty() && it.selector.is_empty() { &it.hosts[..] } else { &[] };
@@ -349,7 +349,11 @@ impl Compiler {
             self.hosts.entry(it, present);
             hosts.extend(it.hosts.iter().cloned());
         }
-        self.dirty.insert(Unit::ServiceEntry(key.clone()));
+        let moved = match new.filter(|it| it.addresses.is_empty() && it.resolution != Resolution::None) {
+            Some(it) => self.invented.insert(it.meta.created, key),
+            None => self.invented.remove(key),
+        };
+        self.dirty.extend(moved.into_iter().chain([key.clone()]).map(Unit::ServiceEntry));
         for host in hosts {
             self.touch_host(&host);
             // Another entry with the same host may be the one that counts now.

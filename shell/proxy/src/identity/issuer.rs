@@ -48,6 +48,7 @@ impl LocalIssuer {
         let mut request = rcgen::CertificateSigningRequestParams::from_pem(request_pem)?;
         let params = &mut request.params;
         params.subject_alt_names = vec![rcgen::SanType::URI(identity.to_owned().try_into()?)];
+        params.is_ca = rcgen::IsCa::ExplicitNoCa;
         params.key_usages = vec![rcgen::KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth, rcgen::ExtendedKeyUsagePurpose::ServerAuth];

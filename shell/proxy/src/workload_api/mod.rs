@@ -1,11 +1,13 @@
 //! The SPIFFE Workload API for applications, on a Unix socket. Who calls is told by the kernel: the process at the other end, the control group
 //! that it is in, the pod that the group belongs to. Nothing that the caller says of itself counts.
+mod authority;
 mod bundles;
 mod calls;
 mod peer;
 
 use crate::pods::Pod;
 use crate::shared::Shared;
+use authority::Mended;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::convert::Infallible;
@@ -81,7 +83,7 @@ async fn connection(shared: Arc<Shared>, stream: UnixStream) {
     server.timer(TokioTimer::new()).keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE);
     server.max_concurrent_streams(64);
     tokio::select! {
-        served = server.serve_connection(TokioIo::new(stream), service) => if let Err(error) = served {
+        served = server.serve_connection(TokioIo::new(Mended::new(stream)), service) => if let Err(error) = served {
             tracing::debug!(%error, "workload API: a connection ended");
         },
         // Its clients come again, and find the successor.

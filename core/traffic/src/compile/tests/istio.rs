@@ -335,6 +335,33 @@ fn service_entries_are_services() {
 }
 
 #[test]
+fn no_two_service_entries_share_an_address() {
+    // More than three hundred of 65,024 places: by chance some of them meet.
+    let mut compiler = compiler(
+        (0..600)
+            .map(|number| entry(&format!("e{number}"), Resolution::Dns))
+            .map(|it| Object::ServiceEntry(Box::new(it)))
+            .collect(),
+    );
+    compiler.take();
+    let vips = |compiler: &Compiler| -> Vec<_> {
+        let services = compiler.told.values().filter_map(|told| match told {
+            Resource::Service(service) if service.key.name.starts_with("serviceentry.") => Some(service.vips[0]),
+            _ => None,
+        });
+        services.collect()
+    };
+    let given = vips(&compiler);
+    assert_eq!((given.len(), given.iter().collect::<BTreeSet<_>>().len()), (600, 600));
+    for number in (0..600).step_by(2) {
+        compiler.remove(ObjectKind::ServiceEntry, &Key::new("apps", format!("e{number}")));
+    }
+    compiler.take();
+    let left = vips(&compiler);
+    assert_eq!((left.len(), left.iter().collect::<BTreeSet<_>>().len()), (300, 300));
+}
+
+#[test]
 fn names_are_resolved_elsewhere() {
     let mut compiler = compiler(vec![Object::ServiceEntry(Box::new(entry("far", Resolution::Dns)))]);
     compiler.take();
