@@ -1,7 +1,7 @@
 //! Route tables, matching, balancing, retries: what happens to a request, decided without touching it.
 //!
 //! The proxy's half works on compiled nouns of `model::mesh`: [`directory`] joins what the control plane tells, [`table`] finds the rule, [`rewrite`] and [`cors`] say what its filters
-//! do, [`balance`] chooses backend and endpoint, [`retry`] whether to try again, [`limit`] whether there are too many. The control plane's half,
+//! do, [`balance`] chooses backend and endpoint, [`retry`] whether to try again, [`hedge`] whether not to wait for that, [`limit`] whether there are too many. The control plane's half,
 //! [`compile`], makes those nouns from the objects that people write, and the status that they read.
 #![warn(missing_docs)]
 
@@ -9,6 +9,7 @@ pub mod balance;
 pub mod compile;
 pub mod cors;
 pub mod directory;
+pub mod hedge;
 pub mod limit;
 pub mod outlier;
 pub mod pattern;

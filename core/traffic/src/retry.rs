@@ -116,7 +116,8 @@ impl Budget {
     pub fn earn(&mut self) {
         self.tokens = self.tokens.saturating_add(self.share).min(self.full);
     }
-    fn take(&mut self) -> bool {
+    /// A retry wants to be made: whether it may.
+    pub(crate) fn take(&mut self) -> bool {
         match self.tokens.checked_sub(100) {
             Some(rest) => {
                 self.tokens = rest;

@@ -2,6 +2,8 @@
 //!
 //! `http1` and `http2` (prior knowledge) get the URL, over connections that are kept; `grpc` checks the server's health; `stream` opens a few gRPC
 //! streams at the start, which last to the end, and each message that has to come back counts as a request.
+//!
+//! What the server says it has not looked at (HTTP/2's GOAWAY above the last stream) is asked again, as every client of gRPC does (RFC 9113, 8.7).
 
 use bytes::Bytes;
 use http::Request;
@@ -21,6 +23,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How often a request that was refused unseen is sent again.
+const UNSEEN_AGAIN: u32 = 3;
 
 /// Streams of a `stream` load.
 const STREAMS: u32 = 4;
@@ -99,8 +104,8 @@ pub async fn run(arguments: &[String]) -> Result<(), String> {
             let sample = Sample::begin();
             let asked = async {
                 match protocol {
-                    Protocol::Grpc => check(client, &url).await,
-                    _ => one(client, &url, host).await,
+                    Protocol::Grpc => check(&client, &url).await,
+                    _ => one(&client, &url, host).await,
                 }
             };
             let outcome = tokio::time::timeout(TIMEOUT, asked).await;
@@ -132,13 +137,46 @@ impl Sample {
     }
 }
 
-async fn one(client: Asking, url: &str, host: Option<String>) -> Result<serde_json::Value, String> {
-    let mut request = Request::get(url);
-    if let Some(host) = host {
-        request = request.header("host", host);
+/// Sends a request, again if nobody looked at it.
+async fn ask(
+    client: &Asking,
+    request: impl Fn() -> Result<Request<BoxBody<Bytes, Infallible>>, String>,
+) -> Result<hyper::Response<Incoming>, String> {
+    let mut left = UNSEEN_AGAIN;
+    loop {
+        match client.request(request()?).await {
+            Err(error) if left > 0 && is_unseen(&error) => left -= 1,
+            other => return other.map_err(|error| format!("{error:?}")),
+        }
     }
-    let request = request.body(Empty::new().boxed()).map_err(|error| error.to_string())?;
-    let response = client.request(request).await.map_err(|error| format!("{error:?}"))?;
+}
+
+/// Whether the server never looked at it: a stream above the last one of an orderly GOAWAY, or one that was not opened any more.
+fn is_unseen(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
+        }
+        // The connection's task ended before it took the request.
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+async fn one(client: &Asking, url: &str, host: Option<String>) -> Result<serde_json::Value, String> {
+    let request = || {
+        let request = Request::get(url);
+        let request = match &host {
+            Some(host) => request.header("host", host),
+            None => request,
+        };
+        request.body(Empty::new().boxed()).map_err(|error| error.to_string())
+    };
+    let response = ask(client, request).await?;
     let status = response.status();
     let body = response.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
     if !status.is_success() {
@@ -159,10 +197,9 @@ fn grpc(
 }
 
 /// A gRPC call: is the server well?
-async fn check(client: Asking, url: &str) -> Result<serde_json::Value, String> {
-    let nothing = Full::new(Bytes::from_static(&[0; 5])).boxed();
-    let response =
-        client.request(grpc(url, crate::health::PATH, nothing)?).await.map_err(|error| format!("{error:?}"))?;
+async fn check(client: &Asking, url: &str) -> Result<serde_json::Value, String> {
+    let nothing = || Full::new(Bytes::from_static(&[0; 5])).boxed();
+    let response = ask(client, || grpc(url, crate::health::PATH, nothing())).await?;
     let status = response.status();
     let headers = response.headers().clone();
     let body = response.into_body().collect().await.map_err(|error| format!("{error:?}"))?;

@@ -36,7 +36,10 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
     let (kind, body) = match request.uri().path() {
         "/metrics" => (
             "text/plain; version=0.0.4",
-            shared.telemetry.prometheus() + &shared.tracer.prometheus() + &process_metrics(shared),
+            shared.telemetry.prometheus()
+                + &shared.tracer.prometheus()
+                + &shared.hedges.prometheus()
+                + &process_metrics(shared),
         ),
         "/telemetry" => ("application/json", shared.telemetry.edges_json().to_string()),
         "/config_dump" => ("application/json", config_dump(shared).to_string()),

@@ -6,10 +6,15 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use xds::attach::{AttachOrder, AttachReply, AttachRequest, PodAttachment, decode, encode};
+
+/// How long a pod's last requests, and then its connections, may take to end.
+const FINISH_PATIENCE: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Hands attached pods to the workers.
 #[derive(Clone, Debug)]
@@ -65,10 +70,38 @@ impl Attacher {
         tracing::info!(pod = %pod.attachment.name, namespace = %pod.attachment.namespace, "detached");
     }
 
+    /// Detaches a pod whose processes have ended, before its network goes. What came for it and was not looked at yet is answered first (the
+    /// process is gone, so callers ask elsewhere), and its connections are closed when this returns: a network that goes before them takes
+    /// their ends along, and callers would wait for answers until their patience is over. Blocks, not for long.
+    pub fn finish(&self, uid: &str) {
+        let Some(pod) = self.shared.pods.get(uid) else { return };
+        let until = Instant::now() + FINISH_PATIENCE;
+        let mut quiet = 0;
+        while quiet < 2 && Instant::now() < until {
+            quiet = if self.in_flight(&pod) == 0 { quiet + 1 } else { 0 };
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        self.detach(uid);
+        let until = Instant::now() + FINISH_PATIENCE;
+        while pod.has_connections() && Instant::now() < until {
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
+    /// Requests that wait for the pod's processes. A worker answers when it has done what came before.
+    fn in_flight(&self, pod: &Arc<Pod>) -> u32 {
+        let (answer, answers) = std::sync::mpsc::channel();
+        for worker in &self.workers {
+            let _ = worker.send(Command::Count(pod.clone(), answer.clone()));
+        }
+        drop(answer);
+        std::iter::from_fn(|| answers.recv_timeout(FINISH_PATIENCE).ok()).sum()
+    }
+
     fn obey(&self, order: AttachOrder) -> Result<(), AttachError> {
         match order {
             AttachOrder::Attach(pod) => self.attach(pod)?,
-            AttachOrder::Detach(pod) => self.detach(&pod.uid),
+            AttachOrder::Detach(pod) => self.finish(&pod.uid),
             AttachOrder::Drain(pod) => {
                 self.shared.pods.drain(&pod.uid);
                 tracing::info!(uid = pod.uid, "draining");
@@ -110,7 +143,7 @@ impl Attacher {
                 () = self.shared.stopped() => return,
             };
             let Ok((stream, _)) = accepted else {
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
             let attacher = self.clone();

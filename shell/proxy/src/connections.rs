@@ -1,12 +1,12 @@
 //! Connections that are passed whole to one endpoint of a service.
-use crate::copy::{self, Copied};
+use crate::copy;
 use crate::dial::{DialError, Dialled};
 use crate::limits;
 use crate::origin::Origin;
 use crate::random;
 use crate::requests;
 use crate::stream::Stream;
-use crate::telemetry::{Carries, Connection, Peers};
+use crate::telemetry::{Carries, Peers};
 use crate::tls_out::{self, Speaks, Toward};
 use crate::upstream::{InFlight, Port, Upstream};
 use crate::worker::Worker;
@@ -140,11 +140,10 @@ pub async fn pass(
 ) {
     let _in_flight = InFlight::begin(&upstream.load);
     let peers = Peers::outbound(worker, origin, dialled.peer.as_ref(), service, Carries::Bytes, dialled.mtls);
-    let connection = Connection::open(&worker.cells, &peers);
-    let mut copied = Copied::default();
-    let copying = copy::bidirectional(&mut stream, &mut dialled.stream, &mut copied);
+    let connection = worker.opaque.open(&worker.cells, &peers);
+    let copying = copy::bidirectional(&mut stream, &mut dialled.stream, connection.copied());
     let result = lasting.keep(copying).await;
-    connection.close(copied, &result);
+    connection.close(&result);
     if let Err(error) = result {
         finish_broken(stream, dialled.stream, &error);
     }

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 
@@ -22,28 +23,37 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_BYTES]);
 }
 
-/// Bytes that went each way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Bytes that went each way so far. One writes, others may look.
+#[derive(Debug, Default)]
 pub struct Copied {
-    /// From the first to the second.
-    pub there: u64,
-    /// From the second to the first.
-    pub back: u64,
+    there: AtomicU64,
+    back: AtomicU64,
 }
 
-/// Copies both ways, passing half-closes on, until both directions ended or one failed. `copied` tells what went even when
-/// it fails.
-pub async fn bidirectional(first: &mut Stream, second: &mut Stream, copied: &mut Copied) -> io::Result<()> {
+impl Copied {
+    /// From the first to the second, and from the second to the first.
+    pub fn so_far(&self) -> (u64, u64) {
+        (self.there.load(Ordering::Relaxed), self.back.load(Ordering::Relaxed))
+    }
+
+    fn note(&self, there: &Direction, back: &Direction) {
+        self.there.store(there.total, Ordering::Relaxed);
+        self.back.store(back.total, Ordering::Relaxed);
+    }
+}
+
+/// Copies both ways, passing half-closes on, until both directions ended or one failed. `copied` tells what went, meanwhile and when it
+/// fails.
+pub async fn bidirectional(first: &mut Stream, second: &mut Stream, copied: &Copied) -> io::Result<()> {
     let mut there = Direction::default();
     let mut back = Direction::default();
-    let result = poll_fn(|cx| {
-        let a = there.poll(cx, first, second)?;
-        let b = back.poll(cx, second, first)?;
-        if a.is_ready() && b.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    poll_fn(|cx| {
+        let a = there.poll(cx, first, second);
+        let b = back.poll(cx, second, first);
+        copied.note(&there, &back);
+        if a?.is_ready() && b?.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     })
-    .await;
-    *copied = Copied { there: there.total, back: back.total };
-    result
+    .await
 }
 
 #[derive(Default)]
@@ -213,13 +223,13 @@ pub(crate) mod tests {
         tokio::task::yield_now().await;
         let ((client, first), (second, server)) = (pair().await, pair().await);
         let passing = tokio::spawn(async move {
-            let (mut first, mut second, mut copied) = (Stream::from(first), Stream::from(second), Copied::default());
-            bidirectional(&mut first, &mut second, &mut copied).await.unwrap();
-            copied
+            let (mut first, mut second, copied) = (Stream::from(first), Stream::from(second), Copied::default());
+            bidirectional(&mut first, &mut second, &copied).await.unwrap();
+            copied.so_far()
         });
         let (client, server) = tokio::join!(talk(client, there, 1), talk(server, back, 2));
         assert!(client.0 == server.1 && server.0 == client.1);
-        let expected = Copied { there: client.0.len() as u64, back: server.0.len() as u64 };
+        let expected = (client.0.len() as u64, server.0.len() as u64);
         assert_eq!(passing.await.unwrap(), expected);
     }
 

@@ -1,12 +1,12 @@
 //! What comes to pods in plain text: captured on port 15006.
 use crate::connections::finish_broken;
-use crate::copy::{self, Copied};
+use crate::copy;
 use crate::dial;
 use crate::pods::Pod;
 use crate::policy::{self, Admission, Caller};
 use crate::requests::Site;
 use crate::stream::{Chunk, Stream};
-use crate::telemetry::{Carries, Connection, Peers};
+use crate::telemetry::{Carries, Peers};
 use crate::worker::Worker;
 use crate::{netns, requests};
 use bytes::Bytes;
@@ -67,14 +67,13 @@ pub async fn deliver(
         return stream.abort();
     }
     let peers = Peers::inbound(worker, pod, caller, Carries::Bytes, None);
-    let connection = Connection::open(&worker.cells, &peers);
-    let mut copied = Copied::default();
+    let connection = worker.opaque.open(&worker.cells, &peers);
     let watch = policy::Watch::new(worker, pod, caller, to);
     let result = tokio::select! {
-        result = copy::bidirectional(&mut stream, &mut process, &mut copied) => result,
+        result = copy::bidirectional(&mut stream, &mut process, connection.copied()) => result,
         () = watch.revoked() => Err(std::io::ErrorKind::PermissionDenied.into()),
     };
-    connection.close(copied, &result);
+    connection.close(&result);
     if let Err(error) = result {
         finish_broken(stream, process, &error);
     }

@@ -3,16 +3,22 @@
 //! A socket belongs for good to the namespace in which it was made. So a thread enters the pod's namespace for as long as it
 //! takes to make the socket; whoever polls it later may stand anywhere. No CNI plugin has to know of this.
 use nix::sched::{CloneFlags, setns};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::time::Duration;
 
 /// Packets with this mark are the proxy's own and are not captured again. The value is the one that Istio uses, so that
 /// other tools on the node recognise it.
 pub const MARK: u32 = 0x539;
+
+/// A peer that acknowledges nothing for so long is gone; one that has nothing to say is probed after it.
+const SILENCE: Duration = Duration::from_secs(10);
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+const PROBES: u32 = 3;
 
 const BACKLOG: i32 = 4096;
 
@@ -93,6 +99,15 @@ pub async fn connect(netns: &Netns, address: SocketAddr, from: Option<IpAddr>) -
     })?;
     socket.set_tcp_nodelay(true)?;
     tokio::net::TcpSocket::from_std_stream(socket.into()).connect(address).await
+}
+
+/// Ends a connection whose peer vanishes without a word: without this its callers would wait for answers for a quarter of an hour. For peers that
+/// always read; one that is slow to take what is sent would be taken for one that is gone.
+pub fn end_in_silence(stream: &tokio::net::TcpStream) -> io::Result<()> {
+    let socket = socket2::SockRef::from(stream);
+    socket
+        .set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENCE).with_interval(PROBE_EVERY).with_retries(PROBES))?;
+    socket.set_tcp_user_timeout(Some(SILENCE))
 }
 
 /// Where a redirected connection was going.

@@ -35,6 +35,8 @@ pub struct Pod {
     pub(crate) policy: Mutex<crate::policy::Compiled>,
     /// Its process listens on loopback (a joined host): what comes for its address goes there.
     loopback: bool,
+    /// Shared by the connections that were accepted in it.
+    connections: Arc<()>,
     phase: watch::Sender<Phase>,
 }
 
@@ -42,7 +44,15 @@ impl Pod {
     /// A pod that is about to be served.
     pub fn new(attachment: PodAttachment, origin: Arc<Origin>, ports: CapturePorts) -> Self {
         let phase = watch::Sender::new(Phase::Serving);
-        Self { attachment, origin, ports, policy: Mutex::default(), loopback: false, phase }
+        Self {
+            attachment,
+            origin,
+            ports,
+            policy: Mutex::default(),
+            loopback: false,
+            connections: Arc::default(),
+            phase,
+        }
     }
 
     /// A joined host's process, which need not listen on the host's address.
@@ -64,6 +74,16 @@ impl Pod {
             IpAddr::V6(_) if self.loopback => SocketAddr::new(Ipv6Addr::LOCALHOST.into(), to.port()),
             _ => to,
         }
+    }
+
+    /// To be held by a connection that was accepted in the pod.
+    pub fn connection(&self) -> Arc<()> {
+        self.connections.clone()
+    }
+
+    /// Whether there are such connections.
+    pub fn has_connections(&self) -> bool {
+        Arc::strong_count(&self.connections) > 1
     }
 
     /// Follows the pod's phase.

@@ -7,6 +7,7 @@ use crate::identity::Identities;
 use crate::limits::States;
 use crate::mesh::Mesh;
 use crate::pods::Pods;
+use crate::requests::Hedges;
 use crate::telemetry::Telemetry;
 use crate::trace::Tracer;
 use model::mesh::Workload;
@@ -58,6 +59,8 @@ pub struct Shared {
     pub forwarder: Forwarder,
     /// What services' policies remember.
     pub states: States,
+    /// Tries that were made beside others.
+    pub hedges: Hedges,
     /// When the process began.
     pub started: Instant,
     versions: Mutex<BTreeMap<String, String>>,
@@ -98,6 +101,7 @@ impl Shared {
             pods: Pods::default(),
             telemetry: Telemetry::default(),
             states: States::default(),
+            hedges: Hedges::default(),
             started: Instant::now(),
             versions: Mutex::default(),
             ending: watch::Sender::new(Ending::Not),

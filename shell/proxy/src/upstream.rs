@@ -7,7 +7,7 @@ use model::Key;
 use model::map::HashMap;
 use model::mesh::traffic::{Balancer, HashKey, Outlier};
 use model::mesh::{AppProtocol, BackendTls, TrafficPolicy, Transport, Workload};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -241,6 +241,13 @@ impl Ports {
     pub fn load(&self, address: SocketAddr) -> Arc<Load> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.loads.entry((address, "".into())).or_default().clone()
+    }
+
+    /// Requests that are under way to local processes at these addresses.
+    pub fn in_flight_at(&self, addresses: &[IpAddr]) -> u32 {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let here = inner.loads.iter().filter(|((at, of), _)| of.is_empty() && addresses.contains(&at.ip()));
+        here.map(|(_, load)| load.in_flight.load(Ordering::Relaxed)).sum()
     }
 
     /// Forgets what nobody uses. Called now and then by the worker.

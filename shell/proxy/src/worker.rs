@@ -9,7 +9,7 @@ use crate::pods::{Phase, Pod, PodSockets};
 use crate::policy::GatewayPolicies;
 use crate::requests::pool::HttpPool;
 use crate::shared::Shared;
-use crate::telemetry::Cells;
+use crate::telemetry::{Cells, Opaque};
 use crate::upstream::Ports;
 use crate::{dns, gateway, hbone, inbound, outbound, outbox, tls_out};
 use std::io;
@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
-/// How often idle connections are looked for.
+/// How often idle connections are looked for, and bytes of connections that last are told (Istio's 15 s).
 pub const SWEEP: Duration = Duration::from_secs(15);
 /// A pause after accept failed, e.g. without file descriptors: the listener stays ready and would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -33,6 +33,8 @@ pub enum Command {
     Gateway(Arc<gateway::Door>, gateway::Sockets),
     /// An origin is gone: close its tunnels.
     Forget(u64),
+    /// Say how many requests wait for a pod's processes.
+    Count(Arc<Pod>, std::sync::mpsc::Sender<u32>),
 }
 
 /// One worker.
@@ -52,6 +54,8 @@ pub struct Worker {
     pub http: HttpPool,
     /// How services are called under TLS.
     pub backend_tls: tls_out::Configs,
+    /// Connections of opaque bytes.
+    pub opaque: Opaque,
     /// What it counted.
     pub cells: Arc<Cells>,
 }
@@ -79,6 +83,7 @@ pub fn start(
         at_endpoints: AtEndpoints::default(),
         http: HttpPool::default(),
         backend_tls: tls_out::Configs::default(),
+        opaque: Opaque::default(),
         cells,
     });
     let body = move || runtime.block_on(run(worker, receiver));
@@ -101,6 +106,7 @@ async fn run(worker: Arc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>
                 worker.backend_tls.sweep();
                 worker.ports.sweep(&worker.shared.mesh);
                 worker.shared.states.sweep();
+                worker.opaque.tell();
             }
         }
     }
@@ -115,6 +121,10 @@ fn obey(worker: &Arc<Worker>, command: Command) {
         Command::Forget(origin) => {
             worker.tunnels.forget(origin);
             worker.http.forget(origin);
+            Ok(())
+        }
+        Command::Count(pod, answer) => {
+            let _ = answer.send(worker.ports.in_flight_at(&pod.origin.addresses));
             Ok(())
         }
     };
@@ -173,6 +183,8 @@ where
                     let connection = Box::pin(serve(worker.clone(), pod.clone(), stream, from));
                     let pod = pod.clone();
                     tokio::spawn(async move {
+                        // Goes after the connection.
+                        let _open = pod.connection();
                         tokio::select! {
                             () = pod.reached(Phase::Detached) => {}
                             () = connection => {}

@@ -17,7 +17,8 @@ fn limit(per: Vec<Part>, requests: u32, interval_ms: u64) -> RateLimit {
 
 fn policy(name: &str, target: PolicyTarget, limits: Vec<RateLimit>, global: Option<GlobalLimit>) -> Change {
     let key = Key::new("default", name);
-    Change::Set(Resource::AttachedPolicy(Arc::new(AttachedPolicy { key, targets: vec![target], limits, global })))
+    let policy = AttachedPolicy { key, targets: vec![target], limits, global, hedging: None };
+    Change::Set(Resource::AttachedPolicy(Arc::new(policy)))
 }
 
 fn at_web() -> PolicyTarget {

@@ -6,7 +6,7 @@ pub mod istio;
 
 pub use istio::{DestinationRule, FetchedJwks, RequestAuthentication, ResolvedName, ServiceEntry, VirtualService};
 
-use super::attached::{Descriptor, RateLimit};
+use super::attached::{Descriptor, Hedging, RateLimit};
 use super::gateway::SubjectName;
 use super::policy::{Action, MtlsMode, PolicyRule};
 use super::route::{Filter, Fraction, Match, Retry, RouteKind, Session, Timeouts};
@@ -617,6 +617,8 @@ pub struct TrafficPolicy {
     pub limits: Vec<RateLimit>,
     /// `rateLimit.global`.
     pub global: Option<GlobalLimitSpec>,
+    /// `hedging`.
+    pub hedging: Option<Hedging>,
     /// `proxyProtocol: Required`, for gateways.
     pub proxy_protocol: bool,
     /// What makes it unusable, or empty.

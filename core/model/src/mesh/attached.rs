@@ -15,6 +15,17 @@ pub struct AttachedPolicy {
     pub limits: Vec<RateLimit>,
     /// A rate limit service that is asked.
     pub global: Option<GlobalLimit>,
+    /// Slow requests are sent a second time.
+    pub hedging: Option<Hedging>,
+}
+
+/// A request that is slow is sent to another endpoint as well, and the first good answer is passed on (Envoy's `hedge_on_per_try_timeout`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hedging {
+    /// A try is alone for so long, at least 1. None: as long as the route's time-out of a try, which then ends no try.
+    pub after_ms: Option<u64>,
+    /// Tries beside the first at most, not 0.
+    pub most: u32,
 }
 
 /// Where a policy holds.

@@ -110,7 +110,7 @@ impl Compiler {
         targets.dedup();
         let (key, limits) = (policy.meta.key.clone(), policy.limits.clone());
         // A rate limit service that is not there is not asked: what the proxies keep by themselves holds all the same.
-        let attached = AttachedPolicy { key, targets, limits, global: global.ok().flatten() };
+        let attached = AttachedPolicy { key, targets, limits, global: global.ok().flatten(), hedging: policy.hedging };
         (Some(attached), status)
     }
 

@@ -104,7 +104,7 @@ impl Drop for SpareHead {
     }
 }
 
-/// Makes one try.
+/// Makes one try, which may take so long.
 pub async fn once<'r>(
     exchange: &Exchange<'_>,
     head: &mut RequestHead,
@@ -112,11 +112,11 @@ pub async fn once<'r>(
     responder: &mut Option<Responder<'r>>,
     connected: Connected,
     upstream: &Upstream,
+    try_ms: Option<u64>,
 ) -> Tried {
     let _in_flight = in_flight(upstream);
     let mut answer = SpareHead::take();
-    let per_try = exchange.plan.timeouts().backend_request_ms.filter(|ms| *ms > 0);
-    let per_try = per_try.map(|ms| Instant::now() + Duration::from_millis(ms));
+    let per_try = try_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
     let until = [exchange.deadline, per_try].into_iter().flatten().min();
     match connected {
         Connected::H1(connection) => {
@@ -333,7 +333,7 @@ async fn pass(
     mut source: Source<'_>,
     responder: &mut Option<Responder<'_>>,
 ) -> Result<Received, Broken> {
-    if let Some(pause) = exchange.plan.retry().and_then(|_| exchange.again(Failure::Status(answer.status))) {
+    if let Some(pause) = exchange.plan.retry().and_then(|retry| exchange.instead(retry, answer.status)) {
         return Ok(Received::TryAgain(pause));
     }
     exchange.plan.finish(answer);

@@ -7,7 +7,7 @@ use super::pool::{ByPlace, Life, PoolKey};
 use super::record::Record;
 use super::reply::{Reply, Responder, UNANSWERED, is_grpc, unanswered};
 use super::upstream::{self, Connected};
-use super::{Place, Site, affinity, guard, ratelimit};
+use super::{Place, Site, affinity, guard, hedge, ratelimit};
 use crate::limits::{self, Admitted, Retrying};
 use crate::pods::Phase;
 use crate::random;
@@ -18,8 +18,9 @@ use crate::upstream::{InFlight, Upstream};
 use crate::worker::Worker;
 use bytes::{Bytes, BytesMut};
 use http1::{Framing, RequestHead, ResponseHead};
+use model::mesh::Retry;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -49,6 +50,16 @@ pub enum Body<'a> {
     Stream(Kept<'a>),
 }
 
+/// No connection.
+#[derive(Debug)]
+pub struct Unreached {
+    /// The endpoint; none: there is none to ask.
+    pub address: Option<SocketAddr>,
+    pub why: String,
+    /// No other endpoint would be reached either.
+    pub last: bool,
+}
+
 /// What a request's tries share.
 pub struct Exchange<'a> {
     pub worker: &'a Arc<Worker>,
@@ -69,6 +80,8 @@ pub struct Exchange<'a> {
     pub record: Mutex<Option<Box<Record>>>,
     /// Its place among the requests that are tried again, where there are only so many.
     pub retrying: OnceLock<Retrying>,
+    /// Tries that run beside each other.
+    pub racing: AtomicU32,
 }
 
 /// Serves one request. `came_in_http2`: what the client speaks.
@@ -98,10 +111,11 @@ pub async fn run(
         Ok(guarded) => plan::plan(worker, site, head, &ground, &guarded),
         Err(reply) => Err(reply),
     };
-    if let (Ok(plan), Some(came)) = (&mut planned, came)
-        && let Err(reply) = Box::pin(ratelimit::check(worker, site, &came, head, plan)).await
-    {
-        planned = Err(reply);
+    if let (Ok(plan), Some(came)) = (&mut planned, came) {
+        plan.hedging = hedge::wanted(worker, site, &came, plan);
+        if let Err(reply) = Box::pin(ratelimit::check(worker, site, &came, head, plan)).await {
+            planned = Err(reply);
+        }
     }
     let mut exchange = match planned {
         Ok(mut plan) => {
@@ -127,6 +141,7 @@ pub async fn run(
                 affinity,
                 record,
                 retrying: OnceLock::new(),
+                racing: AtomicU32::new(0),
             }
         }
         Err(reply) => {
@@ -215,10 +230,24 @@ impl Exchange<'_> {
             if self.tries > 1 {
                 self.look_again();
             }
-            let connected = self.connect(&tried).await;
-            let (failure, why) = match connected {
-                Ok((connected, upstream)) => {
-                    let tried_once = attempt::once(self, head, &mut body, &mut responder, connected, &upstream).await;
+            let ended = match hedge::race(self, head, &body) {
+                Some(race) => {
+                    // Apart, so that requests that do not race carry no room for it.
+                    let raced = Box::pin(hedge::run(self, race, head, &body, &mut responder, &mut tried)).await;
+                    self.tries += raced.beside;
+                    raced.ended
+                }
+                None => match self.connect(&tried).await {
+                    Ok((connected, upstream)) => {
+                        let try_ms = self.try_ms();
+                        let once = attempt::once(self, head, &mut body, &mut responder, connected, &upstream, try_ms);
+                        Ok((once.await, upstream))
+                    }
+                    Err(unreached) => Err(unreached),
+                },
+            };
+            let (failure, why) = match ended {
+                Ok((tried_once, upstream)) => {
                     match tried_once {
                         Tried::Finished(finished) => {
                             self.report(&upstream, Some(Failure::Status(finished.status)));
@@ -243,7 +272,7 @@ impl Exchange<'_> {
                         }
                     }
                 }
-                Err((address, why, last)) => {
+                Err(Unreached { address, why, last }) => {
                     tried.extend(address);
                     if last {
                         return Box::pin(self.give_up(&mut responder, head, body, why, Failure::NotSent)).await;
@@ -270,18 +299,37 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether to try again, and after which pause.
-    pub fn again(&self, failure: Failure) -> Option<u64> {
+    /// How long a try may take by the route, if it says so.
+    pub fn try_ms(&self) -> Option<u64> {
+        self.plan.timeouts().backend_request_ms.filter(|ms| *ms > 0)
+    }
+
+    /// What is known of it when it has to be decided whether it is sent again.
+    pub fn attempt(&self) -> Attempt {
         let remaining_ms = self.deadline.map(|at| at.saturating_duration_since(Instant::now()).as_millis() as u64);
         let replayable = self.replayable.load(Ordering::Relaxed);
-        let attempt = Attempt { tries: self.tries, idempotent: self.idempotent, replayable, remaining_ms };
+        Attempt { tries: self.tries, idempotent: self.idempotent, replayable, remaining_ms }
+    }
+
+    /// Whether an answer with this status is not passed on, and after which pause another try is made in its place. Another try that
+    /// runs beside this one is made already.
+    pub fn instead(&self, retry: &Retry, status: u16) -> Option<u64> {
+        if self.racing.load(Ordering::Relaxed) > 1 {
+            return retry.codes.contains(&status).then_some(0);
+        }
+        self.again(Failure::Status(status))
+    }
+
+    /// Whether to try again, and after which pause.
+    pub fn again(&self, failure: Failure) -> Option<u64> {
+        let attempt = self.attempt();
         let Target::Port(port) = &self.plan.target else { return None };
         let pause = port.with_budget(|budget| decide(self.plan.retry(), failure, attempt, budget, random::u32()))?;
         (failure == Failure::NotSent || self.may_retry()).then_some(pause)
     }
 
     /// Whether the service's policy lets one more request be under way that is tried again. It counts from then on.
-    fn may_retry(&self) -> bool {
+    pub fn may_retry(&self) -> bool {
         let Target::Port(port) = &self.plan.target else { return true };
         let most = port.policy().map_or(0, |policy| policy.pool.max_retries);
         if most == 0 || self.retrying.get().is_some() {
@@ -303,32 +351,39 @@ impl Exchange<'_> {
         self.replayable.load(Ordering::Relaxed) && (failure == Failure::NotSent || self.idempotent)
     }
 
-    async fn connect(&self, tried: &[SocketAddr]) -> Result<(Connected, Upstream), (Option<SocketAddr>, String, bool)> {
-        let upstream = match &self.plan.target {
-            Target::Process(address) => Upstream {
+    async fn connect(&self, tried: &[SocketAddr]) -> Result<(Connected, Upstream), Unreached> {
+        let upstream = self.choose(tried)?;
+        self.reach(&upstream).await.map(|connected| (connected, upstream))
+    }
+
+    /// An endpoint that is not among `tried`, unless all are.
+    pub fn choose(&self, tried: &[SocketAddr]) -> Result<Upstream, Unreached> {
+        match &self.plan.target {
+            Target::Process(address) => Ok(Upstream {
                 address: *address,
                 workload: "".into(),
                 load: self.worker.ports.load(*address),
                 last_resort: true,
-            },
+            }),
             Target::Port(port) => {
                 let now_ms = if self.tries > 1 { self.worker.now_ms() } else { self.worker.shared.ms_at(self.started) };
-                let chosen = port.choose(tried, self.affinity, now_ms);
-                chosen.ok_or_else(|| (None, "no endpoint is ready".to_owned(), true))?
-            }
-        };
-        match upstream::connect(self, &upstream).await {
-            Ok(connected) => Ok((connected, upstream)),
-            Err(error) => {
-                self.report(&upstream, Some(Failure::NotSent));
-                tracing::debug!(%error, address = %upstream.address, "an endpoint is not reached");
-                Err((Some(upstream.address), error.to_string(), !error.is_retriable()))
+                let nobody = || Unreached { address: None, why: "no endpoint is ready".to_owned(), last: true };
+                port.choose(tried, self.affinity, now_ms).ok_or_else(nobody)
             }
         }
     }
 
+    /// A connection to an endpoint.
+    pub async fn reach(&self, upstream: &Upstream) -> Result<Connected, Unreached> {
+        upstream::connect(self, upstream).await.map_err(|error| {
+            self.report(upstream, Some(Failure::NotSent));
+            tracing::debug!(%error, address = %upstream.address, "an endpoint is not reached");
+            Unreached { address: Some(upstream.address), why: error.to_string(), last: !error.is_retriable() }
+        })
+    }
+
     /// Tells the service's policy how a try at an endpoint ended.
-    fn report(&self, upstream: &Upstream, failure: Option<Failure>) {
+    pub fn report(&self, upstream: &Upstream, failure: Option<Failure>) {
         let Target::Port(port) = &self.plan.target else { return };
         let outcome = match failure {
             // The client went away: the endpoint is not to blame.
@@ -342,7 +397,7 @@ impl Exchange<'_> {
     }
 
     /// Waits until the service's limits let the request in.
-    async fn admit(&self) -> Result<Admitted, limits::Overflow> {
+    pub async fn admit(&self) -> Result<Admitted, limits::Overflow> {
         let Target::Port(port) = &self.plan.target else { return Ok(Admitted::default()) };
         match port.policy().map(|policy| policy.pool) {
             Some(pool) if pool.max_requests > 0 || pool.max_connections > 0 => {

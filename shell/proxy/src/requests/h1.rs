@@ -125,9 +125,10 @@ async fn close(writer: &mut Writer) {
 /// Client and endpoint speak something else from now on, until either is done.
 async fn switched(reader: Reader, writer: Writer, mut upstream: Stream) {
     let Some(mut client) = conn::join(reader, writer) else { return };
-    let mut copied = Copied::default();
-    if let Err(error) = copy::bidirectional(&mut client, &mut upstream, &mut copied).await {
+    let copied = Copied::default();
+    if let Err(error) = copy::bidirectional(&mut client, &mut upstream, &copied).await {
         finish_broken(client, upstream, &error);
     }
-    tracing::debug!(there = copied.there, back = copied.back, "an upgraded connection ended");
+    let (there, back) = copied.so_far();
+    tracing::debug!(there, back, "an upgraded connection ended");
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http1::RequestHead;
 use model::mesh::BackendTarget;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -52,12 +52,13 @@ async fn send(worker: Arc<Worker>, plan: Plan, mut head: RequestHead, bytes: Byt
         affinity: None,
         record: Mutex::default(),
         retrying: OnceLock::new(),
+        racing: AtomicU32::new(0),
     };
     let Ok(connected) = upstream::connect(&exchange, &upstream).await else { return };
     let mut responder = Some(Responder::Nobody);
     let mut body = Body::Whole(bytes);
     head.set_upgrade(None);
-    let tried = attempt::once(&exchange, &mut head, &mut body, &mut responder, connected, &upstream).await;
+    let tried = attempt::once(&exchange, &mut head, &mut body, &mut responder, connected, &upstream, None).await;
     if let attempt::Tried::Finished(finished) = tried {
         finished.cells.request(&exchange.over(&finished));
     }

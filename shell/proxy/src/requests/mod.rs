@@ -10,6 +10,7 @@ mod external;
 mod guard;
 mod h1;
 mod h2_server;
+mod hedge;
 mod inbox;
 mod mirror;
 mod plan;
@@ -19,6 +20,8 @@ mod record;
 mod reply;
 mod session;
 mod upstream;
+
+pub use hedge::Counted as Hedges;
 
 use crate::gateway::Door;
 use crate::origin::Origin;

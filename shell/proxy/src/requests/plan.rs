@@ -12,6 +12,7 @@ use crate::worker::Worker;
 use authz::mesh::normalize_path;
 use bytes::Bytes;
 use http1::{Fields, RequestHead, ResponseHead};
+use model::mesh::attached::Hedging;
 use model::mesh::{
     Abort, AppProtocol, BackendTarget, BackendTls, Fault, Filter, HeaderModifier, Headers, Mirror, Retry, Rewrite,
     Route, RouteKind, Rule, Timeouts,
@@ -38,6 +39,8 @@ pub struct Plan {
     pub answer_headers: Vec<(Cow<'static, str>, String)>,
     /// A delay that the rule makes on purpose.
     pub delay_ms: u64,
+    /// When it is slow it is sent again.
+    pub hedging: Option<Hedging>,
 }
 
 /// Where a request goes.
@@ -118,7 +121,7 @@ impl Chosen {
 impl Plan {
     /// Without a rule.
     pub fn new(origin: Arc<Origin>, target: Target) -> Self {
-        Self { origin, target, chosen: None, gateway: None, answer_headers: Vec::new(), delay_ms: 0 }
+        Self { origin, target, chosen: None, gateway: None, answer_headers: Vec::new(), delay_ms: 0, hedging: None }
     }
 
     /// Retries that the rule asks for.

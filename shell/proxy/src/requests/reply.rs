@@ -7,6 +7,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use http1::{Fields, Framing, RequestHead, ResponseHead, Version};
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Set on an answer that the proxy before a process gives in its place: what became of the request there. The caller's proxy takes
 /// it off and asks another endpoint, if the request may be sent again.
@@ -133,7 +134,12 @@ pub enum Responder<'a> {
     H2 { respond: SendResponse<Bytes>, head_request: bool },
     /// Nobody waits for it (a mirrored request).
     Nobody,
+    /// Several tries race for it: the first that begins an answer takes it.
+    Raced(Prize<'a>),
 }
+
+/// Where the answer of the try goes that wins a race; empty from then on.
+pub type Prize<'a> = Arc<Mutex<Option<Box<Responder<'a>>>>>;
 
 impl<'a> Responder<'a> {
     /// What the responder must know of a request.
@@ -167,6 +173,10 @@ impl<'a> Responder<'a> {
                 Ok((if ended { Sink::Ended } else { Sink::H2(stream) }, true))
             }
             Self::Nobody => Ok((Sink::Ended, true)),
+            Self::Raced(prize) => {
+                let won = prize.lock().unwrap_or_else(PoisonError::into_inner).take();
+                won.ok_or_else(|| io::Error::other("another try has won"))?.start(head)
+            }
         }
     }
 }

@@ -8,7 +8,8 @@ use crate::policy::Caller;
 use crate::worker::Worker;
 use model::mesh::Workload;
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use traffic::Directory;
 
 /// Which side counted.
@@ -206,22 +207,97 @@ fn host_of(worker: &Worker, service: &model::Key) -> Option<Arc<str>> {
     known.directory.service(service)?.service.hostnames.first().cloned()
 }
 
+/// The connections of opaque bytes that a worker has open, so that those that last are told of before they end.
+#[derive(Debug, Default)]
+pub struct Opaque(Mutex<Vec<Weak<Counted>>>);
+
 /// A connection of opaque bytes that is counted.
-pub struct Connection {
+#[derive(Debug)]
+pub struct Connection(Arc<Counted>);
+
+#[derive(Debug)]
+struct Counted {
     cells: Arc<EdgeCells>,
+    copied: Copied,
+    told: [AtomicU64; 2],
+}
+
+impl Counted {
+    /// Tells what went since it was last told.
+    fn tell(&self) {
+        let (there, back) = self.copied.so_far();
+        let since = |told: &AtomicU64, now: u64| now.saturating_sub(told.swap(now, Ordering::Relaxed));
+        self.cells.bytes(since(&self.told[0], there), since(&self.told[1], back));
+    }
+}
+
+impl Opaque {
+    /// Counts one more.
+    pub fn open(&self, cells: &Cells, edge: &Edge) -> Connection {
+        let cells = cells.edge(edge);
+        cells.open();
+        let counted = Arc::new(Counted { cells, copied: Copied::default(), told: Default::default() });
+        self.lock().push(Arc::downgrade(&counted));
+        Connection(counted)
+    }
+
+    /// Tells of all that are open, and forgets the others. Called now and then by the worker.
+    pub fn tell(&self) {
+        self.lock().retain(|it| it.upgrade().inspect(|it| it.tell()).is_some());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Counted>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Connection {
-    /// Counts one more.
-    pub fn open(cells: &Cells, edge: &Edge) -> Self {
-        let cells = cells.edge(edge);
-        cells.open();
-        Self { cells }
+    /// Where it says what went.
+    pub fn copied(&self) -> &Copied {
+        &self.0.copied
     }
 
     /// It ended.
-    pub fn close(self, copied: Copied, result: &io::Result<()>) {
-        self.cells.bytes(copied.there, copied.back);
-        self.cells.close(result.is_err());
+    pub fn close(self, result: &io::Result<()>) {
+        self.0.tell();
+        self.0.cells.close(result.is_err());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::copy::{bidirectional, tests::pair};
+    use crate::stream::Stream;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn a_connection_that_lasts_is_told_of_before_it_ends() {
+        tokio::spawn(crate::outbox::run());
+        let ((mut client, first), (second, mut server)) = (pair().await, pair().await);
+        let (opaque, cells, edge) = (Arc::new(Opaque::default()), Cells::default(), Edge::other(Carries::Bytes));
+        let connection = opaque.open(&cells, &edge);
+        let passing = tokio::spawn(async move {
+            let (mut first, mut second) = (Stream::from(first), Stream::from(second));
+            let result = bidirectional(&mut first, &mut second, connection.copied()).await;
+            connection.close(&result);
+        });
+        let told = || {
+            opaque.tell();
+            let mut totals = crate::telemetry::cells::Totals::default();
+            totals.add(&cells.edge(&edge));
+            (totals.sent, totals.received, totals.closed)
+        };
+        for round in 1..=3 {
+            client.write_all(b"12345").await.unwrap();
+            server.read_exact(&mut [0; 5]).await.unwrap();
+            server.write_all(b"ab").await.unwrap();
+            client.read_exact(&mut [0; 2]).await.unwrap();
+            assert_eq!(told(), (5 * round, 2 * round, 0));
+            assert_eq!(told(), (5 * round, 2 * round, 0), "nothing is told twice");
+        }
+        drop((client, server));
+        passing.await.unwrap();
+        assert_eq!(told(), (15, 6, 1));
     }
 }

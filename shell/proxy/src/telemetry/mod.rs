@@ -5,7 +5,7 @@ mod outcome;
 mod render;
 
 pub use cells::{Cells, EdgeCells, Ended};
-pub use edge::{Carries, Connection, Edge, Peers};
+pub use edge::{Carries, Edge, Opaque, Peers};
 pub use outcome::{Flag, Grpc, Messages, Outcome};
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 const ROUTES: Resource = Resource { group: "gateway.networking.k8s.io", version: "v1", plural: "httproutes" };
 /// How long the load lasts.
 const SECONDS: u32 = 60;
-/// Requests a second. These are unoptimised builds, on a machine that does everything at once; `OPERATIONS_RATE=500` says otherwise.
-const RATE: u32 = 100;
+/// Requests a second; `OPERATIONS_RATE` says otherwise.
+const RATE: u32 = 500;
 /// How long the control plane is away.
 const AWAY: Duration = Duration::from_secs(15);
 /// How long the gateway's routes change, and how often.

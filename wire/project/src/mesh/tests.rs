@@ -318,7 +318,7 @@ fn a_destination_rule() {
 
 #[test]
 fn traffic_policies() {
-    use model::mesh::attached::Part;
+    use model::mesh::attached::{Hedging, Part};
     let read = |rate_limit: Value| {
         let target = json!({"kind": "Service", "group": "core", "name": "web", "sectionName": "http"});
         let spec = json!({"targetRefs": [target], "rateLimit": rate_limit});
@@ -346,6 +346,17 @@ fn traffic_policies() {
     assert_eq!((global.timeout_ms, global.fail_open, global.backend.port), (20, false, Some(8081)));
     let expect = [("source_principal".into(), Part::Principal), ("k".into(), Part::Fixed("v".into()))];
     assert_eq!(global.descriptors[0].entries, expect);
+    let hedging = |spec: Value| {
+        let spec = json!({"targetRefs": [{"kind": "Service", "name": "web"}], "hedging": spec});
+        let policy =
+            object(ObjectKind::TrafficPolicy, json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec}));
+        let Object::TrafficPolicy(policy) = policy else { panic!("{policy:?}") };
+        (policy.hedging, policy.flaw.is_empty())
+    };
+    let expect = |after_ms, most| (Some(Hedging { after_ms, most }), true);
+    assert_eq!(hedging(json!({})), expect(None, 1));
+    assert_eq!(hedging(json!({"after": "50ms", "attempts": 3})), expect(Some(50), 3));
+    assert!(!hedging(json!({"after": "0s"})).1 && !hedging(json!({"attempts": 0})).1);
     for bad in [
         json!({"local": [{"requests": 0}]}),
         json!({"local": [{"requests": 1, "unit": "Fortnight"}]}),

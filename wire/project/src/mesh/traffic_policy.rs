@@ -6,7 +6,7 @@ use crate::meta::meta;
 use crate::read::{at, items, opt_int, opt_text, str_at, text};
 use model::mesh::Match;
 use model::mesh::api::{GlobalLimitSpec, Reference, TrafficPolicy};
-use model::mesh::attached::{Descriptor, Part, RateLimit};
+use model::mesh::attached::{Descriptor, Hedging, Part, RateLimit};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -25,9 +25,21 @@ pub(super) fn traffic_policy(value: &Value) -> TrafficPolicy {
         targets: items(spec, "targetRefs").iter().map(|it| (target(it), text(it, "sectionName"))).collect(),
         limits,
         global,
+        hedging: hedging(at(spec, "hedging"), &mut flaw),
         proxy_protocol: str_at(spec, "proxyProtocol") == "Required",
         flaw: flaw.into(),
     }
+}
+
+fn hedging(value: &Value, flaw: &mut String) -> Option<Hedging> {
+    value.is_object().then(|| {
+        let after_ms = opt_duration(value, "after", flaw);
+        let most = opt_int(value, "attempts").unwrap_or(1);
+        if after_ms == Some(0) || !(1..=5).contains(&most) {
+            *flaw = "hedging: after must be more than 0, and attempts 1 to 5".into();
+        }
+        Hedging { after_ms, most: u32::try_from(most).unwrap_or(1) }
+    })
 }
 
 fn target(value: &Value) -> Reference {

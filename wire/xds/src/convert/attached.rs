@@ -5,7 +5,7 @@ use super::{DecodeError, key_in, key_out, port_in};
 use crate::resources::Match as WireMatch;
 use crate::resources::attached as wire;
 use model::mesh::Match;
-use model::mesh::attached::{AttachedPolicy, Descriptor, GlobalLimit, Part, PolicyTarget, RateLimit};
+use model::mesh::attached::{AttachedPolicy, Descriptor, GlobalLimit, Hedging, Part, PolicyTarget, RateLimit};
 
 impl From<&AttachedPolicy> for wire::AttachedPolicy {
     fn from(it: &AttachedPolicy) -> Self {
@@ -14,6 +14,7 @@ impl From<&AttachedPolicy> for wire::AttachedPolicy {
             targets: it.targets.iter().map(target_out).collect(),
             limits: it.limits.iter().map(limit_out).collect(),
             global: it.global.as_ref().map(global_out),
+            hedging: it.hedging.map(|it| wire::Hedging { after_ms: it.after_ms, most: it.most }),
         }
     }
 }
@@ -26,8 +27,16 @@ impl TryFrom<wire::AttachedPolicy> for AttachedPolicy {
             targets: it.targets.into_iter().map(target_in).collect::<Result<_, _>>()?,
             limits: it.limits.into_iter().map(limit_in).collect::<Result<_, _>>()?,
             global: it.global.map(global_in).transpose()?,
+            hedging: it.hedging.map(hedging_in).transpose()?,
         })
     }
+}
+
+fn hedging_in(it: wire::Hedging) -> Result<Hedging, DecodeError> {
+    if it.most == 0 || it.after_ms == Some(0) {
+        return Err(DecodeError::Missing("after_ms or most"));
+    }
+    Ok(Hedging { after_ms: it.after_ms, most: it.most })
 }
 
 fn target_out(it: &PolicyTarget) -> wire::Target {

@@ -17,6 +17,20 @@ pub struct AttachedPolicy {
     /// A rate limit service.
     #[prost(message, optional, tag = "4")]
     pub global: Option<GlobalLimit>,
+    /// Slow requests are sent again.
+    #[prost(message, optional, tag = "5")]
+    pub hedging: Option<Hedging>,
+}
+
+/// See `model::mesh::attached::Hedging`.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct Hedging {
+    /// After so long; none: the time-out of a try.
+    #[prost(uint64, optional, tag = "1")]
+    pub after_ms: Option<u64>,
+    /// Tries beside the first.
+    #[prost(uint32, tag = "2")]
+    pub most: u32,
 }
 
 /// See `model::mesh::attached::PolicyTarget`.
