@@ -51,7 +51,8 @@ pub async fn bidirectional(first: &mut Stream, second: &mut Stream, copied: &Cop
         let a = there.poll(cx, first, second);
         let b = back.poll(cx, second, first);
         copied.note(&there, &back);
-        if a?.is_ready() && b?.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        let (a, b) = (a?, b?);
+        if a.is_ready() && b.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
     })
     .await
 }
