@@ -30,6 +30,11 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// Whether the other side's policy says no.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Tunnel(error) if error.is_refusal())
+    }
+
     /// Whether another endpoint may do better.
     pub fn is_retriable(&self) -> bool {
         match self {

@@ -44,7 +44,12 @@ pub enum TunnelError {
 impl TunnelError {
     /// Whether another endpoint may do better. A refusal by policy is the answer, not a failure.
     pub fn is_retriable(&self) -> bool {
-        !matches!(self, Self::Refused(status) if *status == StatusCode::FORBIDDEN || *status == StatusCode::UNAUTHORIZED)
+        !self.is_refusal()
+    }
+
+    /// Whether the other side's policy says no: 403 of ours, 401 of ztunnel's.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED))
     }
 }
 

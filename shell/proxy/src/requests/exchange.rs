@@ -56,8 +56,8 @@ pub struct Unreached {
     /// The endpoint; none: there is none to ask.
     pub address: Option<SocketAddr>,
     pub why: String,
-    /// No other endpoint would be reached either.
-    pub last: bool,
+    /// No other endpoint would be reached either: what the request comes to.
+    pub last: Option<Failure>,
 }
 
 /// What a request's tries share.
@@ -274,8 +274,8 @@ impl Exchange<'_> {
                 }
                 Err(Unreached { address, why, last }) => {
                     tried.extend(address);
-                    if last {
-                        return Box::pin(self.give_up(&mut responder, head, body, why, Failure::NotSent)).await;
+                    if let Some(last) = last {
+                        return Box::pin(self.give_up(&mut responder, head, body, why, last)).await;
                     }
                     (Failure::NotSent, why)
                 }
@@ -367,7 +367,11 @@ impl Exchange<'_> {
             }),
             Target::Port(port) => {
                 let now_ms = if self.tries > 1 { self.worker.now_ms() } else { self.worker.shared.ms_at(self.started) };
-                let nobody = || Unreached { address: None, why: "no endpoint is ready".to_owned(), last: true };
+                let nobody = || Unreached {
+                    address: None,
+                    why: "no endpoint is ready".to_owned(),
+                    last: Some(Failure::NotSent),
+                };
                 port.choose(tried, self.affinity, now_ms).ok_or_else(nobody)
             }
         }
@@ -376,9 +380,17 @@ impl Exchange<'_> {
     /// A connection to an endpoint.
     pub async fn reach(&self, upstream: &Upstream) -> Result<Connected, Unreached> {
         upstream::connect(self, upstream).await.map_err(|error| {
-            self.report(upstream, Some(Failure::NotSent));
             tracing::debug!(%error, address = %upstream.address, "an endpoint is not reached");
-            Unreached { address: Some(upstream.address), why: error.to_string(), last: !error.is_retriable() }
+            let last = match (error.is_refusal(), error.is_retriable()) {
+                // An answer: the endpoint is as healthy as before, for others.
+                (true, _) => Some(Failure::Status(403)),
+                (false, false) => Some(Failure::NotSent),
+                (false, true) => None,
+            };
+            if !error.is_refusal() {
+                self.report(upstream, Some(Failure::NotSent));
+            }
+            Unreached { address: Some(upstream.address), why: error.to_string(), last }
         })
     }
 
@@ -486,6 +498,7 @@ impl Exchange<'_> {
         let (reply, word) = match failure {
             Failure::TryTimeout => return Reply::new(504, "upstream request timeout").flagged(Flag::Timeout),
             Failure::Status(400) => return Reply::new(400, "bad request").flagged(Flag::DownstreamProtocolError),
+            Failure::Status(403) => return Reply::denied(),
             Failure::Status(502) => {
                 return Reply::new(502, "upstream answered what is no HTTP").flagged(Flag::ProtocolError);
             }

@@ -194,7 +194,7 @@ async fn one(
         false => None,
         true => match exchange.admit().await {
             Ok(admitted) => Some(admitted),
-            Err(_) => return Err(Unreached { address: None, why: "too many requests".into(), last: false }),
+            Err(_) => return Err(Unreached { address: None, why: "too many requests".into(), last: None }),
         },
     };
     let connected = exchange.reach(&upstream).await?;

@@ -163,6 +163,22 @@ impl<S: Read + Write> Peer<S> {
         }
     }
 
+    /// Reads until a stream's answer begins: its status.
+    ///
+    /// # Errors
+    /// What came of it instead.
+    pub fn head(&mut self, stream: u32) -> Result<u16, Outcome> {
+        loop {
+            let came = self.read()?;
+            if came.kind == HEADERS && came.stream == stream {
+                return Ok(status(&came.payload));
+            }
+            if let Some(outcome) = self.decided(&came) {
+                return Err(outcome);
+            }
+        }
+    }
+
     fn decided(&mut self, came: &Came) -> Option<Outcome> {
         let code = |at: usize| came.payload.get(at..at + 4).map(|it| u32::from_be_bytes([it[0], it[1], it[2], it[3]]));
         match came.kind {
@@ -192,18 +208,20 @@ fn status(block: &[u8]) -> u16 {
     match block {
         [indexed @ 0x88..=0x8e, ..] => [200, 204, 206, 304, 400, 404, 500][usize::from(indexed - 0x88)],
         [_, 3, a, b, c, ..] => std::str::from_utf8(&[*a, *b, *c]).map_or(0, |text| text.parse().unwrap_or(0)),
-        // Digits 0, 1 and 2 have five bits each in Huffman's code, the others six.
-        [_, 0x82, high, low, ..] => huffman_digits(u16::from_be_bytes([*high, *low])),
-        [_, 0x83, high, low, ..] => huffman_digits(u16::from_be_bytes([*high, *low])),
+        [_, length @ (0x82 | 0x83), digits @ ..] => {
+            let bytes =
+                digits.iter().take(usize::from(length & 0x7f)).fold(0u32, |all, byte| all << 8 | u32::from(*byte));
+            huffman_digits(bytes << (32 - 8 * u32::from(length & 0x7f)))
+        }
         _ => 0,
     }
 }
 
-/// Three digits of Huffman's code (RFC 7541, appendix B), as far as sixteen bits tell: the last one may be known by its beginning only.
-fn huffman_digits(bits: u16) -> u16 {
+/// Three digits of Huffman's code (RFC 7541, appendix B): 0, 1 and 2 have five bits, the others six.
+fn huffman_digits(bits: u32) -> u16 {
     let (mut at, mut number) = (0, 0);
     for _ in 0..3 {
-        let take = |count: u32| (u32::from(bits) << 16 << at >> (32 - count)) as u16;
+        let take = |count: u32| (bits << at >> (32 - count)) as u16;
         let digit = match take(5) {
             short @ 0..=2 => {
                 at += 5;
