@@ -56,6 +56,14 @@ const CORPUS: &[&str] = &[
     "GET / HTTP/9.9\r\nHost: a\r\n\r\n",
     "GET / http/1.1\r\nHost: a\r\n\r\n",
     "GET\r\n / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "get / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "G:T / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET * HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET ?a HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /a% HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET /%41?%zz HTTP/1.1\r\nHost: a\r\n\r\n",
 ];
 
 /// What this codec makes of the bytes: accepted whole, refused, or not yet a request.

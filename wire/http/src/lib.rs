@@ -24,4 +24,4 @@ pub use encode::{encode_interim, encode_request, encode_response};
 pub use error::{BodyError, HeadError};
 pub use fields::{FieldError, Fields};
 pub use head::{Framing, RequestHead, ResponseHead, Upgrade, Version};
-pub use parse::{Limits, RequestKind, parse_request, parse_response};
+pub use parse::{Limits, RequestKind, escapes_are_sound, method_is_sound, parse_request, parse_response};

@@ -49,6 +49,9 @@ pub fn parse_request(buffer: &[u8], limits: Limits, head: &mut RequestHead) -> R
     if length > limits.head_bytes {
         return Err(HeadError::TooLarge);
     }
+    if !method_is_sound(request.method.unwrap_or_default()) {
+        return Err(HeadError::Malformed("method"));
+    }
     let target = request.path.unwrap_or_default();
     if target.len() > limits.target_bytes {
         return Err(HeadError::TargetTooLong);
@@ -219,8 +222,26 @@ fn version(minor: Option<u8>) -> Version {
     if minor == Some(0) { Version::Http10 } else { Version::Http11 }
 }
 
+/// Whether a method is one that is passed on: capitals, `_` and `-`, as nginx has it. Who would take `get` for GET, and who would not, is
+/// nothing that a policy can know.
+pub fn method_is_sound(method: &str) -> bool {
+    !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase() || matches!(byte, b'_' | b'-'))
+}
+
+/// Whether each `%` in a target's path begins a byte in hexadecimal that is not NUL: nobody behind us has to guess what is meant.
+pub fn escapes_are_sound(target: &str) -> bool {
+    let path = target.as_bytes();
+    let Some(first) = path.iter().position(|byte| *byte == b'%') else { return true };
+    let path = &path[..path.iter().position(|byte| *byte == b'?').unwrap_or(path.len())];
+    let sound = |at: usize| match path.get(at + 1..at + 3) {
+        Some([high, low]) => high.is_ascii_hexdigit() && low.is_ascii_hexdigit() && (*high, *low) != (b'0', b'0'),
+        _ => false,
+    };
+    (first..path.len()).all(|at| path[at] != b'%' || sound(at))
+}
+
 fn finish_target(head: &mut RequestHead, target: &str, block: &[u8], host: Option<Span>) -> Result<(), HeadError> {
-    if target.contains('#') {
+    if target.contains('#') || !escapes_are_sound(target) {
         return Err(HeadError::Malformed("request target"));
     }
     head.authority = match host {

@@ -227,8 +227,15 @@ fn token() -> impl Strategy<Value = String> {
 fn head_strategy() -> impl Strategy<Value = RequestHead> {
     let framing = prop_oneof![Just(Framing::Empty), (1u64..1 << 40).prop_map(Framing::Length), Just(Framing::Chunked)];
     let fields = proptest::collection::vec((token(), "[!-~]([ -~]{0,20}[!-~])?|"), 0..8);
-    ("[A-Z]{1,7}", "/[!-\"$-~]{0,30}", "[a-z0-9.]{1,20}(:[0-9]{1,4})?", fields, framing, any::<bool>()).prop_map(
-        |(method, target, host, fields, framing, trailers)| {
+    (
+        "[A-Z]{1,7}",
+        "(/(%[1-9a-f][0-9a-fA-F]|[!-\"$&-~]){0,10}){1,3}(\\?[!-\"$-~]{0,9})?",
+        "[a-z0-9.]{1,20}(:[0-9]{1,4})?",
+        fields,
+        framing,
+        any::<bool>(),
+    )
+        .prop_map(|(method, target, host, fields, framing, trailers)| {
             // CONNECT has another form of target.
             let method = if method == "CONNECT" { "GET" } else { method.as_str() };
             let mut head = RequestHead::new(method, &target, &host);
@@ -238,8 +245,7 @@ fn head_strategy() -> impl Strategy<Value = RequestHead> {
             head.framing = framing;
             head.te_trailers = trailers;
             head
-        },
-    )
+        })
 }
 
 proptest! {

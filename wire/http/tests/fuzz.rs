@@ -167,6 +167,69 @@ proptest! {
     }
 }
 
+/// Both ends of a connection that somebody passes on.
+fn ends() -> impl Strategy<Value = proxy_protocol::Ends> {
+    let socket = |address: std::net::IpAddr, port| std::net::SocketAddr::new(address.to_canonical(), port);
+    let v4 = any::<[[u8; 4]; 2]>().prop_map(|pair| pair.map(std::net::IpAddr::from));
+    let v6 = any::<[[u8; 16]; 2]>().prop_map(|pair| pair.map(std::net::IpAddr::from));
+    (prop_oneof![v4, v6], any::<[u16; 2]>()).prop_map(move |([source, destination], [from, to])| proxy_protocol::Ends {
+        source: socket(source, from),
+        destination: socket(destination, to),
+    })
+}
+
+proptest! {
+    #[test]
+    fn proxy_headers_are_read_as_they_were_written(ends in ends(), binary: bool, rest in proptest::collection::vec(any::<u8>(), 0..60)) {
+        use proxy_protocol::{Version, decode, encode};
+        let version = if binary { Version::V2 } else { Version::V1 };
+        let mut bytes = encode(version, ends);
+        let length = bytes.len();
+        bytes.extend(rest);
+        let header = decode(&bytes);
+        prop_assert_eq!(header.map(|it| it.map(|it| it.length)), Ok(Some(length)));
+        // Addresses of two families are both told as IPv6.
+        let told = header.ok().flatten().and_then(|it| it.ends).unwrap();
+        prop_assert_eq!(told.source.ip().to_canonical(), ends.source.ip());
+        prop_assert_eq!(told.destination.ip().to_canonical(), ends.destination.ip());
+        prop_assert_eq!((told.source.port(), told.destination.port()), (ends.source.port(), ends.destination.port()));
+    }
+
+    #[test]
+    fn damaged_proxy_headers(
+        ends in ends(),
+        binary: bool,
+        changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..3),
+        more in proptest::collection::vec(any::<u8>(), 0..1_200),
+    ) {
+        use proxy_protocol::{Version, decode, encode};
+        let mut bytes = encode(if binary { Version::V2 } else { Version::V1 }, ends);
+        for (at, byte) in changes {
+            let at = at % bytes.len();
+            bytes[at] = byte;
+        }
+        bytes.extend(more);
+        match decode(&bytes) {
+            // The same in whatever pieces it came.
+            Ok(Some(header)) => {
+                prop_assert!(header.length <= bytes.len());
+                prop_assert_eq!(decode(&bytes[..header.length]), Ok(Some(header)));
+                for end in 0..header.length {
+                    prop_assert_eq!(decode(&bytes[..end]), Ok(None));
+                }
+            }
+            // What is waited for has an end.
+            Ok(None) => prop_assert!(bytes.len() <= 16 + 1_024),
+            Err(error) => {
+                for end in 0..bytes.len() {
+                    let early = decode(&bytes[..end]);
+                    prop_assert!(early == Ok(None) || early == Err(error));
+                }
+            }
+        }
+    }
+}
+
 /// Heads beyond the limits are refused before they are whole: what is held of them has an end.
 #[test]
 fn endless_heads_are_refused() {

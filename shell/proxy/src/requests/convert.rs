@@ -1,9 +1,10 @@
 //! Between the heads of HTTP/2 and ours.
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http1::{Fields, Framing, RequestHead, ResponseHead};
+use http1::{Fields, Framing, RequestHead, ResponseHead, escapes_are_sound, method_is_sound};
 
 /// Fields that mean a connection; HTTP/2 forbids them, and here they never get across.
-const CONNECTION_FIELDS: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+const CONNECTION_FIELDS: [&str; 6] =
+    ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "http2-settings"];
 
 /// A request that came in HTTP/2. None: it is not one that HTTP/1.1 could say (the sender's fault).
 pub fn request<B>(request: &Request<B>, ended: bool) -> Option<RequestHead> {
@@ -22,7 +23,13 @@ pub fn request<B>(request: &Request<B>, ended: bool) -> Option<RequestHead> {
     if !sound(target) || !sound(authority) || authority.contains(['/', '@', '?', '#']) {
         return None;
     }
-    let mut head = RequestHead::new(request.method().as_str(), target, authority);
+    let method = request.method().as_str();
+    let of_a_request = target.starts_with('/') || (target == "*" && method == "OPTIONS");
+    if !of_a_request || !method_is_sound(method) || !escapes_are_sound(target) || request.uri().scheme_str() == Some("")
+    {
+        return None;
+    }
+    let mut head = RequestHead::new(method, target, authority);
     let mut length = None;
     let mut cookies = Vec::new();
     for (name, value) in request.headers() {
