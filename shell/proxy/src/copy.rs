@@ -15,8 +15,10 @@ pub const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// Most that is moved at once.
 const PIECE_BYTES: usize = 256 * 1024;
-/// When less than this was moved, the next is copied again.
+/// Moved pieces up to this are small.
 const SMALL_BYTES: usize = 4 * 1024;
+/// So many small pieces one after the other, and the next is copied again: the end of a large one may come alone.
+const SMALL_PIECES: u8 = 4;
 
 thread_local! {
     /// One buffer for all connections of a worker: bytes stay in it only within one poll. An idle connection has none.
@@ -63,8 +65,8 @@ struct Direction {
     pending: Bytes,
     total: u64,
     unflushed: bool,
-    /// Much came at once: what comes next is moved without coming here.
-    large: bool,
+    /// While above 0 what comes is moved without coming here: much came at once, and so many small pieces may come since.
+    large: u8,
     pipe: Option<Pipe>,
     ended: bool,
     shut: bool,
@@ -99,7 +101,7 @@ impl Direction {
                 self.shut = true;
                 return Poll::Ready(Ok(()));
             }
-            if self.large || self.pipe.is_some() {
+            if self.large > 0 || self.pipe.is_some() {
                 match self.poll_move(cx, from, to) {
                     Poll::Ready(Ok(Some(()))) => continue,
                     Poll::Ready(Ok(None)) => {}
@@ -125,7 +127,7 @@ impl Direction {
     /// Moves some bytes from socket to socket. None: it is not to be done here and now.
     fn poll_move(&mut self, cx: &mut Context<'_>, from: &mut Stream, to: &mut Stream) -> Poll<io::Result<Option<()>>> {
         let (Some(from), Some(to)) = (from.plain(), to.plain()) else {
-            self.large = false;
+            self.large = 0;
             return Poll::Ready(Ok(None));
         };
         if self.pipe.is_none() {
@@ -134,7 +136,7 @@ impl Direction {
             self.pipe = Pipe::take();
         }
         let Some(pipe) = &mut self.pipe else {
-            self.large = false;
+            self.large = 0;
             return Poll::Ready(Ok(None));
         };
         if pipe.is_empty() {
@@ -145,10 +147,10 @@ impl Direction {
             };
             self.total += filled as u64;
             self.ended |= filled == 0;
-            self.large = filled >= SMALL_BYTES;
+            self.large = if filled > SMALL_BYTES { SMALL_PIECES } else { self.large.saturating_sub(1) };
         }
         ready!(pipe.poll_drain(cx, to.stream()))?;
-        if !self.large {
+        if self.large == 0 {
             self.pipe = None;
         }
         Poll::Ready(Ok(Some(())))
@@ -166,7 +168,7 @@ impl Direction {
             Chunk::Scratch(length) => {
                 self.total += length as u64;
                 self.unflushed = true;
-                self.large = length >= LARGE_BYTES;
+                self.large = if length >= LARGE_BYTES { SMALL_PIECES } else { 0 };
                 let mut rest = &scratch[..length];
                 while !rest.is_empty() {
                     match Pin::new(&mut *to).poll_write(cx, rest) {

@@ -103,7 +103,7 @@ async fn tunnel(
 
 /// Connects without a tunnel.
 pub async fn plain(origin: &Origin, address: SocketAddr) -> Result<tokio::net::TcpStream, DialError> {
-    let connecting = netns::connect(&origin.netns, address, None);
+    let connecting = netns::connect(&origin.netns, address, origin.addresses.contains(&address.ip()));
     let connected = timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| DialError::Timeout(address))?;
     connected.map_err(|error| DialError::Connect(address, error))
 }

@@ -29,6 +29,7 @@ pub mod netns;
 mod origin;
 mod outbound;
 mod outbox;
+mod pacing;
 pub mod plane;
 pub mod pods;
 mod policy;

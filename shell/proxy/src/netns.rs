@@ -2,8 +2,9 @@
 //!
 //! A socket belongs for good to the namespace in which it was made. So a thread enters the pod's namespace for as long as it
 //! takes to make the socket; whoever polls it later may stand anywhere. No CNI plugin has to know of this.
+use crate::pacing;
 use nix::sched::{CloneFlags, setns};
-use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -60,7 +61,8 @@ impl Netns {
     }
 }
 
-/// A listening TCP socket, one of several on the same address (each worker has its own and the kernel deals connections out).
+/// A listening TCP socket, one of several on the same address (each worker has its own and the kernel deals connections out). What is accepted
+/// there is to be [settled](pacing::settle).
 pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -68,6 +70,9 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    // What is accepted inherits both.
+    socket.set_tcp_nodelay(true)?;
+    pacing::stop(&socket);
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -82,8 +87,8 @@ pub fn bind_udp(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
-/// Connects from within `netns`, marked so that the connection is not captured.
-pub async fn connect(netns: &Netns, address: SocketAddr, from: Option<IpAddr>) -> io::Result<tokio::net::TcpStream> {
+/// Connects from within `netns`, marked so that the connection is not captured. `near`: to the host or pod itself.
+pub async fn connect(netns: &Netns, address: SocketAddr, near: bool) -> io::Result<tokio::net::TcpStream> {
     let socket = netns.run(|| {
         let socket =
             Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
@@ -92,8 +97,8 @@ pub async fn connect(netns: &Netns, address: SocketAddr, from: Option<IpAddr>) -
             Err(error) if error.raw_os_error() != Some(libc::EPERM) => return Err(error),
             _ => {}
         }
-        if let Some(from) = from {
-            socket.bind(&SockAddr::from(SocketAddr::new(from, 0)))?;
+        if near || address.ip().is_loopback() {
+            pacing::stop(&socket);
         }
         Ok(socket)
     })?;

@@ -5,6 +5,7 @@
 //! `LocalSet` has, and an uncontended atomic is cheaper than that queue.
 use crate::hbone::pool::Pool;
 use crate::mesh::AtEndpoints;
+use crate::pacing;
 use crate::pods::{Phase, Pod, PodSockets};
 use crate::policy::GatewayPolicies;
 use crate::requests::pool::HttpPool;
@@ -179,7 +180,7 @@ where
             };
             match accepted {
                 Ok((stream, from)) => {
-                    let _ = stream.set_nodelay(true);
+                    pacing::settle(&stream, from);
                     let connection = Box::pin(serve(worker.clone(), pod.clone(), stream, from));
                     let pod = pod.clone();
                     tokio::spawn(async move {

@@ -127,7 +127,7 @@ async fn ask_udp(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
 }
 
 async fn ask_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = netns::connect(&Netns::Own, server, None).await?;
+    let mut stream = netns::connect(&Netns::Own, server, false).await?;
     let (id, sent) = with_own_id(question)?;
     let length = u16::try_from(sent.len()).map_err(io::Error::other)?;
     stream.write_all(&[&length.to_be_bytes()[..], &sent].concat()).await?;

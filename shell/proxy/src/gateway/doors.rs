@@ -2,6 +2,7 @@
 use super::{proxied, streams, tls, udp};
 use crate::netns;
 use crate::origin::Origin;
+use crate::pacing;
 use crate::requests::{self, Site};
 use crate::stream::Stream;
 use crate::worker::Worker;
@@ -283,7 +284,7 @@ async fn accept(worker: Arc<Worker>, door: Arc<Door>, listener: TcpListener) {
         match accepted {
             Ok((stream, _)) if door.is_foreign(&stream) => Stream::from(stream).abort(),
             Ok((stream, from)) => {
-                let _ = stream.set_nodelay(true);
+                pacing::settle(&stream, from);
                 tokio::spawn(connection(worker.clone(), door.clone(), stream, from));
             }
             Err(error) => {

@@ -131,7 +131,7 @@ pub(super) async fn open_tunnel(
 ) -> Result<Tunnel, TunnelError> {
     let tls = origin.identity.tls().await?;
     let opened = async {
-        let tcp = netns::connect(&origin.netns, proxy, None).await.map_err(TunnelError::Connect)?;
+        let tcp = netns::connect(&origin.netns, proxy, false).await.map_err(TunnelError::Connect)?;
         netns::end_in_silence(&tcp).map_err(TunnelError::Connect)?;
         let name = ServerName::IpAddress(proxy.ip().into());
         TlsConnector::from(tls.client.clone()).connect(name, Tcp::from(tcp)).await.map_err(TunnelError::Tls)

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// A connection of this thread's. Reading is as always. A write that was taken may fail later: that is told by the next one, and by the end
@@ -106,6 +106,19 @@ impl Tcp {
             self.before = Before::Taken(bytes, 0);
         }
         self.poll_before(cx)
+    }
+
+    /// Writes bytes that others follow at once, once all was sent ([`poll_all`](Self::poll_all)): they leave together.
+    pub fn poll_lead(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let flags = libc::MSG_MORE | libc::MSG_NOSIGNAL;
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            let send = || socket2::SockRef::from(&self.stream).send_with_flags(bytes, flags);
+            match self.stream.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => return Poll::Ready(other),
+            }
+        }
     }
 
     /// Puts bytes into the outbox. False: they are to be written otherwise.

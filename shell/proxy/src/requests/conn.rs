@@ -11,7 +11,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 
 /// A writer keeps its memory up to this.
@@ -21,6 +21,8 @@ const COPIED_BYTES: usize = 4 * 1024;
 
 /// Read of an answer whose body may be moved without being read.
 const HEAD_BYTES: usize = 8 * 1024;
+/// Read of it when the answer before was moved: most heads are shorter, and what is read of the body is copied twice.
+const BARE_HEAD_BYTES: usize = 1024;
 
 /// Both halves hold the stream; each locks it for one system call. They are never polled at the same time, the lock only
 /// lets two futures borrow what one task owns.
@@ -40,6 +42,8 @@ pub struct Reader {
     inbox: Inbox,
     /// Most that is read at once.
     most: usize,
+    /// The last body was moved without being read.
+    moved: bool,
 }
 
 /// What is written.
@@ -71,7 +75,8 @@ pub enum Piece {
 /// Splits a connection.
 pub fn halves(stream: Stream) -> (Reader, Writer) {
     let stream = Shared(Arc::new(Mutex::new(stream)));
-    (Reader { stream: stream.clone(), inbox: Inbox::default(), most: usize::MAX }, Writer { stream, out: Vec::new() })
+    let reader = Reader { stream: stream.clone(), inbox: Inbox::default(), most: usize::MAX, moved: false };
+    (reader, Writer { stream, out: Vec::new() })
 }
 
 /// Joins the halves again; bytes that were read and not taken come first. None: they are not halves of one.
@@ -175,6 +180,9 @@ impl Reader {
                 self.inbox.take(length);
                 return Ok(Some(()));
             }
+            if !self.inbox.is_empty() {
+                self.most = self.most.max(HEAD_BYTES);
+            }
             if self.fill().await? == 0 {
                 let whole = self.inbox.is_empty();
                 return if whole { Ok(None) } else { Err(BodyError::Truncated.into()) };
@@ -185,30 +193,36 @@ impl Reader {
     /// Whether what comes next may be moved on without being read (see [`pass_on`](Self::pass_on)): then little is read at once.
     pub fn reads_heads_alone(&mut self, to: &Writer) {
         let plain = self.stream.lock().plain().is_some() && to.stream.lock().plain().is_some();
-        self.most = if plain { HEAD_BYTES } else { usize::MAX };
+        let head = if std::mem::take(&mut self.moved) { BARE_HEAD_BYTES } else { HEAD_BYTES };
+        self.most = if plain { head } else { usize::MAX };
     }
 
-    /// Moves up to `most` bytes to a writer. None: they must be read.
+    /// Moves up to `most` bytes to a writer, behind what waits in it. None: they must be read.
     async fn move_on(&mut self, writer: &mut Writer, most: u64) -> Result<Option<u64>, PassError> {
         if !self.inbox.is_empty() || self.stream.lock().plain().is_none() || writer.stream.lock().plain().is_none() {
             return Ok(None);
         }
         let Some(mut pipe) = Pipe::take() else { return Ok(None) };
-        writer.flush().await.map_err(PassError::Write)?;
-        poll_fn(|cx| writer.stream.lock().plain().map_or(Poll::Ready(Ok(())), |tcp| tcp.poll_all(cx)))
-            .await
-            .map_err(PassError::Write)?;
         let mut total = 0;
         while total < most {
             let wanted = usize::try_from(most - total).unwrap_or(usize::MAX);
-            let filled = poll_fn(|cx| match self.stream.lock().plain() {
+            let mut fill = poll_fn(|cx| match self.stream.lock().plain() {
                 Some(tcp) => pipe.poll_fill(cx, tcp.stream(), wanted),
                 None => Poll::Ready(Ok(0)),
             });
-            let filled = filled.await.map_err(|error| PassError::Read(error.into()))?;
+            // What waits goes with the bytes that follow it, but does not wait for them.
+            let filled = match poll_fn(|cx| Poll::Ready(Pin::new(&mut fill).poll(cx))).await {
+                Poll::Ready(filled) => filled,
+                Poll::Pending => {
+                    writer.flush().await.map_err(PassError::Write)?;
+                    fill.await
+                }
+            };
+            let filled = filled.map_err(|error| PassError::Read(error.into()))?;
             if filled == 0 {
                 break;
             }
+            writer.lead().await.map_err(PassError::Write)?;
             let drained = poll_fn(|cx| match writer.stream.lock().plain() {
                 Some(tcp) => pipe.poll_drain(cx, tcp.stream()),
                 None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
@@ -216,6 +230,7 @@ impl Reader {
             drained.await.map_err(PassError::Write)?;
             total += filled as u64;
         }
+        self.moved = true;
         Ok(Some(total))
     }
 
@@ -253,17 +268,20 @@ impl Reader {
         self.most = usize::MAX;
         loop {
             let left = decoder.announced_left();
-            if left >= LARGE_BYTES as u64
-                && framing != Framing::Chunked
-                && let Some(moved) = self.move_on(writer, left).await?
-            {
+            let movable = framing != Framing::Chunked && left >= LARGE_BYTES as u64;
+            if movable && let Some(moved) = self.move_on(writer, left).await? {
                 decoder.taken(moved);
                 passed += moved;
             }
             match decoder.step(self.inbox.bytes()).map_err(|error| PassError::Read(error.into()))? {
                 Step::Payload { skip, take } => {
                     let payload = &self.inbox.bytes()[skip..skip + take];
-                    writer.payload(payload, framing).await.map_err(PassError::Write)?;
+                    if movable && writer.out.len() + take <= 2 * HEAD_BYTES {
+                        // The rest is likely to be moved: this goes with it.
+                        writer.out.extend_from_slice(payload);
+                    } else {
+                        writer.payload(payload, framing).await.map_err(PassError::Write)?;
+                    }
                     passed += take as u64;
                     self.inbox.take(skip + take);
                     continue;
@@ -306,6 +324,31 @@ impl Writer {
         self.flush_with(&[]).await
     }
 
+    /// Sends what is in `out` to a plain connection, to which more is written at once.
+    async fn lead(&mut self) -> io::Result<()> {
+        let mut sent = 0;
+        poll_fn(|cx| {
+            let mut stream = self.stream.lock();
+            let Some(tcp) = stream.plain() else { return Poll::Ready(Err(io::Error::from(io::ErrorKind::BrokenPipe))) };
+            ready!(tcp.poll_all(cx))?;
+            while sent < self.out.len() {
+                sent += ready!(tcp.poll_lead(cx, &self.out[sent..]))?;
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await?;
+        self.clear();
+        Ok(())
+    }
+
+    /// Forgets what was sent.
+    fn clear(&mut self) {
+        self.out.clear();
+        if self.out.capacity() > KEPT_OUT_BYTES {
+            self.out = Vec::new();
+        }
+    }
+
     /// Sends what is in `out` and then `parts`, in as few system calls as it takes.
     pub async fn flush_with(&mut self, parts: &[&[u8]]) -> io::Result<()> {
         let mut sent = 0;
@@ -327,10 +370,7 @@ impl Writer {
             }
             sent += written;
         }
-        self.out.clear();
-        if self.out.capacity() > KEPT_OUT_BYTES {
-            self.out = Vec::new();
-        }
+        self.clear();
         poll_fn(|cx| Pin::new(&mut *self.stream.lock()).poll_flush(cx)).await
     }
 
