@@ -298,7 +298,7 @@ async fn accept(worker: Arc<Worker>, door: Arc<Door>, listener: TcpListener) {
 async fn connection(worker: Arc<Worker>, door: Arc<Door>, mut stream: TcpStream, mut from: SocketAddr) {
     let _busy = worker.shared.busy();
     if door.requires_proxy_protocol() {
-        match proxied::take(&mut stream, from).await {
+        match Box::pin(proxied::take(&mut stream, from)).await {
             Ok(opened_by) => from = opened_by,
             Err(error) => {
                 tracing::debug!(%error, %from, place = %door.place, "no PROXY header");

@@ -35,13 +35,13 @@ pub async fn serve(worker: &Arc<Worker>, door: &Arc<Door>, stream: TcpStream, fr
         let Ok(Some(name)) = timeout(HANDSHAKE_TIMEOUT, peek_name(&stream)).await else { return };
         let Some(found) = door.listener(&name) else { return Stream::from(stream).abort() };
         if found.listener().listener.tls == TlsMode::Passthrough {
-            return streams::serve(worker, &found, stream.into(), from, &name).await;
+            return Box::pin(streams::serve(worker, &found, stream.into(), from, &name)).await;
         }
     }
     match timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake(door, stream))).await {
         Ok(Ok(Agreed { found, name, http2, stream })) => {
             if found.listener().listener.protocol == ListenerProtocol::Tls {
-                return streams::serve(worker, &found, stream, from, &name).await;
+                return Box::pin(streams::serve(worker, &found, stream, from, &name)).await;
             }
             let site = Site::gateway(found.origin().clone(), door.clone(), from, Some(name.into()));
             match http2 {

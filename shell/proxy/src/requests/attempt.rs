@@ -134,7 +134,7 @@ async fn once_h1<'r>(
     head: &mut RequestHead,
     body: &mut Body<'_>,
     responder: &mut Option<Responder<'r>>,
-    mut connection: H1Connection,
+    mut connection: Box<H1Connection>,
     upstream: &Upstream,
     answer: &mut ResponseHead,
     until: Option<Instant>,
@@ -419,11 +419,11 @@ async fn switch(
     exchange: &Exchange<'_>,
     answer: &mut ResponseHead,
     responder: &mut Option<Responder<'_>>,
-    connection: H1Connection,
+    connection: Box<H1Connection>,
     cells: Arc<EdgeCells>,
 ) -> Tried {
     exchange.plan.finish(answer);
-    let H1Connection { reader, writer, .. } = connection;
+    let H1Connection { reader, writer, .. } = *connection;
     let stream = conn::join(reader, writer);
     let (Some(Responder::H1 { writer, version, .. }), Some(stream)) = (responder.take(), stream) else {
         return failed(Failure::Reset, "the client cannot switch protocols".into(), false);

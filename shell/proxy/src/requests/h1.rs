@@ -19,7 +19,7 @@ use tokio::time::Sleep;
 const PUBLIC_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Serves requests one after the other.
-pub async fn serve(worker: &Arc<Worker>, site: Site, mut reader: Reader, mut writer: Writer) {
+pub async fn serve(worker: &Arc<Worker>, site: Arc<Site>, mut reader: Reader, mut writer: Writer) {
     let mut head = RequestHead::default();
     let mut patience = site.is_public().then(Patience::begin);
     let stopped = worker.shared.closing();

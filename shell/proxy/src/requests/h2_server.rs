@@ -48,7 +48,8 @@ pub async fn serve(worker: &Arc<Worker>, site: Arc<Site>, stream: Stream) {
         };
         match accepted {
             Some(Ok((request, respond))) => {
-                tokio::spawn(one(worker.clone(), site.clone(), request, respond));
+                // A task is moved several times before and after it runs: what is large stays where it is.
+                tokio::spawn(Box::pin(one(worker.clone(), site.clone(), request, respond)));
             }
             Some(Err(error)) => return tracing::debug!(%error, client = %site.client, "an HTTP/2 connection ended"),
             None => return,

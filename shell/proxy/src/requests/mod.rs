@@ -66,22 +66,25 @@ pub enum Place {
 
 impl Site {
     /// A pod calls a service.
-    pub fn service(origin: &Arc<Origin>, port: &Port, client: SocketAddr) -> Self {
+    pub fn service(origin: &Arc<Origin>, port: &Port, client: SocketAddr) -> Arc<Self> {
         let place = Place::Service { service: port.service().service.key.clone(), port: port.entry().port.port };
-        Self { origin: origin.clone(), client, place, process: Mutex::default(), counted: Mutex::default() }
+        Self::new(origin.clone(), client, place, None)
     }
 
     /// A client of a gateway.
-    pub fn gateway(origin: Arc<Origin>, door: Arc<Door>, client: SocketAddr, name: Option<Arc<str>>) -> Self {
-        Self { origin, client, place: Place::Gateway(door, name), process: Mutex::default(), counted: Mutex::default() }
+    pub fn gateway(origin: Arc<Origin>, door: Arc<Door>, client: SocketAddr, name: Option<Arc<str>>) -> Arc<Self> {
+        Self::new(origin, client, Place::Gateway(door, name), None)
     }
 
     /// Another calls a local process, to which `process` is a fresh connection.
-    pub fn process(pod: &Arc<Pod>, to: SocketAddr, caller: Caller, process: Stream) -> Self {
+    pub fn process(pod: &Arc<Pod>, to: SocketAddr, caller: Caller, process: Stream) -> Arc<Self> {
         let client = caller.address;
         let place = Place::Process { pod: pod.clone(), to, caller };
-        let process = Mutex::new(Some(process));
-        Self { origin: pod.origin.clone(), client, place, process, counted: Mutex::default() }
+        Self::new(pod.origin.clone(), client, place, Some(process))
+    }
+
+    fn new(origin: Arc<Origin>, client: SocketAddr, place: Place, process: Option<Stream>) -> Arc<Self> {
+        Arc::new(Self { origin, client, place, process: Mutex::new(process), counted: Mutex::default() })
     }
 
     fn take_process(&self) -> Option<Stream> {
@@ -114,23 +117,26 @@ impl Site {
 }
 
 /// Serves a connection that carries requests, in whichever HTTP it begins.
-pub async fn serve(worker: &Arc<Worker>, site: Site, stream: Stream) {
+pub async fn serve(worker: &Arc<Worker>, site: Arc<Site>, stream: Stream) {
     let (mut reader, writer) = conn::halves(stream);
-    let stopped = worker.shared.closing();
-    tokio::pin!(stopped);
-    loop {
-        let first = reader.buffered();
-        if first.len() >= PREFACE.len() || !PREFACE.starts_with(first) {
-            break;
-        }
-        tokio::select! {
-            read = reader.fill() => if read.map_or(true, |read| read == 0) { return },
-            () = &mut stopped => return,
+    {
+        // Gone when the connection is served: an idle one would hold it for ever.
+        let stopped = worker.shared.closing();
+        tokio::pin!(stopped);
+        loop {
+            let first = reader.buffered();
+            if first.len() >= PREFACE.len() || !PREFACE.starts_with(first) {
+                break;
+            }
+            tokio::select! {
+                read = reader.fill() => if read.map_or(true, |read| read == 0) { return },
+                () = &mut stopped => return,
+            }
         }
     }
     if reader.buffered().starts_with(PREFACE) {
         let Some(stream) = conn::join(reader, writer) else { return };
-        Box::pin(h2_server::serve(worker, Arc::new(site), stream)).await;
+        Box::pin(h2_server::serve(worker, site, stream)).await;
     } else {
         h1::serve(worker, site, reader, writer).await;
     }

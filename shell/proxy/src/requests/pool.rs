@@ -123,14 +123,15 @@ pub struct H2Connection {
 
 /// The connections of one worker.
 #[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "a connection goes from here into requests and back: a pointer of it, not a copy")]
 pub struct HttpPool {
-    h1: Mutex<HashMap<PoolKey, Vec<H1Connection>>>,
+    h1: Mutex<HashMap<PoolKey, Vec<Box<H1Connection>>>>,
     h2: Mutex<HashMap<PoolKey, (Instant, H2Connection)>>,
 }
 
 impl HttpPool {
     /// The connection that was used last, if its peer has not closed it meanwhile.
-    pub fn take_h1(&self, key: &PoolKey) -> Option<H1Connection> {
+    pub fn take_h1(&self, key: &PoolKey) -> Option<Box<H1Connection>> {
         let mut pool = lock(&self.h1);
         let idle = pool.get_mut(key)?;
         while let Some(mut connection) = idle.pop() {
@@ -144,7 +145,7 @@ impl HttpPool {
     }
 
     /// Keeps a connection for the next request.
-    pub fn put_h1(&self, mut connection: H1Connection) {
+    pub fn put_h1(&self, mut connection: Box<H1Connection>) {
         connection.idle_since = Instant::now();
         connection.uses += 1;
         if connection.life.is_used_up(connection.uses) {

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A connection to an endpoint, fresh or from the pool.
 #[derive(Debug)]
 pub enum Connected {
-    H1(H1Connection),
+    H1(Box<H1Connection>),
     H2(H2Connection),
 }
 
@@ -69,7 +69,7 @@ async fn open(exchange: &Exchange<'_>, upstream: &Upstream, key: PoolKey) -> Res
     };
     if !exchange.http2 {
         let halves = conn::halves(dialled.stream);
-        return Ok(Connected::H1(H1Connection::new(key, halves, cells, waited, exchange.life())));
+        return Ok(Connected::H1(Box::new(H1Connection::new(key, halves, cells, waited, exchange.life()))));
     }
     let failed = |error: h2::Error| DialError::Connect(upstream.address, io::Error::other(error));
     http2(worker, key, dialled.stream, cells, waited, exchange.life()).await.map(Connected::H2).map_err(failed)
