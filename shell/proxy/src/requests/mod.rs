@@ -143,8 +143,8 @@ pub async fn serve(worker: &Arc<Worker>, site: Arc<Site>, stream: Stream) {
 }
 
 /// Serves a connection whose ends agreed on HTTP/2: what does not begin with its preface is a connection error (RFC 9113, 3.4).
-pub async fn serve_http2(worker: &Arc<Worker>, site: Site, stream: Stream) {
-    Box::pin(h2_server::serve(worker, Arc::new(site), stream)).await;
+pub async fn serve_http2(worker: &Arc<Worker>, site: Arc<Site>, stream: Stream) {
+    Box::pin(h2_server::serve(worker, site, stream)).await;
 }
 
 /// Whether the first bytes of a connection are those of a request: a method that HTTP knows, or HTTP/2's preface. Longer
