@@ -148,7 +148,7 @@ fn hellos(to: SocketAddr) {
 fn questions(to: SocketAddr) {
     let good = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03web\x07default\x03svc\x07cluster\x05local\0\0\x01\0\x01".to_vec();
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     socket.connect(to).unwrap();
     let framed = |question: &[u8]| [&(question.len() as u16).to_be_bytes()[..], question].concat();
     let result = runner().run(&(edits(), any::<bool>(), any::<bool>()), |(edits, pointer, stream)| {
@@ -173,7 +173,13 @@ fn questions(to: SocketAddr) {
     let mut answer = [0; 512];
     let answered = (0..20).any(|_| {
         socket.send(&asked).unwrap();
-        (0..1_000).any(|_| socket.recv(&mut answer).is_ok_and(|length| length > 12 && answer[..2] == *b"\xab\xcd"))
+        // Until there is nothing more: the answer was lost, with so many that nobody read.
+        while let Ok(length) = socket.recv(&mut answer) {
+            if length > 12 && answer[..2] == asked[..2] {
+                return true;
+            }
+        }
+        false
     });
     assert!(answered && answer[7] == 1, "an address for web");
 }
