@@ -15,6 +15,8 @@ use model::{Event, Key, Kind, LabelSelector, Object, Phase, Pod, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+mod parts;
+
 /// What the scheduler decides on is not older than this.
 pub const LAG_MS: i64 = 3_000;
 /// A pod that waits for so long has been tried again, whatever went wrong before.
@@ -48,6 +50,14 @@ pub struct Checked {
     pub gangs: u64,
     /// Bindings to nodes that had reported their use.
     pub loads: u64,
+    /// Claims of bound pods.
+    pub volumes: u64,
+    /// Bindings of pods that zones are divided among.
+    pub zones: u64,
+    /// Bindings of pods that share GPUs.
+    pub gpus: u64,
+    /// Bindings to nodes on which room is held.
+    pub reservations: u64,
 }
 
 /// A binding that is judged when what was under way has arrived.
@@ -84,6 +94,10 @@ impl Checked {
         self.quotas += other.quotas;
         self.gangs += other.gangs;
         self.loads += other.loads;
+        self.volumes += other.volumes;
+        self.zones += other.zones;
+        self.gpus += other.gpus;
+        self.reservations += other.reservations;
     }
 }
 
@@ -110,6 +124,7 @@ pub struct Auditor {
     gangs: BTreeMap<Key, Gang>,
     /// By node: what it reported, and when that was told.
     used: BTreeMap<Arc<str>, (UsageFacts, Timestamp)>,
+    told: parts::Told,
     complaints: Vec<String>,
     checked: Checked,
 }
@@ -388,6 +403,7 @@ impl Auditor {
             self.check_quota(pod, now);
             self.join(pod, now);
             self.check_load(api, pod, now);
+            self.check_parts(api, pod, now);
             self.check_binding(api, pod, now);
         }
     }
@@ -625,7 +641,7 @@ impl Auditor {
             && spec.anti_affinity.is_empty()
             && spec.spread.iter().all(|constraint| !constraint.hard)
             && spec.host_ports.is_empty()
-            && spec.claims.is_empty()
+            && !self.wants_parts(pod)
             && gang_of(pod).is_none()
             && self.quotas_of(pod).is_empty()
             && !self.pods.values().any(avoided)
@@ -634,7 +650,7 @@ impl Auditor {
     /// Nobody more important, who had waited for long and still does, could have had this place.
     fn check_priority(&mut self, judged: &Judged, node: &Node, view: View<'_>, now: Timestamp) {
         // Whoever is larger may be too much for a node that counts what it really uses.
-        if self.used.contains_key(&node.meta.key.name) {
+        if self.used.contains_key(&node.meta.key.name) || self.holds(&node.meta.key.name) {
             return;
         }
         let (pod, room) = (&judged.pod, free(node, &judged.pod.meta.key, view));
@@ -741,6 +757,7 @@ impl Auditor {
         if fits(&room, spec) {
             let refused = self.port_taken(pod, node).is_some()
                 || self.apart(api, pod, node, now).is_some()
+                || !self.parts_suffice(api, pod, node)
                 || !self.promises(api, &placed, node, view).is_empty();
             return (!refused).then_some("has room");
         }

@@ -9,8 +9,9 @@ use control::imagined::{Api, Outcome};
 use control::scheduler::{self, Scheduler};
 use control::{Config, Control};
 use model::effect::{Made, Receipt, Refusal};
-use model::scheduling::{QuotaFacts, UsageFacts};
+use model::scheduling::{CsiNodeFacts, GpuFacts, QuotaFacts, TopologyFacts, UsageFacts};
 use model::{Effect, Event, Key, Kind, Object, Timestamp};
+use placement::{Reservation, ReservationState, StorageChange};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -101,6 +102,12 @@ pub struct Spoil {
     pub quotas: bool,
     /// Nobody tells it what nodes really use.
     pub loads: bool,
+    /// Nobody tells it where volumes are and how many a node can attach.
+    pub volumes: bool,
+    /// Nobody tells it of zones.
+    pub zones: bool,
+    /// It forgets what it has reserved.
+    pub reservations: bool,
 }
 
 /// A step of the story.
@@ -138,6 +145,8 @@ pub struct Cluster {
     /// Orders of the scheduler about one pod are carried out one after the other.
     under_way: BTreeMap<Key, VecDeque<scheduler::Order>>,
     under_way_of: BTreeMap<u64, Key>,
+    /// Reservations that wait for their node.
+    pending: BTreeMap<Arc<str>, Reservation>,
 }
 
 impl Cluster {
@@ -167,6 +176,7 @@ impl Cluster {
             scheduler_planned: None,
             under_way: BTreeMap::new(),
             under_way_of: BTreeMap::new(),
+            pending: BTreeMap::new(),
         };
         for kind in Kind::TYPED {
             cluster.control.expect(*kind);
@@ -273,6 +283,63 @@ impl Cluster {
         if !self.spoil.loads {
             self.scheduler.usage(facts);
             self.plan_scheduler(self.now.plus_ms(GATHER_MS));
+        }
+    }
+
+    /// A node has these zones.
+    pub fn zones(&mut self, facts: TopologyFacts) {
+        if !self.spoil.zones {
+            self.scheduler.topology(&facts);
+        }
+        self.auditor.iter_mut().for_each(|auditor| auditor.zones(facts.clone()));
+    }
+
+    /// A node has these GPUs.
+    pub fn gpus(&mut self, facts: GpuFacts) {
+        self.scheduler.gpus(&facts.node, Some(&facts));
+        self.auditor.iter_mut().for_each(|auditor| auditor.gpus(facts.clone()));
+    }
+
+    /// A node can attach so many volumes.
+    pub fn attach_limits(&mut self, facts: CsiNodeFacts) {
+        self.auditor.iter_mut().for_each(|auditor| auditor.attach_limits(&facts));
+        if !self.spoil.volumes {
+            self.scheduler.storage(StorageChange::CsiNode(facts));
+        }
+    }
+
+    /// Room is to be held.
+    pub fn reservation(&mut self, facts: Reservation) {
+        self.reservation_gone(&facts.name.clone());
+        self.pending.insert(facts.name.clone(), facts.clone());
+        self.scheduler.reservation(facts);
+        self.plan_scheduler(self.now.plus_ms(GATHER_MS));
+    }
+
+    /// Room is to be held no longer.
+    pub fn reservation_gone(&mut self, name: &str) {
+        self.pending.remove(name);
+        self.scheduler.reservation_gone(name);
+        self.auditor.iter_mut().for_each(|auditor| auditor.held_no_more(name));
+        self.plan_scheduler(self.now.plus_ms(GATHER_MS));
+    }
+
+    /// Takes the scheduler at its word: what it says to hold has to be there.
+    fn hear_of_reservations(&mut self) {
+        let mut held = Vec::new();
+        self.pending.retain(|name, facts| {
+            let state = self.scheduler.pool().reservation(name).map(|(state, _)| state);
+            if let Some(ReservationState::Available(node, _)) = &state {
+                held.push((facts.clone(), self.scheduler.pool().node_name(*node).clone()));
+            }
+            state == Some(ReservationState::Pending)
+        });
+        for (facts, node) in held {
+            if self.spoil.reservations {
+                self.scheduler.reservation_gone(&facts.name);
+            }
+            let now = self.now;
+            self.auditor.iter_mut().for_each(|auditor| auditor.held(facts.clone(), node.clone(), now));
         }
     }
 
@@ -420,9 +487,17 @@ impl Cluster {
         }
         self.scheduler_planned = None;
         for event in std::mem::take(&mut self.scheduler_inbox) {
-            self.scheduler.observe(&event);
+            match crate::storage::change(&event) {
+                Some(StorageChange::Volume(mut volume)) if self.spoil.volumes => {
+                    (volume.node_affinity, volume.labels) = (None, model::Labels::new());
+                    self.scheduler.storage(StorageChange::Volume(volume));
+                }
+                Some(change) => self.scheduler.storage(change),
+                None => self.scheduler.observe(&event),
+            }
         }
         let mut orders = self.scheduler.step(self.now, BATCH);
+        self.hear_of_reservations();
         let more = !orders.is_empty();
         if let Some(tamper) = self.spoil.orders {
             orders.iter_mut().flat_map(|order| &mut order.effects).for_each(tamper);
@@ -511,7 +586,7 @@ impl Cluster {
 
     /// What an API would do that lets a pod be bound twice.
     fn bind_again(&mut self, effect: &Effect) {
-        if let Effect::Bind { pod, node } = effect
+        if let Effect::Bind { pod, node, .. } = effect
             && self.spoil.bindings
             && **node != *"node-1"
         {
@@ -615,5 +690,8 @@ fn wanted_by_scheduler(event: &Event) -> bool {
             | Kind::StatefulSet
             | Kind::PodDisruptionBudget
             | Kind::PriorityClass
+            | Kind::PersistentVolume
+            | Kind::PersistentVolumeClaim
+            | Kind::StorageClass
     )
 }

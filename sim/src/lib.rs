@@ -11,6 +11,7 @@ pub mod check;
 mod cluster;
 pub mod planner;
 mod random;
+mod storage;
 pub mod storm;
 mod timeline;
 pub mod workloads;

@@ -24,6 +24,10 @@ use model::{Doc, Key, Kind, LabelSelector, Labels, Meta, Object};
 use std::fmt;
 use std::sync::Arc;
 
+mod parts;
+
+use parts::Parts;
+
 /// Everything is created within this.
 const CREATE_MS: i64 = 40_000;
 /// Faults come until then.
@@ -83,11 +87,21 @@ pub fn play(seed: u64, spoil: Spoil) -> Report {
     let mut cluster = Cluster::new(seed, faults);
     cluster.audit();
     cluster.spoil = spoil;
-    let mut storm = Storm { random: Random::new(seed ^ 0x5707), nodes: 0, cpu: 0, quotas: false, machines: Vec::new() };
+    let mut storm = Storm {
+        random: Random::new(seed ^ 0x5707),
+        nodes: 0,
+        cpu: 0,
+        quotas: false,
+        machines: Vec::new(),
+        parts: Parts::default(),
+    };
+    storm.choose_parts();
+    storm.classes(&mut cluster);
     storm.pool(&mut cluster);
     storm.quotas(&mut cluster);
     storm.loads(&mut cluster);
     storm.workloads(&mut cluster);
+    storm.reservations(&mut cluster);
     storm.faults(&mut cluster);
     cluster.run(FAULTS_MS);
     cluster.calm();
@@ -117,6 +131,7 @@ struct Storm {
     quotas: bool,
     /// Nodes that there are at first.
     machines: Vec<Node>,
+    parts: Parts,
 }
 
 impl Storm {
@@ -131,7 +146,8 @@ impl Storm {
     fn pool(&mut self, cluster: &mut Cluster) {
         cluster.put(imagined::namespace("team"));
         for _ in 0..self.random.between(4, 10) {
-            let node = self.node();
+            let mut node = self.node();
+            self.furnish(&mut node).tell(cluster);
             let cpu = node.scheduling.allocatable.iter().find(|(name, _)| **name == *"cpu");
             self.cpu += cpu.map_or(0, |(_, amount)| *amount);
             self.machines.push(node.clone());
@@ -240,7 +256,7 @@ impl Storm {
         };
         let port = HostPort { port: 8080, protocol: Protocol::Tcp, ip: "0.0.0.0".into() };
         let (apart, together) = (self.term(app), self.term(app));
-        SchedulingSpec {
+        let mut spec = SchedulingSpec {
             requests,
             nominal: (cpu, memory),
             tolerations,
@@ -252,11 +268,16 @@ impl Storm {
             priority: self.pick(&[0, 0, 100, 1000]),
             never_preempts: self.one_in(8),
             ..SchedulingSpec::default()
-        }
+        };
+        self.want_parts(&mut spec);
+        spec
     }
 
     fn template(&mut self, cluster: &mut Cluster, app: &str, policy: RestartPolicy) -> PodTemplate {
-        let spec = self.spec(app);
+        let mut spec = self.spec(app);
+        if policy == RestartPolicy::Always {
+            self.claim(cluster, app, &mut spec);
+        }
         let more = self.quota_label();
         labelled(cluster, app, 1, spec, policy, &more)
     }
@@ -305,6 +326,7 @@ impl Storm {
                         template,
                         service_name: app.as_str().into(),
                         parallel: index % 2 == 0,
+                        claim_templates: self.claim_templates(cluster, &app),
                         ..StatefulSet::default()
                     }
                     .into()
@@ -387,8 +409,12 @@ impl Storm {
                 }
                 3 | 4 => self.drain(cluster, at, name),
                 5 => {
-                    let node = self.node();
-                    cluster.then(at, move |cluster| cluster.add_node(node));
+                    let mut node = self.node();
+                    let furniture = self.furnish(&mut node);
+                    cluster.then(at, move |cluster| {
+                        furniture.tell(cluster);
+                        cluster.add_node(node);
+                    });
                 }
                 6 => {
                     let app = format!("app-{}", self.random.between(0, 5));
@@ -482,6 +508,7 @@ fn labelled(
         termination_grace_s: 30,
         containers: vec![Container { name: "main".into(), ..Container::default() }],
         tolerations,
+        claims: scheduling.claims.iter().map(|claim| claim.name.clone()).collect(),
         scheduling,
         ..PodSpec::default()
     };

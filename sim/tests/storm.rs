@@ -32,6 +32,10 @@ fn promises_are_kept_and_every_seed_can_be_played_again() {
         all.quotas,
         all.gangs * 4,
         all.loads,
+        all.volumes,
+        all.zones,
+        all.gpus,
+        all.reservations,
     ];
     assert!(seeds < 100 || least.iter().all(|count| *count >= seeds / 4), "the storms are no test: {all:?}");
 }
@@ -80,7 +84,7 @@ fn a_scheduler_that_forgets_the_important_is_caught() {
 fn a_scheduler_that_scatters_is_caught() {
     // By the pod's name, wherever those are that it wants to be with.
     let spoil = orders(|effect| {
-        if let Effect::Bind { pod, node } = effect {
+        if let Effect::Bind { pod, node, .. } = effect {
             let last = pod.key.name.bytes().last().unwrap_or_default();
             *node = format!("node-{}", last % 4).into();
         }
@@ -104,6 +108,25 @@ fn a_scheduler_that_binds_halves_of_gangs_is_caught() {
 fn a_scheduler_that_knows_no_quotas_and_no_load_is_caught() {
     caught(Spoil { quotas: true, ..Spoil::default() }, &["quota "]);
     caught(Spoil { loads: true, ..Spoil::default() }, &["load: "]);
+}
+
+#[test]
+fn a_scheduler_that_knows_nothing_of_nodes_parts_is_caught() {
+    caught(Spoil { volumes: true, ..Spoil::default() }, &["is elsewhere", "attached: "]);
+    caught(Spoil { zones: true, ..Spoil::default() }, &["zones: "]);
+    caught(Spoil { reservations: true, ..Spoil::default() }, &["reservation: "]);
+}
+
+#[test]
+fn a_scheduler_that_gives_everybody_the_first_gpu_is_caught() {
+    let spoil = orders(|effect| {
+        if let Effect::Bind { annotations, .. } = effect {
+            for text in annotations.values_mut() {
+                *text = text.replace("\"minor\":1", "\"minor\":0").into();
+            }
+        }
+    });
+    caught(spoil, &["given twice"]);
 }
 
 #[test]

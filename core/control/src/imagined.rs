@@ -288,13 +288,13 @@ impl Api {
                 self.finish(target, event, now)
             }
             Effect::Delete { target, grace_s, propagation } => self.delete(target, *grace_s, *propagation, now),
-            Effect::Bind { pod, node } => self.bind(pod, node),
+            Effect::Bind { pod, node, annotations } => self.bind(pod, node, annotations),
             Effect::Evict { pod, grace_s } => self.delete(pod, *grace_s, Propagation::Default, now),
             Effect::Record(_) => Ok((Vec::new(), 0)),
         }
     }
 
-    fn bind(&mut self, target: &Target, node: &Arc<str>) -> Outcome {
+    fn bind(&mut self, target: &Target, node: &Arc<str>, annotations: &model::Labels) -> Outcome {
         let found = self.get(Kind::Pod, &target.key).ok_or_else(|| not_found(Kind::Pod, &target.key))?;
         let Object::Pod(pod) = found else { return Err(not_found(Kind::Pod, &target.key)) };
         if pod.meta.uid != target.uid || !pod.spec.node_name.is_empty() || pod.meta.is_deleting() {
@@ -302,7 +302,9 @@ impl Api {
         }
         let event = self.change(Kind::Pod, &target.key, |object| {
             if let Object::Pod(pod) = object {
-                Arc::make_mut(pod).spec.node_name = node.clone();
+                let pod = Arc::make_mut(pod);
+                pod.spec.node_name = node.clone();
+                pod.meta.annotations.extend(annotations.clone());
             }
         });
         Ok((event.into_iter().collect(), self.revision))

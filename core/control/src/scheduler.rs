@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 mod gang;
 mod machines;
+mod parts;
 mod quota;
 
 /// The name by which pods ask for this scheduler.
@@ -43,6 +44,8 @@ pub struct Order {
 enum Purpose {
     /// Binds this pod.
     Bind(Key),
+    /// Has this pod's claims bound; it is bound when they are.
+    Claims(Key),
     /// Ends a victim: until that has been heard of, somebody waits for its room. Given again when it fails.
     End(Vec<Effect>),
     /// Nothing hangs on it but the facts that will come.
@@ -218,6 +221,12 @@ impl Scheduler {
         if let Some(label) = pod.meta.annotations.get(gang::PACKED) {
             self.pack_gang(&facts.namespace, &facts.labels, label);
         }
+        if !facts.node.is_empty()
+            && !pod.meta.annotations.is_empty()
+            && let Some(id) = self.pool.pod_id(&facts.namespace, &facts.name)
+        {
+            self.heed_parts(id, &pod.meta.annotations);
+        }
     }
 
     /// A pod is now as given: ended or not, asking for this scheduler or not, with what its `PodScheduled` condition says.
@@ -263,6 +272,10 @@ impl Scheduler {
                 } else if facts.terminating {
                     self.queue.wake(&self.pool, &Hint::PodLeaves(node));
                 }
+                if self.pool.drawn_on(id).is_some() {
+                    // What it leaves of a reservation that it alone may have is free from now on.
+                    self.queue.wake(&self.pool, &Hint::PodLeft(node));
+                }
                 if was_here && renewed {
                     // Other labels, or smaller requests.
                     self.queue.wake(&self.pool, &Hint::Labels);
@@ -290,8 +303,12 @@ impl Scheduler {
 
     fn drop_pod(&mut self, id: PodId, key: &Key) {
         self.let_go(id);
+        let orphan = self.pool.pod_node(id).is_none() && self.pool.is_placed(id);
         if let Some(node) = self.pool.remove_pod(&key.namespace, &key.name) {
             self.queue.wake(&self.pool, &Hint::PodLeft(node));
+        } else if orphan {
+            // Its node went before it: only its claims were still in use.
+            self.queue.wake(&self.pool, &Hint::Storage);
         }
         self.account(id);
     }
@@ -311,6 +328,7 @@ impl Scheduler {
         let Err(refusal) = &receipt.outcome else { return };
         let key = match purpose {
             Purpose::Bind(key) => key,
+            Purpose::Claims(key) => return self.claims_refused(&key),
             Purpose::End(effects) => {
                 if !refusal.is_not_found() {
                     self.endings.push((Timestamp(-RETRY_MS.0), effects));
@@ -354,6 +372,7 @@ impl Scheduler {
         self.end_again(now, &mut orders);
         self.settle_claims(now, &mut orders);
         self.expire_reports(now);
+        self.expire_reservations(now);
         self.heed_quotas();
         for _ in 0..limit {
             let Some(id) = self.queue.pop() else { break };
@@ -367,8 +386,16 @@ impl Scheduler {
     pub fn wake_at(&self) -> Option<Timestamp> {
         let retry = self.retries.keys().next().map(|(at, _)| *at);
         let claims = self.claiming.values().map(|claiming| claiming.until).min();
+        let held = self.pool.next_expiry();
         let ending = self.endings.iter().map(|(at, _)| *at).min();
-        retry.into_iter().chain(claims).chain(ending).chain(self.quotas.wake_at()).chain(self.reports.wake_at()).min()
+        retry
+            .into_iter()
+            .chain(claims)
+            .chain(held)
+            .chain(ending)
+            .chain(self.quotas.wake_at())
+            .chain(self.reports.wake_at())
+            .min()
     }
 
     fn end_again(&mut self, now: Timestamp, orders: &mut Vec<Order>) {
@@ -427,6 +454,9 @@ impl Scheduler {
     }
 
     fn decide(&mut self, id: PodId, now: Timestamp, orders: &mut Vec<Order>) {
+        if self.pool.is_reservation(id) {
+            return self.decide_reservation(id);
+        }
         if self.pool.is_gated(id) {
             self.queue.postpone(id);
             let text = "Scheduling is blocked due to non-empty scheduling gates";
@@ -485,8 +515,12 @@ impl Scheduler {
                     Err(why) => {
                         let waits = why.starts_with("not eligible due to a terminating");
                         let nominated = if waits || self.pool.never_preempts(id) { None } else { Some("".into()) };
-                        if nominated.is_some() {
+                        if nominated.is_some()
+                            && let Some(node) = self.pool.pod_nominated(id)
+                        {
+                            // Whoever was refused for its sake may have the room.
                             self.pool.set_nominated(id, None);
+                            self.queue.wake(&self.pool, &Hint::PodLeft(node));
                         }
                         self.tell(
                             id,
@@ -521,7 +555,8 @@ impl Scheduler {
             at: now,
         };
         let key = pod.key.clone();
-        self.order(Purpose::Bind(key), vec![Effect::Bind { pod, node }, Effect::Record(note)])
+        let annotations = self.parts_of(id);
+        self.order(Purpose::Bind(key), vec![Effect::Bind { pod, node, annotations }, Effect::Record(note)])
     }
 
     /// Writes volumes and claims so that the volume controller (or a provisioner) binds them; the pod is bound when they are.
@@ -545,22 +580,42 @@ impl Scheduler {
         effects.push(Effect::PatchStatus(self.target(id), status));
         self.pool.promise_volumes(&plan);
         self.claiming.insert(id, Claiming { node, plan, until: now.plus_ms(CLAIMS_TIMEOUT_MS) });
-        let order = self.order(Purpose::Tell, effects);
+        let order = self.order(Purpose::Claims(self.pool.pod_key(id).clone()), effects);
         orders.push(order);
+    }
+
+    /// Somebody changed a volume or a claim first, or no answer came: what is true now decides, after a while.
+    fn claims_refused(&mut self, key: &Key) {
+        let Some(id) = self.pool.pod_id(&key.namespace, &key.name) else { return };
+        if self.claiming.contains_key(&id) && !self.pool.claims_ready(id) {
+            self.look_elsewhere(id);
+            self.retries.insert((Timestamp(-RETRY_MS.0), id), ());
+        }
+    }
+
+    /// A pod whose claims are not to be bound there after all.
+    fn look_elsewhere(&mut self, id: PodId) {
+        let left = self.pool.pod_node(id);
+        self.let_go(id);
+        self.pool.forget(id);
+        self.account(id);
+        if let Some(node) = left {
+            self.queue.wake(&self.pool, &Hint::PodLeft(node));
+        }
     }
 
     fn settle_claims(&mut self, now: Timestamp, orders: &mut Vec<Order>) {
         let waiting: Vec<PodId> = self.claiming.keys().copied().collect();
         for id in waiting {
-            if self.pool.claims_ready(id) {
-                if let Some(claiming) = self.claiming.remove(&id) {
-                    let order = self.bind(id, claiming.node, now);
-                    orders.push(order);
-                }
-            } else if self.claiming[&id].until <= now {
-                self.let_go(id);
-                self.pool.forget(id);
-                self.account(id);
+            let Some(claiming) = self.claiming.get(&id) else { continue };
+            let (node, until) = (claiming.node, claiming.until);
+            let gone = self.pool.pod_node(id) != Some(node);
+            if !gone && self.pool.claims_ready(id) {
+                self.claiming.remove(&id);
+                let order = self.bind(id, node, now);
+                orders.push(order);
+            } else if gone || until <= now {
+                self.look_elsewhere(id);
                 self.queue.push(id, self.pool.pod_priority(id));
             }
         }

@@ -146,7 +146,8 @@ fn find_volume(cx: &Cx, claim: &PersistentVolumeClaim, plan: &mut Plan) {
         }
         return;
     }
-    if let Some(volume) = best_fit(cx, claim) {
+    // Of claims that wait for their first consumer the scheduler knows best: what was not promised to it above is to be made.
+    if !waits && let Some(volume) = best_fit(cx, claim) {
         return point_volume(volume, claim, plan);
     }
     match class {
@@ -223,6 +224,13 @@ fn provision(
             .filter(|node| is_usable(node))
             .min_by_key(|node| (on(node), node.meta.key.name.clone())),
     };
+    if let Some(name) = selected.filter(|_| node.is_none()) {
+        // It went before the volume was made: the scheduler is to choose another.
+        let annotations = vec![(SELECTED_NODE.into(), None)];
+        plan.patch_meta(Kind::PersistentVolumeClaim, &claim.meta, MetaPatch { annotations, ..MetaPatch::default() });
+        plan.note(report.warning("ProvisioningFailed", format!("node {name} is gone, another is to be chosen")));
+        return;
+    }
     let Some(node) = node else {
         plan.record(report.warning("ProvisioningFailed", "no node that could hold the volume is ready"));
         plan.look_again(cx.now.plus_ms(15_000));

@@ -79,6 +79,8 @@ pub enum Effect {
         pod: Target,
         /// The node.
         node: Arc<str>,
+        /// Annotations that the pod gets with it.
+        annotations: Labels,
     },
     /// Delete a pod if its disruption budgets allow it.
     Evict {

@@ -349,6 +349,15 @@ pub struct TopologyFacts {
     pub zones: Vec<Amounts>,
 }
 
+/// The scheduler's view of a Device (scheduling.koordinator.sh): a node's GPUs, one by one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GpuFacts {
+    /// The node.
+    pub node: Arc<str>,
+    /// Minor numbers of those that are healthy.
+    pub minors: Vec<i32>,
+}
+
 /// What a node really uses, as a NodeMetric (slo.koordinator.sh) reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UsageFacts {

@@ -103,6 +103,7 @@ fn texts(pool: &Pool, verdict: Verdict) -> Vec<Arc<str>> {
         Code::Ports => one("node(s) didn't have free ports for the requested pod ports"),
         Code::Resources => insufficient(pool, verdict.detail),
         Code::Numa => one("node(s) NUMA Topology affinity error"),
+        Code::Gpus => one("Insufficient gpu devices"),
         Code::Load => one("node(s) were too busy"),
         Code::Disk => one("node(s) had no available disk"),
         Code::ExclusiveClaim => one(

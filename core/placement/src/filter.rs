@@ -27,6 +27,8 @@ pub(crate) enum Code {
     Resources,
     /// Its NUMA zones; never on nodes without a topology.
     Numa,
+    /// No GPU, or too few, with so much free; only on nodes that tell of each.
+    Gpus,
     /// Its real load; never without a load policy.
     Load,
     /// A disk that cannot be shared.
@@ -57,7 +59,7 @@ pub(crate) enum Code {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Verdict {
     pub(crate) code: Code,
-    /// `Resources`: bit 0 pods, bit 1+r resource r, and `NEVER_FITS`. `Numa`: `NEVER_FITS` or 0. `VolumeBinding`: which reasons.
+    /// `Resources`: bit 0 pods, bit 1+r resource r, and `NEVER_FITS`. `Numa`, `Gpus`: `NEVER_FITS` or 0. `VolumeBinding`: which reasons.
     pub(crate) detail: u32,
 }
 
@@ -84,7 +86,7 @@ impl Verdict {
     /// Whether removing pods from the node may change it.
     pub(crate) fn evicting_may_help(self) -> bool {
         match self.code {
-            Code::Resources | Code::Numa => self.detail & Verdict::NEVER_FITS == 0,
+            Code::Resources | Code::Numa | Code::Gpus => self.detail & Verdict::NEVER_FITS == 0,
             Code::Ports
             | Code::Disk
             | Code::ExclusiveClaim
@@ -231,7 +233,8 @@ impl Pool {
             return Verdict::new(Code::Disk);
         }
         if !spec.claims.is_empty() {
-            let storage = self.storage.verdict(&filters.needs, facts, || self.attached(node));
+            let promised = self.nominated.contains_key(&node);
+            let storage = self.storage.verdict(&filters.needs, facts, promised, || self.attached(node));
             if !storage.is_ok() {
                 return storage;
             }

@@ -13,6 +13,7 @@ pub mod bands;
 mod class;
 mod column;
 mod decide;
+mod devices;
 pub mod division;
 mod evaluate;
 mod explain;
@@ -34,6 +35,7 @@ mod storage;
 mod topology;
 
 pub use decide::{Answered, Decision, Placement};
+pub use devices::{GPU_BOTH, GPU_CORE, GPU_MEMORY, GPU_WHOLE, GpuShare};
 pub use explain::{Diagnosis, Reason};
 pub use help::Help;
 pub use load::LoadPolicy;

@@ -17,6 +17,7 @@
 //! containers. Nodes are scored as the peer's `LeastNUMANodes`: 100 less 12 for each zone taken; without a policy 0.
 
 use crate::class::{CPU, MEMORY, Requests, ResourceId};
+use crate::devices::{GpuShare, Gpus};
 use crate::filter::{Code, Verdict};
 use crate::pool::{NodeId, PodId, Pool};
 use model::map::HashMap;
@@ -184,28 +185,47 @@ pub(crate) struct Numa {
     nodes: HashMap<NodeId, Node>,
     /// What a pod holds or, taken off its node for a moment, held.
     taken: HashMap<PodId, Zoned>,
+    /// GPUs that nodes tell of one by one: asked, taken and given back along with the zones.
+    pub(crate) gpus: Gpus,
+}
+
+/// What a pod has of its node's parts.
+#[derive(Clone, Default)]
+pub(crate) struct Parts {
+    zones: Option<Zoned>,
+    gpus: Option<(NodeId, Vec<(i32, GpuShare)>)>,
 }
 
 impl Numa {
-    /// No node has zones: nothing is to be looked at.
+    /// No node has zones or tells of its GPUs: nothing is to be looked at.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.nodes.is_empty() && self.gpus.is_empty()
     }
     /// What a pod has.
-    pub(crate) fn zoned(&self, pod: PodId) -> Option<Zoned> {
-        if self.is_empty() { None } else { self.taken.get(&pod).cloned() }
+    pub(crate) fn parts(&self, pod: PodId) -> Parts {
+        if self.is_empty() {
+            return Parts::default();
+        }
+        Parts { zones: self.taken.get(&pod).cloned(), gpus: self.gpus.held(pod) }
     }
     /// What a pod had before it was tried elsewhere.
-    pub(crate) fn restore(&mut self, pod: PodId, zones: Option<Zoned>) {
-        if let Some(zones) = zones {
+    pub(crate) fn restore(&mut self, pod: PodId, parts: Parts) {
+        if let Some(zones) = parts.zones {
             self.taken.insert(pod, zones);
         }
+        self.gpus.restore(pod, parts.gpus);
     }
     pub(crate) fn drop_pod(&mut self, pod: PodId) {
         self.taken.remove(&pod);
+        self.gpus.drop_pod(pod);
     }
-    pub(crate) fn drop_node(&mut self, node: NodeId) {
+    /// A node is gone.
+    pub(crate) fn forget_node(&mut self, node: NodeId) {
+        self.drop_node(node);
+        self.gpus.drop_node(node);
+    }
+    fn drop_node(&mut self, node: NodeId) {
         if self.nodes.remove(&node).is_some() {
             self.taken.retain(|_, (at, _)| *at != node);
         }
@@ -227,8 +247,14 @@ impl Pool {
         }
     }
 
+    /// Lays a new node's zones and GPUs out.
+    pub(crate) fn lay_parts(&mut self, node: NodeId) {
+        self.lay_zones(node);
+        self.lay_gpus(node);
+    }
+
     /// Lays a node's zones out, and its pods over them, in the order of their numbers.
-    pub(crate) fn lay_zones(&mut self, node: NodeId) {
+    fn lay_zones(&mut self, node: NodeId) {
         self.numa.drop_node(node);
         let Some(topology) = self.numa.topologies.get(self.node_name(node)).cloned() else {
             return self.indexes.touch(node);
@@ -258,8 +284,16 @@ impl Pool {
         self.indexes.touch(node);
     }
 
-    /// A pod comes to a node. `again`: it was taken off only for a moment and has the zones that it had.
-    pub(crate) fn take_zones(&mut self, pod: PodId, node: NodeId, again: bool) {
+    /// A pod comes to a node. `again`: it was taken off only for a moment and has the zones and GPUs that it had.
+    pub(crate) fn take_parts(&mut self, pod: PodId, node: NodeId, again: bool) {
+        self.take_zones(pod, node, again);
+        if !self.numa.gpus.is_empty() {
+            let requests = self.class(self.entry(pod).class).requests.clone();
+            self.numa.gpus.take(pod, &requests, node, again);
+        }
+    }
+
+    fn take_zones(&mut self, pod: PodId, node: NodeId, again: bool) {
         let requests = &self.class(self.entry(pod).class).requests;
         let needs = self.numa.nodes.get(&node).map(|of| of.needs(requests)).unwrap_or_default();
         let known = self.numa.taken.remove(&pod).filter(|(at, _)| again && *at == node);
@@ -275,7 +309,8 @@ impl Pool {
     }
 
     /// A pod leaves its node, perhaps for a moment.
-    pub(crate) fn leave_zones(&mut self, pod: PodId) {
+    pub(crate) fn leave_parts(&mut self, pod: PodId) {
+        self.numa.gpus.leave(pod);
         if let Some((node, taken)) = self.numa.taken.get(&pod)
             && let Some(of) = self.numa.nodes.get_mut(node)
         {
@@ -293,10 +328,20 @@ impl Pool {
         zones
     }
 
-    /// What a node's Topology Manager would say.
+    /// What a node's Topology Manager would say, and its GPUs.
     #[inline]
     pub(crate) fn alignment(&self, requests: &Requests, node: NodeId) -> Verdict {
-        if self.numa.is_empty() { Verdict::OK } else { self.align(requests, node) }
+        if self.numa.is_empty() {
+            return Verdict::OK;
+        }
+        let verdict = self.align(requests, node);
+        if !verdict.is_ok() {
+            return verdict;
+        }
+        match self.numa.gpus.admit(requests, node) {
+            Ok(()) => Verdict::OK,
+            Err(never) => Verdict::with(Code::Gpus, if never { Verdict::NEVER_FITS } else { 0 }),
+        }
     }
 
     fn align(&self, requests: &Requests, node: NodeId) -> Verdict {
@@ -309,8 +354,12 @@ impl Pool {
         Verdict::with(Code::Numa, if ever { 0 } else { Verdict::NEVER_FITS })
     }
 
-    /// 0 to 88: in how few zones a pod would be.
-    pub(crate) fn alignment_score(&self, requests: &Requests, node: NodeId) -> i64 {
+    /// 0 to 188: in how few zones a pod would be, and how full its GPUs.
+    pub(crate) fn parts_score(&self, requests: &Requests, node: NodeId) -> i64 {
+        self.zones_score(requests, node) + self.numa.gpus.score(requests, node)
+    }
+
+    fn zones_score(&self, requests: &Requests, node: NodeId) -> i64 {
         let Some(of) = self.numa.nodes.get(&node) else { return 0 };
         let needs = of.needs(requests);
         let zones = if needs.is_empty() { return 0 } else { of.choose(&needs, false).0 };
@@ -319,6 +368,7 @@ impl Pool {
 
     /// Copies of a pod that fit on a node one after the other, at most so many.
     pub(crate) fn aligned_copies(&self, requests: &Requests, node: NodeId, most: i64) -> i64 {
+        let most = self.numa.gpus.copies(requests, node, most);
         let Some(of) = self.numa.nodes.get(&node) else { return most };
         let needs = of.needs(requests);
         if needs.is_empty() {
@@ -337,8 +387,9 @@ impl Pool {
         copies
     }
 
-    /// Whether a node with zones might align something of these requests.
+    /// Whether a node with zones or told GPUs might have more to say to these requests than what it has in all.
     pub(crate) fn may_align(&self, requests: &Requests) -> bool {
-        !self.numa.is_empty() && (requests.guaranteed || !requests.extended.is_empty())
+        !self.numa.nodes.is_empty() && (requests.guaranteed || !requests.extended.is_empty())
+            || self.numa.gpus.may_need(requests)
     }
 }

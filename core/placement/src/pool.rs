@@ -159,9 +159,10 @@ impl Pool {
         let orphans = self.orphans.remove(&facts.name).unwrap_or_default();
         self.hot[id as usize].live = true;
         if new {
-            self.lay_zones(id);
+            self.lay_parts(id);
         }
         for pod in orphans {
+            self.count_claims(pod, -1);
             self.attach(pod, id);
         }
         true
@@ -212,7 +213,7 @@ impl Pool {
         let Some(id) = self.node_ids.remove(name) else { return false };
         for pod in self.nodes[id as usize].pods.clone() {
             self.detach(pod);
-            self.orphans.entry(name.into()).or_default().insert(pod);
+            self.add_orphan(pod, name.into());
         }
         for pod in self.nominated.remove(&id).unwrap_or_default() {
             self.entry_mut(pod).nominated = NOWHERE;
@@ -221,7 +222,7 @@ impl Pool {
         self.count_images(&old.facts, false);
         self.hot[id as usize] = Hot::default();
         self.loads[id as usize] = Load::default();
-        self.numa.drop_node(id);
+        self.numa.forget_node(id);
         self.columns.set(id, None);
         self.indexes.layout_changed();
         self.free_nodes.insert(id);
@@ -340,9 +341,7 @@ impl Pool {
         self.nominate(id, NOWHERE);
         match node {
             Some(node) => self.attach(id, node),
-            None => {
-                self.orphans.entry(facts.node.clone()).or_default().insert(id);
-            }
+            None => self.add_orphan(id, facts.node.clone()),
         }
     }
 
@@ -373,14 +372,27 @@ impl Pool {
 
     /// A pod is bound to no node that is unknown.
     pub(crate) fn drop_orphan(&mut self, id: PodId) {
+        let mut was = false;
         self.orphans.retain(|_, pods| {
-            pods.remove(&id);
+            was |= pods.remove(&id);
             !pods.is_empty()
         });
+        if was {
+            self.count_claims(id, -1);
+        }
     }
     /// A pod is bound to a node that is not known.
     pub(crate) fn add_orphan(&mut self, id: PodId, node: Arc<str>) {
-        self.orphans.entry(node).or_default().insert(id);
+        if self.orphans.entry(node).or_default().insert(id) {
+            self.count_claims(id, 1);
+        }
+    }
+    /// A pod on a node that is gone may run on for a while: it still uses its claims.
+    fn count_claims(&mut self, id: PodId, by: i64) {
+        let class = self.entry(id).class;
+        if let Some(Some(class)) = self.classes.get(class as usize) {
+            self.storage.count(&class.key, NOWHERE, by);
+        }
     }
 
     /// The pod of this name.
@@ -477,6 +489,10 @@ impl Pool {
     /// Takes an assumption back.
     pub fn forget(&mut self, pod: PodId) {
         self.detach(pod);
+        // Its node may have gone meanwhile.
+        if !self.orphans.is_empty() {
+            self.drop_orphan(pod);
+        }
         if !self.reservations.is_empty() {
             self.give_back(pod, false);
         }
@@ -540,7 +556,7 @@ impl Pool {
 
     fn put(&mut self, pod: PodId, node: NodeId, again: bool) {
         if !self.numa.is_empty() {
-            self.take_zones(pod, node, again);
+            self.take_parts(pod, node, again);
         }
         let place = self.nodes[node as usize].pods.len() as u32;
         self.nodes[node as usize].pods.push(pod);
@@ -563,7 +579,7 @@ impl Pool {
         }
         entry.node = NOWHERE;
         if !self.numa.is_empty() {
-            self.leave_zones(pod);
+            self.leave_parts(pod);
         }
         self.nodes[node as usize].pods.swap_remove(place as usize);
         if let Some(moved) = self.nodes[node as usize].pods.get(place as usize).copied() {

@@ -145,6 +145,7 @@ impl Queue {
                 Code::Ports,
                 Code::Resources,
                 Code::Numa,
+                Code::Gpus,
                 Code::Disk,
                 Code::ExclusiveClaim,
                 Code::VolumeLimit,

@@ -173,11 +173,14 @@ impl Pool {
         node
     }
 
+    /// Reservations whose time is over.
+    pub fn expired_reservations(&self, now: Timestamp) -> Vec<Arc<str>> {
+        let over = |held: &&Held| held.facts.expires.is_some_and(|at| at <= now);
+        self.reservations.held.values().filter(over).map(|held| held.facts.name.clone()).collect()
+    }
     /// Ends reservations whose time is over. Returns their names, and the nodes on which something became free.
     pub fn expire_reservations(&mut self, now: Timestamp) -> Vec<(Arc<str>, Option<NodeId>)> {
-        let over = |held: &&Held| held.facts.expires.is_some_and(|at| at <= now);
-        let names: Vec<Arc<str>> =
-            self.reservations.held.values().filter(over).map(|held| held.facts.name.clone()).collect();
+        let names = self.expired_reservations(now);
         names.into_iter().map(|name| (name.clone(), self.remove_reservation(&name))).collect()
     }
     /// When the next reservation ends by itself.

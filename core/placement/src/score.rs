@@ -51,14 +51,14 @@ impl Pool {
         }
     }
 
-    /// A node's resource score, with a load policy its load score, and on nodes with zones how few would be taken: 0 to 388.
+    /// A node's resource score, with a load policy its load score, on nodes with zones how few would be taken, on those that tell of their GPUs how full these would be: 0 to 488.
     #[inline]
     pub(crate) fn room_score(&self, requests: &Requests, node: NodeId) -> i64 {
         let hot = &self.hot[node as usize];
         let load =
             self.load_policy.as_ref().map_or(0, |policy| policy.score(requests, hot, &self.loads[node as usize]));
-        let zones = if self.numa.is_empty() { 0 } else { self.alignment_score(requests, node) };
-        resource_score(self.fit, requests, hot) + load + zones
+        let parts = if self.numa.is_empty() { 0 } else { self.parts_score(requests, node) };
+        resource_score(self.fit, requests, hot) + load + parts
     }
 }
 

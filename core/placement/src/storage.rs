@@ -273,17 +273,18 @@ impl Storage {
         best
     }
 
-    /// Whether the storage of a class allows a node. `pods`: claims and volumes that the node's pods use come from there.
+    /// Whether the storage of a class allows a node. `promised`: room is being made there for somebody, who may be counted in.
     pub(crate) fn verdict(
         &self,
         needs: &Needs<'_>,
         node: &NodeFacts,
+        promised: bool,
         attached: impl FnOnce() -> HashSet<(Arc<str>, String)>,
     ) -> Verdict {
         if needs.exclusive_taken {
             return Verdict::new(Code::ExclusiveClaim);
         }
-        if self.exceeds_limits(needs, node, attached) {
+        if self.exceeds_limits(needs, node, promised, attached) {
             return Verdict::new(Code::VolumeLimit);
         }
         let mut detail = 0;
@@ -312,6 +313,7 @@ impl Storage {
         &self,
         needs: &Needs<'_>,
         node: &NodeFacts,
+        promised: bool,
         attached: impl FnOnce() -> HashSet<(Arc<str>, String)>,
     ) -> bool {
         let Some(limits) = self.limits.get(&node.name).filter(|_| !needs.attach.is_empty()) else { return false };
@@ -323,7 +325,8 @@ impl Storage {
         let mut volumes = attached();
         let mut new: HashSet<&Arc<str>> = HashSet::default();
         for volume in &needs.attach {
-            if volumes.insert(volume.clone()) {
+            // Who shares a volume with those that have to go would keep it attached, and they would be in vain.
+            if volumes.insert(volume.clone()) || promised {
                 new.insert(&volume.0);
             }
         }

@@ -1,7 +1,7 @@
 //! The indexes and the whole evaluation give the same answer, on random pools with every feature on, after every change.
 
 use diolkos_placement::{
-    Decision, FitStrategy, LoadPolicy, NodeTopology, Owner, PodId, Pool, Reservation, TopologyPolicy,
+    Decision, FitStrategy, GPU_CORE, LoadPolicy, NodeTopology, Owner, PodId, Pool, Reservation, TopologyPolicy,
 };
 use model::scheduling::{
     BudgetFacts, Disk, DiskKind, HostPort, NodeFacts, NodeScheduling, NodeTerm, PodFacts, PodTerm, SchedulingSpec,
@@ -60,6 +60,9 @@ fn node(dice: &mut Dice, name: &str) -> NodeFacts {
     ];
     if dice.one_in(4) {
         allocatable.push((Arc::from("example.com/gpu"), 4));
+    }
+    if dice.one_in(2) {
+        allocatable.push((GPU_CORE.into(), 300));
     }
     let mut images = Vec::new();
     if dice.one_in(3) {
@@ -134,6 +137,9 @@ fn spec(dice: &mut Dice, namespace: &str) -> SchedulingSpec {
     }
     if dice.one_in(6) {
         requests.push((Arc::from("example.com/gpu"), 1));
+    }
+    if dice.one_in(6) {
+        requests.push((GPU_CORE.into(), *dice.pick(&[30, 50, 60, 100, 130, 200])));
     }
     if !dice.one_in(3) {
         requests.push((Arc::from("memory"), *dice.pick(&[64, 256, 1024]) << 20));
@@ -262,6 +268,12 @@ fn lay_zones(dice: &mut Dice, pool: &mut Pool, node: &str) {
     pool.set_topology(node, (!dice.one_in(5)).then_some(NodeTopology { policy, zones }));
 }
 
+/// A node tells of its GPUs, or no longer.
+fn lay_gpus(dice: &mut Dice, pool: &mut Pool, node: &str) {
+    let minors: Vec<i32> = (0..=dice.roll(3) as i32).collect();
+    pool.set_gpus(node, (!dice.one_in(5)).then_some(&minors));
+}
+
 /// Namespace, spec and labels that several pods share.
 type Specimen = (String, Arc<SchedulingSpec>, Arc<Labels>);
 
@@ -272,7 +284,7 @@ fn run(seed: u64) -> (u64, u64, u64) {
         pool.set_namespace(&namespace.into(), Arc::new(labels(&[("team", team)])));
     }
     let nodes = 2 + dice.roll(24);
-    let (reserves, zoned) = (dice.one_in(3), dice.one_in(3));
+    let (reserves, zoned, shared) = (dice.one_in(3), dice.one_in(3), dice.one_in(3));
     if dice.one_in(3) {
         pool.set_load_policy(Some(LoadPolicy::default()));
     }
@@ -284,6 +296,9 @@ fn run(seed: u64) -> (u64, u64, u64) {
         pool.set_node(Arc::new(facts));
         if zoned && dice.one_in(2) {
             lay_zones(&mut dice, &mut pool, &format!("n{n}"));
+        }
+        if shared && dice.one_in(2) {
+            lay_gpus(&mut dice, &mut pool, &format!("n{n}"));
         }
     }
     let specs: Vec<Specimen> = (0..8)
@@ -297,6 +312,7 @@ fn run(seed: u64) -> (u64, u64, u64) {
     let (mut placed, mut refused, mut living) = (0, 0, Vec::new());
     for step in 0..60 {
         match dice.roll(16) {
+            12 if shared => lay_gpus(&mut dice, &mut pool, &format!("n{}", dice_node(step, nodes))),
             15 if zoned => lay_zones(&mut dice, &mut pool, &format!("n{}", dice_node(step, nodes))),
             14 if reserves => reserve(&mut dice, &mut pool, &specs, seed, step),
             13 if !living.is_empty() && dice.one_in(3) => {

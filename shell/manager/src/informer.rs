@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 const BATCH: usize = 512;
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
-/// How often a resource that is not served is asked for again.
+/// A resource that is not served is asked for again ever later, at last so often.
 const NOT_SERVED: Duration = Duration::from_secs(30);
 
 struct Known {
@@ -59,7 +59,9 @@ impl Informer {
                     if self.reconcile(Vec::new()).await.is_err() {
                         return;
                     }
-                    tokio::time::sleep(NOT_SERVED).await;
+                    // A definition may be told of a moment before its type is served.
+                    tokio::time::sleep(retry).await;
+                    retry = (retry * 2).min(NOT_SERVED);
                 }
                 Err(error) => {
                     tracing::warn!(resource = self.resource.plural, %error, "cannot list; trying again");

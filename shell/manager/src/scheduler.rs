@@ -161,6 +161,7 @@ impl State {
                 | ("scheduling.x-k8s.io" | "scheduling.sigs.k8s.io", "podgroups")
                 | ("topology.node.k8s.io", "noderesourcetopologies")
                 | ("slo.koordinator.sh", "nodemetrics")
+                | ("scheduling.koordinator.sh", "devices")
         );
         if !known {
             return false;
@@ -173,6 +174,7 @@ impl State {
                     let gone = TopologyFacts { node: key.name.clone(), ..TopologyFacts::default() };
                     self.scheduler.topology(&gone);
                 }
+                "devices" => self.scheduler.gpus(&key.name, None),
                 _ => self.scheduler.usage_gone(&key.name),
             }
             return true;
@@ -184,6 +186,7 @@ impl State {
                 "elasticquotas" => tell_errors(key, &self.scheduler.quota(custom::elastic_quota(&object))),
                 "podgroups" => self.scheduler.pod_group(key, custom::least_members(&object)),
                 "noderesourcetopologies" => self.scheduler.topology(&custom::node_topology(&object)),
+                "devices" => self.scheduler.gpus(&key.name, Some(&custom::gpus(&object))),
                 _ => match custom::node_metric(&object) {
                     Some(usage) => self.scheduler.usage(usage),
                     None => self.scheduler.usage_gone(&key.name),

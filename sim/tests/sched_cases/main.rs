@@ -284,7 +284,7 @@ impl World {
     fn effect(&mut self, effect: &Effect) {
         let id = |kind: &str, key: &Key| (kind.to_owned(), key.namespace.to_string(), key.name.to_string());
         match effect {
-            Effect::Bind { pod, node } => {
+            Effect::Bind { pod, node, .. } => {
                 let id = id("Pod", &pod.key);
                 let object = self.objects.get_mut(&id).expect("binds a pod that is there");
                 assert!(object["spec"]["nodeName"].is_null(), "{} is bound twice", id.2);

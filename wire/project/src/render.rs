@@ -113,12 +113,16 @@ pub fn render(effect: &Effect, now: Timestamp) -> Vec<ApiCall> {
                 body: Bytes::new(),
             }
         }
-        Effect::Bind { pod, node } => {
-            let body = json!({
+        Effect::Bind { pod, node, annotations } => {
+            let mut body = json!({
                 "apiVersion": "v1", "kind": "Binding",
                 "metadata": { "namespace": &*pod.key.namespace, "name": &*pod.key.name, "uid": &*pod.uid },
                 "target": { "apiVersion": "v1", "kind": "Node", "name": &**node },
             });
+            if !annotations.is_empty() {
+                body["metadata"]["annotations"] =
+                    annotations.iter().map(|(key, text)| (key.to_string(), &**text)).collect();
+            }
             call(Verb::Create, Kind::Pod, &pod.key, Some("binding"), &body)
         }
         Effect::Evict { pod, grace_s } => {

@@ -315,7 +315,7 @@ mod tests {
     fn step(scheduler: &mut Scheduler, at: i64) -> Vec<String> {
         let orders = scheduler.step(Timestamp::from_secs(at), 100);
         let tell = |effect: &Effect| match effect {
-            Effect::Bind { pod, node } => Some(format!("{} to {node}", pod.key.name)),
+            Effect::Bind { pod, node, .. } => Some(format!("{} to {node}", pod.key.name)),
             Effect::Evict { pod, .. } => Some(format!("evict {}", pod.key.name)),
             Effect::Record(note) if &*note.reason != "Scheduled" => {
                 Some(format!("{}: {}", note.about.key.name, note.message))

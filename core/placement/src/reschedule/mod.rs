@@ -13,7 +13,7 @@ mod rules;
 use crate::class::{Class, ClassId};
 use crate::filter::standing;
 use crate::load::Load;
-use crate::numa::Zoned;
+use crate::numa::Parts;
 use crate::pool::{NOWHERE, NodeId, PodId, Pool};
 use model::Key;
 use model::map::HashMap;
@@ -82,7 +82,7 @@ struct Draft {
 
 /// How to take a move back.
 struct Step {
-    zones: Option<Zoned>,
+    parts: Parts,
     report: u32,
     loads: [(NodeId, Load); 2],
 }
@@ -93,7 +93,7 @@ struct Taken {
     from: NodeId,
     report: u32,
     load: Load,
-    zones: Option<Zoned>,
+    parts: Parts,
 }
 
 impl Pool {
@@ -197,7 +197,7 @@ impl Pool {
             from,
             report: self.entry(pod).report,
             load: self.loads[from as usize],
-            zones: self.numa.zoned(pod),
+            parts: self.numa.parts(pod),
         };
         let nominal = self.class(self.entry(pod).class).requests.nominal;
         let all = self.hot[from as usize].nominal;
@@ -218,9 +218,9 @@ impl Pool {
     /// Puts a pod that was taken off on another node, and notes the move.
     fn put_on(&mut self, draft: &mut Draft, taken: &Taken, to: NodeId, cause: Cause) {
         let (pod, from) = (taken.pod, taken.from);
-        let zones = taken.zones.clone();
+        let parts = taken.parts.clone();
         draft.steps.push(Step {
-            zones,
+            parts,
             report: taken.report,
             loads: [(from, taken.load), (to, self.loads[to as usize])],
         });
@@ -255,7 +255,7 @@ impl Pool {
                 self.loads[node as usize] = load;
                 self.indexes.touch(node);
             }
-            self.numa.restore(moved.pod, step.zones);
+            self.numa.restore(moved.pod, step.parts);
             self.reattach_with(moved.pod, moved.from, step.report);
         }
     }

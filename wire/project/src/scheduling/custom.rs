@@ -1,9 +1,9 @@
 //! Kinds of the field, of others' groups, that bear on placement, for clusters in which somebody has defined them: ElasticQuota and
 //! PodGroup (scheduling.sigs.k8s.io and scheduling.x-k8s.io), NodeResourceTopology (topology.node.k8s.io), NodeMetric
-//! (slo.koordinator.sh).
+//! (slo.koordinator.sh), Device (scheduling.koordinator.sh).
 
 use super::{amounts, at, items, labels, number, quantity, text, timestamp};
-use model::scheduling::{Amounts, QuotaFacts, TopologyFacts, UsageFacts};
+use model::scheduling::{Amounts, GpuFacts, QuotaFacts, TopologyFacts, UsageFacts};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -69,6 +69,15 @@ pub fn node_topology(object: &Value) -> TopologyFacts {
         policy: attribute.or(old).unwrap_or_default(),
         zones: zones.into_iter().map(|(_, amounts)| amounts).collect(),
     }
+}
+
+/// The healthy GPUs of a Device.
+pub fn gpus(object: &Value) -> GpuFacts {
+    let devices = items(at(object, "spec"), "devices").iter();
+    let healthy =
+        |device: &&Value| at(device, "type").as_str() == Some("gpu") && at(device, "health").as_bool().unwrap_or(true);
+    let minors = devices.filter(healthy).filter_map(|device| i32::try_from(number(device, "minor")?).ok());
+    GpuFacts { node: text(at(object, "metadata"), "name"), minors: minors.collect() }
 }
 
 /// A NodeMetric: the 95th percentile of the shortest aggregate, or else what is used now. None: it has reported nothing.
@@ -139,6 +148,11 @@ mod tests {
             json!([{"duration": "5m0s", "usage": {"p50": used("1"), "p95": used("1500m")}}]);
         assert_eq!(node_metric(&metric), Some(UsageFacts { cpu: 1500, ..now }));
         assert_eq!(node_metric(&json!({"metadata": {"name": "n1"}, "status": {}})), None);
+        let device = |minor: i32, kind: &str, health: bool| json!({"minor": minor, "type": kind, "health": health});
+        let devices =
+            json!([device(0, "gpu", true), device(1, "gpu", false), device(2, "gpu", true), device(0, "rdma", true)]);
+        let facts = gpus(&json!({"metadata": {"name": "n1"}, "spec": {"devices": devices}}));
+        assert_eq!((&*facts.node, facts.minors), ("n1", vec![0, 2]));
         assert_eq!(least_members(&json!({"spec": {"minMember": 3}})), Some(3));
     }
 }
