@@ -88,9 +88,12 @@ pub struct Settings {
     #[arg(long, env = "DIOLKOS_ACCESS_LOG_FILE", global = true, value_name = "FILE")]
     pub access_log_file: Option<PathBuf>,
     /// Collectors that spans of requests are sent to, with commas between: otlp+grpc://HOST:PORT, otlp+http://HOST:PORT/PATH,
-    /// skywalking://HOST:PORT [default: none].
+    /// skywalking://HOST:PORT; under TLS otlp+grpcs, otlp+https, skywalkings [default: none].
     #[arg(long, env = "DIOLKOS_TRACES_TO", global = true, value_name = "URLS")]
     pub traces_to: Option<String>,
+    /// PEM roots that collectors under TLS must prove themselves by [default: those that the host trusts].
+    #[arg(long, env = "DIOLKOS_TRACES_CA", global = true, value_name = "FILE")]
+    pub traces_ca: Option<PathBuf>,
     /// Where SkyWalking's language agents may report to the platform, in plain text (gRPC) [default: nowhere].
     #[arg(long, env = "DIOLKOS_SKYWALKING_LISTEN", global = true, value_name = "ADDR")]
     pub skywalking_listen: Option<SocketAddr>,
@@ -155,6 +158,7 @@ pub struct Config {
     pub access_log_format: Option<String>,
     pub access_log_file: Option<PathBuf>,
     pub traces_to: Option<String>,
+    pub traces_ca: Option<PathBuf>,
     pub trace_sampling: f64,
     pub skywalking_listen: Option<SocketAddr>,
     pub skywalking_token: Option<String>,
@@ -243,6 +247,7 @@ impl Settings {
             access_log_format: self.access_log_format.or(lower.access_log_format),
             access_log_file: self.access_log_file.or(lower.access_log_file),
             traces_to: self.traces_to.or(lower.traces_to),
+            traces_ca: self.traces_ca.or(lower.traces_ca),
             trace_sampling: self.trace_sampling.or(lower.trace_sampling),
             skywalking_listen: self.skywalking_listen.or(lower.skywalking_listen),
             skywalking_token: self.skywalking_token.or(lower.skywalking_token),
@@ -318,6 +323,7 @@ impl Settings {
             access_log_format: self.access_log_format,
             access_log_file: self.access_log_file,
             traces_to: self.traces_to,
+            traces_ca: self.traces_ca,
             trace_sampling: self.trace_sampling.unwrap_or(0.01),
             skywalking_listen: self.skywalking_listen,
             skywalking_token: self.skywalking_token,
@@ -385,7 +391,8 @@ impl Config {
 
     /// Whether and where to proxies send spans. Checked already: a mistake counts as nothing.
     pub fn tracing(&self) -> proxy::Tracing {
-        proxy::Tracing { exporters: self.collectors().unwrap_or_default(), sampling: self.trace_sampling }
+        let exporters = self.collectors().unwrap_or_default();
+        proxy::Tracing { exporters, sampling: self.trace_sampling, ca: self.traces_ca.clone() }
     }
 
     fn access_log_settings(&self) -> Result<proxy::access::Settings, proxy::access::FormatError> {

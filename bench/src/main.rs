@@ -4,6 +4,7 @@ mod api;
 mod mesh;
 mod placement;
 mod proxy;
+mod proxy_process;
 mod report;
 
 use clap::{Parser, Subcommand};
@@ -36,6 +37,9 @@ enum Bench {
     /// The proxy of `proxy`.
     #[command(hide = true)]
     ProxyUnderTest(proxy::ours::Options),
+    /// The proxy of `mesh`: takes responses on its standard input.
+    #[command(hide = true)]
+    ProxyWithRoutes,
 }
 
 fn main() -> ExitCode {
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Bench::Proxy(options) => proxy::run(&options),
         Bench::Load(options) => proxy::load::run(&options),
         Bench::ProxyUnderTest(options) => proxy::ours::run(&options),
+        Bench::ProxyWithRoutes => proxy_process::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,6 +3,7 @@
 //! A simulated stream is a real server session whose responses are encoded, decoded and answered as a proxy would; only the connection
 //! (TLS, HTTP/2) and the proxy's own state are left out.
 
+use crate::proxy_process::ProxyProcess;
 use crate::report::Report;
 use bytes::Bytes;
 use clap::Args;
@@ -262,6 +263,23 @@ fn one_proxy(options: &Options, report: &mut Report) -> Result<(), String> {
     for request in client.connected() {
         server.receive(&catalog, request).map_err(|error| error.to_string())?;
     }
+    let mut process = ProxyProcess::start()?;
+    report.add(&name, "proxy_resident_idle", process.resident_mb(), "MB");
+    let (mut other, mut asking) = (Server::new("bench"), Client::new(Node::default()));
+    order.iter().for_each(|type_url| asking.subscribe_all(type_url));
+    for request in asking.connected() {
+        other.receive(&catalog, request).map_err(|error| error.to_string())?;
+    }
+    while let Some(response) = other.next(&catalog, &order, RESPONSE_LIMIT, &|_, _| true) {
+        let encoded = response.encode_to_vec();
+        process.tell(&encoded)?;
+        let DeltaDiscoveryResponse { type_url, nonce, .. } =
+            DeltaDiscoveryResponse::decode(encoded.as_slice()).map_err(|error| error.to_string())?;
+        let answer = DeltaDiscoveryRequest { type_url, response_nonce: nonce, ..DeltaDiscoveryRequest::default() };
+        other.receive(&catalog, answer).map_err(|error| error.to_string())?;
+    }
+    report.add(&name, "proxy_resident", process.resident_mb(), "MB");
+    drop((process, other));
     let mut directory = Directory::new();
     let begun = Instant::now();
     take_in(&mut server, &catalog, &order, &mut client, &mut directory)?;

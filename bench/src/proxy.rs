@@ -6,7 +6,7 @@
 
 mod certs;
 pub mod load;
-mod net;
+pub mod net;
 pub mod ours;
 mod peers;
 

@@ -258,6 +258,7 @@ fn flags(config: &Config) -> Vec<String> {
     flags.extend(config.access_log_format.as_ref().map(|text| format!("--access-log-format={text}")));
     flags.extend(config.access_log_file.as_ref().map(|path| format!("--access-log-file={}", path.display())));
     flags.extend(config.traces_to.as_ref().map(|text| format!("--traces-to={text}")));
+    flags.extend(config.traces_ca.as_ref().map(|path| format!("--traces-ca={}", path.display())));
     flags.extend(config.skywalking_listen.map(|address| format!("--skywalking-listen={address}")));
     flags.extend(config.skywalking_token.as_ref().map(|token| format!("--skywalking-token={token}")));
     flags.push(format!("--trace-sampling={}", config.trace_sampling));

@@ -47,6 +47,8 @@ pub struct Tracing {
     pub exporters: Vec<Exporter>,
     /// Share of the traces that begin here, from 0 to 1. What the caller has decided stays.
     pub sampling: f64,
+    /// PEM roots that collectors under TLS must prove themselves by; none: those that the host trusts. Read for each connection.
+    pub ca: Option<PathBuf>,
 }
 
 /// What a collector speaks.
@@ -71,16 +73,22 @@ pub struct Exporter {
     pub port: u16,
     /// Path of OTLP over HTTP.
     pub path: String,
+    /// Under TLS.
+    pub tls: bool,
 }
 
 impl Exporter {
-    const SCHEMES: [(&str, Speaks, u16); 3] = [
-        ("otlp+grpc", Speaks::OtlpGrpc, 4317),
-        ("otlp+http", Speaks::OtlpHttp, 4318),
-        ("skywalking", Speaks::SkyWalking, 11800),
+    const SCHEMES: [(&str, Speaks, u16, bool); 6] = [
+        ("otlp+grpc", Speaks::OtlpGrpc, 4317, false),
+        ("otlp+http", Speaks::OtlpHttp, 4318, false),
+        ("skywalking", Speaks::SkyWalking, 11800, false),
+        ("otlp+grpcs", Speaks::OtlpGrpc, 4317, true),
+        ("otlp+https", Speaks::OtlpHttp, 4318, true),
+        ("skywalkings", Speaks::SkyWalking, 11800, true),
     ];
 
-    /// Reads `otlp+grpc://HOST[:PORT]`, `otlp+http://HOST[:PORT][/PATH]` or `skywalking://HOST[:PORT]`. The error says what is wrong.
+    /// Reads `otlp+grpc://HOST[:PORT]`, `otlp+http://HOST[:PORT][/PATH]` or `skywalking://HOST[:PORT]`; under TLS `otlp+grpcs`, `otlp+https`,
+    /// `skywalkings`. The error says what is wrong.
     pub fn parse(text: &str) -> Result<Self, String> {
         let whole = || {
             format!(
@@ -88,7 +96,7 @@ impl Exporter {
             )
         };
         let (scheme, rest) = text.split_once("://").ok_or_else(whole)?;
-        let (_, speaks, usual) = Self::SCHEMES.into_iter().find(|(name, ..)| *name == scheme).ok_or_else(whole)?;
+        let (_, speaks, usual, tls) = Self::SCHEMES.into_iter().find(|(name, ..)| *name == scheme).ok_or_else(whole)?;
         let (authority, path) = rest.split_once('/').map_or((rest, ""), |(authority, path)| (authority, path));
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !host.ends_with(':') => (host, port.parse().map_err(|_| whole())?),
@@ -99,13 +107,16 @@ impl Exporter {
             return Err(whole());
         }
         let path = if path.is_empty() { spans::otlp::HTTP_PATH.to_owned() } else { format!("/{path}") };
-        Ok(Self { speaks, host: host.trim_matches(['[', ']']).to_owned(), port, path })
+        Ok(Self { speaks, host: host.trim_matches(['[', ']']).to_owned(), port, path, tls })
     }
 }
 
 impl std::fmt::Display for Exporter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let scheme = Self::SCHEMES.iter().find(|(_, speaks, _)| *speaks == self.speaks).map_or("", |(name, ..)| name);
+        let scheme = Self::SCHEMES
+            .iter()
+            .find(|(_, speaks, _, tls)| (*speaks, *tls) == (self.speaks, self.tls))
+            .map_or("", |(name, ..)| name);
         write!(f, "{scheme}://{}:{}", self.host, self.port)?;
         if self.speaks == Speaks::OtlpHttp { f.write_str(&self.path) } else { Ok(()) }
     }
@@ -169,6 +180,8 @@ mod tests {
             ("otlp+http://10.0.0.1:80/otlp/v1/traces", "otlp+http://10.0.0.1:80/otlp/v1/traces"),
             ("otlp+http://collector", "otlp+http://collector:4318/v1/traces"),
             ("skywalking://oap.skywalking.svc:11800", "skywalking://oap.skywalking.svc:11800"),
+            ("otlp+https://otel.example/x", "otlp+https://otel.example:4318/x"),
+            ("otlp+grpcs://otel.example", "otlp+grpcs://otel.example:4317"),
         ] {
             assert_eq!(Exporter::parse(text).unwrap().to_string(), told);
         }

@@ -21,8 +21,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use traffic::GatewayEntry;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
@@ -159,6 +161,31 @@ async fn wrap(
     let connecting = TlsConnector::from(config).connect(name, stream);
     let connected = timeout(HANDSHAKE_TIMEOUT, connecting).await.map_err(|_| BackendTlsError::Timeout)?;
     Ok(Io::TlsClient(Box::new(connected.map_err(BackendTlsError::Handshake)?)).into())
+}
+
+/// Begins TLS with a host outside, which must prove its name by one of `roots` (PEM; none: those that this host trusts).
+///
+/// # Errors
+/// It is another, does not speak TLS, or the roots are of no use.
+pub async fn to_host(
+    host: &str,
+    roots: Option<String>,
+    speaks: Speaks,
+    stream: TcpStream,
+) -> io::Result<TlsStream<TcpStream>> {
+    let policy = BackendTls {
+        hostname: host.into(),
+        system_roots: roots.is_none(),
+        roots: roots.into_iter().map(Into::into).collect(),
+        names: Vec::new(),
+        flaw: "".into(),
+        certificate: None,
+        insecure: false,
+    };
+    let config = build(&policy, None, speaks).map_err(io::Error::other)?;
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let connecting = TlsConnector::from(config).connect(name, stream);
+    timeout(HANDSHAKE_TIMEOUT, connecting).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 fn build(policy: &BackendTls, certificate: Option<&TlsSecret>, speaks: Speaks) -> Result<Arc<ClientConfig>, String> {

@@ -122,6 +122,62 @@ fn an_endpoint_is_told_who_opened_the_connection() {
     }
 }
 
+/// A process that answers requests with who opened their connection.
+fn serve_proxied(netns: &str) {
+    let (ready, started) = std::sync::mpsc::channel();
+    inside(netns, move || {
+        let listener = std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
+        ready.send(()).unwrap();
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let (mut buffer, mut source) = (Vec::new(), None);
+                loop {
+                    let mut more = [0; 2048];
+                    match stream.read(&mut more) {
+                        Ok(read) if read > 0 => buffer.extend_from_slice(&more[..read]),
+                        _ => return,
+                    }
+                    if source.is_none() {
+                        let Some(header) = proxy_protocol::decode(&buffer).unwrap() else { continue };
+                        source = header.ends.map(|ends| ends.source);
+                        buffer.drain(..header.length);
+                    }
+                    if !buffer.ends_with(b"\r\n\r\n") {
+                        continue;
+                    }
+                    buffer.clear();
+                    let body = format!("{}\n", source.unwrap());
+                    let length = body.len();
+                    let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
+                }
+            });
+        }
+    });
+    started.recv().unwrap();
+}
+
+#[test]
+fn an_endpoint_of_requests_is_told_who_sent_them() {
+    need_root!("an_endpoint_of_requests_is_told_who_sent_them");
+    let mut node = Node::start(|config| config.workers = 1);
+    let (client, server) = (node.pod(5, "client"), node.pod(6, "web"));
+    serve_proxied(&server);
+    let mut changes = service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
+    if let Change::Set(Resource::Service(service)) = &mut changes[0] {
+        let mut changed = Service::clone(service);
+        let policy = TrafficPolicy { proxy_protocol: Some(ProxyProtocol::V2), ..TrafficPolicy::default() };
+        changed.ports[0].traffic = Some(Arc::new(policy));
+        *service = Arc::new(changed);
+    }
+    node.proxy().apply(changes);
+    for _ in 0..3 {
+        let said = curl(&client, &["-w", "%{local_ip}:%{local_port}\n", "http://10.96.0.50/a", "http://10.96.0.50/b"]);
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines.len(), 4, "{said}");
+        assert!(lines.iter().all(|line| *line == lines[0]), "{said}");
+    }
+}
+
 #[test]
 fn a_session_stays_where_it_began() {
     need_root!("a_session_stays_where_it_began");
@@ -148,7 +204,7 @@ fn a_session_stays_where_it_began() {
         filters: vec![],
     };
     let route = |header: bool| {
-        let session = Session { name: "stay".into(), header, absolute_s: 60, permanent: true };
+        let session = Session { name: "stay".into(), header, absolute_s: 60, idle_s: 0, permanent: true };
         Change::Set(Resource::Route(Arc::new(Route {
             name: "HTTPRoute/default/r".into(),
             key: Key::new("default", "r"),

@@ -20,7 +20,13 @@ use tonic_prost::ProstCodec;
 
 const GRPC: u16 = 24317;
 const HTTP: u16 = 24318;
+/// Both, under TLS.
+const SECURE: u16 = 24319;
 const GATEWAY: u16 = 25090;
+
+trait Link: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> Link for T {}
 
 /// What collectors were told.
 #[derive(Default)]
@@ -80,9 +86,15 @@ async fn answer(told: Shared, request: http::Request<hyper::body::Incoming>) -> 
     }
 }
 
-/// Collectors in the node's namespace: gRPC on one port, HTTP on the other.
-fn collectors(netns: &str) -> Shared {
+/// Collectors in the node's namespace: gRPC on one port, HTTP on the other, and both under TLS.
+fn collectors(netns: &str, own: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Shared {
     let told = Shared::default();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_no_client_auth().with_single_cert(vec![own.cert.der().clone()], key).unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let (ready, started) = std::sync::mpsc::channel();
     let shared = told.clone();
     inside(netns, move || {
@@ -90,11 +102,23 @@ fn collectors(netns: &str) -> Shared {
         runtime.block_on(async move {
             let grpc = tokio::net::TcpListener::bind(("127.0.0.1", GRPC)).await.unwrap();
             let http = tokio::net::TcpListener::bind(("127.0.0.1", HTTP)).await.unwrap();
+            let secure = tokio::net::TcpListener::bind(("127.0.0.1", SECURE)).await.unwrap();
             ready.send(()).unwrap();
             loop {
-                let (stream, _) = tokio::select! { it = grpc.accept() => it, it = http.accept() => it }.unwrap();
-                let told = shared.clone();
+                let (stream, tls) = tokio::select! {
+                    it = grpc.accept() => (it.unwrap().0, false),
+                    it = http.accept() => (it.unwrap().0, false),
+                    it = secure.accept() => (it.unwrap().0, true),
+                };
+                let (told, acceptor) = (shared.clone(), acceptor.clone());
                 tokio::spawn(async move {
+                    let stream: Box<dyn Link> = match tls {
+                        true => match acceptor.accept(stream).await {
+                            Ok(stream) => Box::new(stream),
+                            Err(_) => return,
+                        },
+                        false => Box::new(stream),
+                    };
                     let service = hyper::service::service_fn(move |request| {
                         let told = told.clone();
                         async move { Ok::<_, Infallible>(answer(told, request).await) }
@@ -144,11 +168,15 @@ fn serve_front(netns: &str) {
 /// The node, with a chain gateway -> front -> web behind it.
 fn chain(sampling: f64, to: &[String], log: Option<Settings>) -> (Node, Shared) {
     let exporters = to.iter().map(|text| Exporter::parse(text).unwrap()).collect();
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let roots = std::env::temp_dir().join(format!("dkp-traces-{}-{sampling}.pem", std::process::id()));
+    std::fs::write(&roots, certified.cert.pem()).unwrap();
+    let ca = Some(roots);
     let mut node = Node::start(move |config| {
-        config.tracing = Tracing { exporters, sampling };
+        config.tracing = Tracing { exporters, sampling, ca };
         config.access_log = log;
     });
-    let told = collectors(&node.net.node());
+    let told = collectors(&node.net.node(), &certified);
     let (front, web) = (node.pod(5, "front"), node.pod(6, "web"));
     serve_front(&front);
     serve_http(&web, "web");
@@ -300,4 +328,18 @@ fn requests_are_logged_as_they_are_wished() {
         });
     }
     let _ = std::fs::remove_dir_all(&dir);
+}
+
+#[test]
+fn collectors_under_tls_prove_their_names() {
+    need_root!("collectors_under_tls_prove_their_names");
+    let to = ["otlp+grpcs", "otlp+https", "skywalkings"].map(|scheme| format!("{scheme}://localhost:{SECURE}"));
+    // The same collector by a name that its certificate is not for.
+    let wrong = format!("otlp+https://127.0.0.1:{SECURE}/v1/never");
+    let (node, told) = chain(1.0, &[&to[..], &[wrong]].concat(), None);
+    assert!(ask(&node, &[]).contains("GET /behind"));
+    eventually("all three were told", || {
+        let told = told.lock().unwrap();
+        !told.by_grpc.is_empty() && !told.by_http.is_empty() && !told.segments.is_empty()
+    });
 }

@@ -20,6 +20,10 @@ const SLICES: Resource = Resource { group: "discovery.k8s.io", version: "v1", pl
 const GATEWAYS: Resource = Resource { group: "gateway.networking.k8s.io", version: "v1", plural: "gateways" };
 const ROUTES: Resource = Resource { group: "gateway.networking.k8s.io", version: "v1", plural: "httproutes" };
 const VIRTUAL_SERVICES: Resource = Resource { group: "networking.istio.io", version: "v1", plural: "virtualservices" };
+const DESTINATION_RULES: Resource =
+    Resource { group: "networking.istio.io", version: "v1", plural: "destinationrules" };
+const AUTHENTICATIONS: Resource =
+    Resource { group: "security.istio.io", version: "v1", plural: "requestauthentications" };
 const POLICIES: Resource = Resource { group: "security.istio.io", version: "v1", plural: "authorizationpolicies" };
 
 fn main() -> ExitCode {
@@ -313,7 +317,57 @@ impl World {
         said(faulty("/swap/one/two", &[]), &[" GET /two/one "])?;
         said(faulty("/bots", &["-i", "-H", "x-bot: 1"]), &["200"])?;
         said(faulty("/bots", &["-i"]), &["404"])?;
+        self.destination_rule(&said)?;
+        self.tokens(&said)?;
         self.report(&format!("envoy test-{kind}"))
+    }
+
+    /// A DestinationRule's balancing, limits and outlier detection: one user's requests stay on one endpoint.
+    fn destination_rule(&self, said: &dyn Fn(Check<String>, &[&str]) -> Check) -> Check {
+        self.endpoints("two", &BACKENDS)?;
+        self.put(
+            DESTINATION_RULES,
+            &json!({ "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": { "name": "two" },
+                "spec": { "host": "two", "trafficPolicy": {
+                    "loadBalancer": { "consistentHash": { "httpHeaderName": "x-user" } },
+                    "connectionPool": { "tcp": { "maxConnections": 100, "connectTimeout": "2s" },
+                        "http": { "http1MaxPendingRequests": 100, "http2MaxRequests": 100, "maxRequestsPerConnection": 50 } },
+                    "outlierDetection": { "consecutive5xxErrors": 7, "interval": "1s", "baseEjectionTime": "2s" } } } }),
+        )?;
+        eventually(PATIENCE, || {
+            let mut met = std::collections::BTreeSet::new();
+            for user in 0..12 {
+                let user = format!("x-user: {user}");
+                let first = ask(GATEWAY_PORT, "shop.example", "/two/u", &[&user])?;
+                for _ in 0..3 {
+                    said(ask(GATEWAY_PORT, "shop.example", "/two/u", &[&user]), &[&first])?;
+                }
+                met.insert(first);
+            }
+            if met.len() == 2 { Ok(()) } else { Err(format!("all users are at {met:?}")) }
+        })?;
+        for (kind, name) in [(SLICES, "two-1"), (DESTINATION_RULES, "two")] {
+            let gone = self.api.delete(kind, "default", name, DeleteOptions::default());
+            self.runtime.block_on(gone).map_err(|error| error.to_string())?;
+        }
+        self.endpoints("two", &BACKENDS[1..])
+    }
+
+    /// A RequestAuthentication on the gateway.
+    fn tokens(&self, said: &dyn Fn(Check<String>, &[&str]) -> Check) -> Check {
+        let Some((keys, token)) = signed_token(&self.dir)? else { return Ok(()) };
+        self.put(
+            AUTHENTICATIONS,
+            &json!({ "apiVersion": "security.istio.io/v1", "kind": "RequestAuthentication", "metadata": { "name": "edge" },
+                "spec": { "targetRefs": [{ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge" }],
+                    "jwtRules": [{ "issuer": "tests", "jwks": keys,
+                        "outputClaimToHeaders": [{ "header": "x-extra", "claim": "sub" }] }] } }),
+        )?;
+        let bearer =
+            |token: &str| ask(GATEWAY_PORT, "shop.example", "/public", &[&format!("authorization: Bearer {token}")]);
+        eventually(PATIENCE, || said(bearer("a.b.c"), &["Jwt"]))?;
+        said(bearer(&token), &["GET /public", "extra=somebody"])?;
+        said(ask(GATEWAY_PORT, "shop.example", "/public", &[]), &["GET /public"])
     }
 
     /// `mesh status` knows the client, and that it runs the newest of everything.
@@ -371,6 +425,30 @@ impl World {
         self.report("gRPC")?;
         self.endpoints("calls", &servers[1..])?;
         eventually(PATIENCE, || contains(&call()?, &["16484 hello"]))
+    }
+}
+
+/// A key set with one RSA key, and a token signed with it. None: there is no openssl here.
+fn signed_token(dir: &Path) -> Check<Option<(String, String)>> {
+    let script = r#"
+set -e
+openssl version >/dev/null 2>&1 || exit 0
+b64() { openssl base64 -A | tr '+/' '-_' | tr -d '='; }
+openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out key.pem 2>/dev/null
+modulus=$(openssl rsa -in key.pem -noout -modulus 2>/dev/null | cut -d= -f2 | xxd -r -p | b64)
+head=$(printf '{"alg":"RS256","kid":"one","typ":"JWT"}' | b64)
+body=$(printf '{"iss":"tests","sub":"somebody","exp":4102444800}' | b64)
+signature=$(printf '%s.%s' "$head" "$body" | openssl dgst -sha256 -sign key.pem | b64)
+printf '{"keys":[{"kty":"RSA","kid":"one","alg":"RS256","use":"sig","e":"AQAB","n":"%s"}]}\n%s.%s.%s\n' "$modulus" "$head" "$body" "$signature"
+"#;
+    let text = shell::run(Command::new("sh").args(["-c", script]).current_dir(dir), None).ok()?;
+    let mut lines = text.lines().map(str::to_owned);
+    match (lines.next(), lines.next()) {
+        (Some(keys), Some(token)) => Ok(Some((keys, token))),
+        _ => {
+            println!("SKIPPED xds::tokens: needs openssl and xxd");
+            Ok(None)
+        }
     }
 }
 

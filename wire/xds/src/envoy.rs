@@ -4,6 +4,7 @@
 
 mod cluster;
 mod filter;
+mod jwt;
 mod listener;
 mod message;
 mod rbac;
@@ -12,6 +13,7 @@ mod secret;
 
 pub use cluster::{assignment, cluster, passthrough};
 pub use filter::{CorsPolicy, HttpFault};
+pub use jwt::jwt_filter;
 pub use listener::{Door, api_listener, listener};
 pub use rbac::{Permission, Principal, RbacRule, rbac_filter};
 pub use route::{

@@ -403,6 +403,9 @@ pub struct Session {
     /// The cookie is kept.
     #[prost(bool, tag = "4")]
     pub permanent: bool,
+    /// How long it counts since it was last brought.
+    #[prost(uint64, tag = "5")]
+    pub idle_s: u64,
 }
 
 /// See `model::mesh::Match`.

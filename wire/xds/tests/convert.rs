@@ -196,7 +196,7 @@ fn samples() -> Vec<Resource> {
             ],
             timeouts: Timeouts { request_ms: Some(1), backend_request_ms: None },
             retry: Some(Retry { attempts: 2, backoff_ms: Some(3), codes: vec![503] }),
-            session: Some(Session { name: "s".into(), header: true, absolute_s: 9, permanent: true }),
+            session: Some(Session { name: "s".into(), header: true, absolute_s: 9, idle_s: 8, permanent: true }),
         }],
         ordered: true,
     };

@@ -148,6 +148,8 @@ pub struct Session {
     pub header: bool,
     /// How long a token counts; 0: for ever.
     pub absolute_s: u64,
+    /// How long it counts since a request last brought it; 0: for ever.
+    pub idle_s: u64,
     /// The cookie is kept for that long, not for the client's session.
     pub permanent: bool,
 }

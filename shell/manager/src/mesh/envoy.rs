@@ -12,12 +12,15 @@ pub use role::Role;
 
 use model::Key;
 use model::map::HashMap;
-use model::mesh::{AuthorizationPolicy, ListenerProtocol, Resource, ResourceKind, TlsMode, Transport};
+use model::mesh::attached::{AttachedPolicy, PolicyTarget};
+use model::mesh::{
+    AuthorizationPolicy, ListenerProtocol, RequestAuthentication, Resource, ResourceKind, TlsMode, Transport,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use traffic::{Directory, GatewayEntry, PortEntry, ServiceEntry};
 use xds::catalog::Catalog;
-use xds::envoy::{self, Door, types};
+use xds::envoy::{self, Door, VirtualHost, types};
 
 /// What a sidecar listens on for captured connections, and for requests by name.
 const CAPTURE_PORT: u16 = 15_001;
@@ -28,6 +31,9 @@ const PASSTHROUGH: &str = "passthrough";
 pub struct View {
     directory: Directory,
     policies: BTreeMap<Key, Arc<AuthorizationPolicy>>,
+    tokens: BTreeMap<Key, Arc<RequestAuthentication>>,
+    /// Resource names of routes whose slow tries are sent again beside the first.
+    hedged: BTreeMap<Key, Vec<Arc<str>>>,
     catalog: Catalog,
     /// What each place was told last: resources of types and names.
     told: HashMap<Place, BTreeSet<(&'static str, String)>>,
@@ -55,8 +61,14 @@ impl View {
     pub fn new<'a>(first: u64, resources: impl Iterator<Item = &'a Resource>) -> Self {
         let mut catalog = Catalog::starting_at(first);
         types::ALL.into_iter().for_each(|of| catalog.declare(of));
-        let mut view =
-            View { directory: Directory::new(), policies: BTreeMap::new(), catalog, told: HashMap::default() };
+        let mut view = View {
+            directory: Directory::new(),
+            policies: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            hedged: BTreeMap::new(),
+            catalog,
+            told: HashMap::default(),
+        };
         view.catalog.set(types::CLUSTER, PASSTHROUGH, Some(envoy::passthrough(PASSTHROUGH)));
         view.apply(resources.map(|resource| (resource.kind(), resource.name().to_string(), Some(resource.clone()))));
         view
@@ -85,6 +97,11 @@ impl View {
                     self.policies.insert(policy.key.clone(), policy.clone());
                     wide = true;
                 }
+                Some(Resource::RequestAuthentication(of)) => {
+                    self.tokens.insert(of.key.clone(), of.clone());
+                    wide = true;
+                }
+                Some(Resource::AttachedPolicy(policy)) => wide |= self.hedge(&policy.key, Some(policy.as_ref())),
                 Some(Resource::Secret(secret)) => {
                     let value = envoy::tls_secret(&name, &secret.certificate_chain, &secret.private_key);
                     self.catalog.set(types::SECRET, &name, Some(value));
@@ -124,12 +141,44 @@ impl View {
                 self.policies.remove(&key);
                 true
             }
+            (ResourceKind::RequestAuthentication, Some(key)) => {
+                self.tokens.remove(&key);
+                true
+            }
+            (ResourceKind::AttachedPolicy, Some(key)) => self.hedge(&key, None),
             (ResourceKind::Service, Some(key)) => {
                 services.insert(key);
                 true
             }
             _ => true,
         }
+    }
+
+    /// Notes which routes a TrafficPolicy wants hedged in the way that Envoy knows. True: other ones than before.
+    fn hedge(&mut self, key: &Key, policy: Option<&AttachedPolicy>) -> bool {
+        let wanted = policy.filter(|it| it.hedging.is_some_and(|hedging| hedging.after_ms.is_none()));
+        let routes: Vec<_> = wanted
+            .iter()
+            .flat_map(|policy| &policy.targets)
+            .filter_map(|target| match target {
+                PolicyTarget::Route { route, rule } if rule.is_empty() => Some(route.clone()),
+                _ => None,
+            })
+            .collect();
+        if self.hedged.get(key).is_none_or(Vec::is_empty) && routes.is_empty() {
+            return false;
+        }
+        self.hedged.insert(key.clone(), routes);
+        true
+    }
+
+    /// A route table, with what TrafficPolicies say of its routes.
+    fn table(&self, name: &str, mut hosts: Vec<VirtualHost>) -> bytes::Bytes {
+        if !self.hedged.is_empty() {
+            let routes: BTreeSet<&str> = self.hedged.values().flatten().map(|name| &**name).collect();
+            hosts.iter_mut().flat_map(|host| &mut host.routes).for_each(|it| it.hedged = routes.contains(&*it.name));
+        }
+        envoy::route_configuration(name, &hosts)
     }
 
     fn tell(&mut self, place: Place, emission: Emission) {
@@ -160,12 +209,20 @@ impl View {
         let mut endpoints: Vec<_> =
             port.pool.endpoints().iter().map(|it| (&*it.zone, it.address(), it.weight)).collect();
         endpoints.sort();
-        out.add(types::CLUSTER, &cluster, envoy::cluster(&cluster, port.app_protocol().is_http2()));
+        // What cannot be called as it must be is not called at all.
+        if port.port.traffic.as_ref().and_then(|policy| policy.tls.as_ref()).is_some_and(|tls| !tls.flaw.is_empty()) {
+            endpoints.clear();
+        }
+        out.add(
+            types::CLUSTER,
+            &cluster,
+            envoy::cluster(&cluster, port.app_protocol().is_http2(), port.port.traffic.as_deref()),
+        );
         out.add(types::ENDPOINT, &cluster, envoy::assignment(&cluster, endpoints));
         let Some(host) = entry.service.hostnames.first().filter(|_| entry.service.subset_of.is_none()) else { return };
         let table = format!("outbound/{host}:{number}");
         let hosts = routes::of_service(&self.directory, entry, port);
-        out.add(types::ROUTE, &table, envoy::route_configuration(&table, &hosts));
+        out.add(types::ROUTE, &table, self.table(&table, hosts));
         for name in routes::names(&entry.service) {
             let name = format!("{name}:{number}");
             out.add(types::LISTENER, &name, envoy::api_listener(&name, &table));
@@ -192,7 +249,7 @@ impl View {
         let table = "sidecar/by-name";
         let door = Door { routes: Some(table.to_owned()), ..Door::default() };
         out.add(types::LISTENER, table, envoy::listener(table, ("127.0.0.1", BY_NAME_PORT), true, false, &[door]));
-        out.add(types::ROUTE, table, envoy::route_configuration(table, &routes::by_name(&self.directory)));
+        out.add(types::ROUTE, table, self.table(table, routes::by_name(&self.directory)));
         self.tell(Place::Sidecars, out);
     }
 
@@ -211,7 +268,8 @@ impl View {
 
     fn gateway(&self, entry: &GatewayEntry) -> Emission {
         let mut out = Emission::default();
-        let filters = policies::filters(&self.policies, &entry.gateway);
+        let mut filters: Vec<_> = policies::tokens(&self.tokens, &entry.gateway).into_iter().collect();
+        filters.extend(policies::filters(&self.policies, &entry.gateway));
         let ports: BTreeSet<u16> = entry.listeners.iter().map(|it| it.listener.port).collect();
         for port in ports {
             let name = format!("gateway/{}/{port}", entry.gateway.key);
@@ -224,7 +282,7 @@ impl View {
             let mut doors = Vec::new();
             if !http.is_empty() {
                 let hosts = routes::of_gateway(&self.directory, &entry.gateway.key, &http);
-                out.add(types::ROUTE, &name, envoy::route_configuration(&name, &hosts));
+                out.add(types::ROUTE, &name, self.table(&name, hosts));
             }
             let mut plain = false;
             for it in &http {

@@ -298,12 +298,22 @@ async fn renew(identities: Arc<Identities>, identity: Weak<Identity>) {
             }
             Err(error) => {
                 tracing::warn!(identity = %held.name, %error, "no certificate; trying again");
+                // The nearer the end of the one that there is, the more often.
+                let end = held.current().and_then(|state| quarter_of_life(&state));
                 drop(held);
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_MAX);
+                let pausing = end.map_or(pause, |end| pause.min(end));
+                tokio::time::sleep(pausing).await;
+                pause = (pausing * 2).min(RETRY_MAX);
             }
         }
     }
+}
+
+/// A quarter of what is left, if anything is.
+fn quarter_of_life(state: &TlsState) -> Option<Duration> {
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    let left_s = u64::try_from(state.not_after_s - now_s).ok().filter(|left_s| *left_s > 0)?;
+    Some(Duration::from_millis(left_s * 250).max(RETRY_MIN))
 }
 
 /// Half of what is left: a CA that is away for the other half harms nobody.

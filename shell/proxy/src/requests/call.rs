@@ -70,6 +70,7 @@ impl Callee {
             service: Some(self.service.clone()),
             last_resort: upstream.last_resort,
             tls: 0,
+            client: None,
         }
     }
 

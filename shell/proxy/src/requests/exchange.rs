@@ -419,6 +419,12 @@ impl Exchange<'_> {
         }
     }
 
+    /// The client, where the service's policy wants its endpoints to be told who opened a connection: each client has its own ones then.
+    fn told_client(&self) -> Option<SocketAddr> {
+        let Target::Port(port) = &self.plan.target else { return None };
+        port.policy().and_then(|policy| policy.proxy_protocol).map(|_| self.site.client)
+    }
+
     /// Key of the connections that this request may use.
     pub fn pool_key(&self, upstream: &Upstream) -> PoolKey {
         PoolKey {
@@ -427,6 +433,7 @@ impl Exchange<'_> {
             service: self.plan.service().cloned(),
             last_resort: upstream.last_resort,
             tls: self.plan.backend_tls().map_or(0, |policy| Arc::as_ptr(policy) as usize),
+            client: self.told_client(),
         }
     }
 

@@ -8,6 +8,7 @@ use h2::client::SendRequest;
 use model::map::HashMap;
 use model::mesh::traffic::ConnectionPool;
 use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ pub struct PoolKey {
     pub last_resort: bool,
     /// Which TLS policy it is under: its address in memory while it is in force, 0 for none.
     pub tls: usize,
+    /// The client that its endpoint was told of, where endpoints are.
+    pub client: Option<SocketAddr>,
 }
 
 /// For how long a connection is kept.

@@ -39,28 +39,57 @@ pub fn held(session: &Session, head: &RequestHead) -> Held {
         true => head.fields.get(&session.name),
         false => head.fields.get_all("cookie").find_map(|line| cookie(line, session.name.as_bytes())),
     };
-    if let Some(key) = brought.and_then(|token| read(token, now_s)) {
-        return Held { key, made: None };
+    let brought = brought.and_then(|token| read(token, session.idle_s > 0, now_s));
+    if let Some(token) = brought
+        && !token.is_to_be_renewed(session.idle_s, now_s)
+    {
+        return Held { key: token.key, made: None };
     }
-    let key = random::u64();
-    let ends_s = if session.absolute_s == 0 { 0 } else { now_s + session.absolute_s };
-    let token = format!("{key:016x}.{ends_s:x}");
+    let (key, ends_s) = brought.map_or_else(
+        || (random::u64(), if session.absolute_s == 0 { 0 } else { now_s + session.absolute_s }),
+        |token| (token.key, token.ends_s),
+    );
+    let token = match session.idle_s {
+        0 => format!("{key:016x}.{ends_s:x}"),
+        idle_s => format!("{key:016x}.{ends_s:x}.{:x}", now_s + idle_s),
+    };
     let made = if session.header {
         (session.name.to_string().into(), token)
     } else {
-        let kept =
-            if session.permanent && ends_s > 0 { format!("; Max-Age={}", session.absolute_s) } else { String::new() };
+        let kept = match ends_s.saturating_sub(now_s) {
+            left_s if session.permanent && left_s > 0 => format!("; Max-Age={left_s}"),
+            _ => String::new(),
+        };
         ("set-cookie".into(), format!("{}={token}; Path=/; HttpOnly{kept}", session.name))
     };
     Held { key, made: Some(made) }
 }
 
-/// The key in a token that still counts.
-fn read(token: &[u8], now_s: u64) -> Option<u64> {
-    let (key, ends_s) = std::str::from_utf8(token).ok()?.split_once('.')?;
+/// What a token says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Token {
+    key: u64,
+    /// Seconds since the epoch; 0: never.
+    ends_s: u64,
+    /// When it ends unless it is brought before; 0: it does not say so.
+    idle_ends_s: u64,
+}
+
+impl Token {
+    /// Whether the client gets it with a later end: not each time, so that most answers carry none.
+    fn is_to_be_renewed(self, idle_s: u64, now_s: u64) -> bool {
+        idle_s > 0 && self.idle_ends_s.saturating_sub(now_s) <= idle_s - idle_s.div_ceil(8)
+    }
+}
+
+/// A token that still counts; `idle`: also after what it says of idling.
+fn read(token: &[u8], idle: bool, now_s: u64) -> Option<Token> {
+    let mut parts = std::str::from_utf8(token).ok()?.splitn(3, '.');
     let number = |text: &str| u64::from_str_radix(text, 16).ok().filter(|_| text.len() <= 16);
-    let (key, ends_s) = (number(key)?, number(ends_s)?);
-    (ends_s == 0 || now_s < ends_s).then_some(key)
+    let (key, ends_s) = (number(parts.next()?)?, number(parts.next()?)?);
+    let idle_ends_s = parts.next().map_or(Some(0), number)?;
+    let over = |end_s: u64| end_s != 0 && now_s >= end_s;
+    (!over(ends_s) && !(idle && over(idle_ends_s))).then_some(Token { key, ends_s, idle_ends_s })
 }
 
 #[cfg(test)]
@@ -69,7 +98,7 @@ mod tests {
 
     #[test]
     fn tokens() {
-        let session = |header, absolute_s| Session { name: "s".into(), header, absolute_s, permanent: true };
+        let session = |header, absolute_s| Session { name: "s".into(), header, absolute_s, idle_s: 0, permanent: true };
         let mut head = RequestHead::new("GET", "/", "h");
         let first = held(&session(false, 0), &head);
         let (name, value) = first.made().expect("a token is made");
@@ -86,6 +115,25 @@ mod tests {
             let (name, _) = held(&session(true, 60), &head).made().expect(bad);
             assert_eq!(name, "s");
         }
-        assert_eq!((read(b"a.64", 99), read(b"a.64", 100)), (Some(10), None));
+        let key = |token: &[u8], idle, now_s| read(token, idle, now_s).map(|token| token.key);
+        assert_eq!((key(b"a.64", false, 99), key(b"a.64", false, 100)), (Some(10), None));
+        assert_eq!((key(b"a.0.64", true, 99), key(b"a.0.64", true, 100)), (Some(10), None));
+        assert_eq!(key(b"a.0.64", false, 100), Some(10), "nobody asks any more how long it idled");
+        assert_eq!(key(b"a.0.", true, 0), None);
+    }
+
+    #[test]
+    fn a_session_that_is_used_goes_on() {
+        let session = Session { name: "s".into(), header: true, absolute_s: 0, idle_s: 80, permanent: false };
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let mut head = RequestHead::new("GET", "/", "h");
+        let (_, token) = held(&session, &head).made().expect("a token is made");
+        head.fields.set("s", token.as_bytes()).unwrap();
+        assert!(held(&session, &head).made().is_none(), "a moment later nothing has to be said");
+        head.fields.set("s", format!("a.0.{:x}", now_s + 40).as_bytes()).unwrap();
+        let renewed = held(&session, &head);
+        assert!(renewed.key == 10 && renewed.made().is_some_and(|(_, token)| token.starts_with("000000000000000a.0.")));
+        head.fields.set("s", format!("a.0.{:x}", now_s - 1).as_bytes()).unwrap();
+        assert_ne!(held(&session, &head).key, 10, "it idled too long");
     }
 }

@@ -46,7 +46,7 @@ async fn open(exchange: &Exchange<'_>, upstream: &Upstream, key: PoolKey) -> Res
         Target::Port(port) => {
             let speaks = if exchange.http2 { Speaks::Http2 } else { Speaks::Http1 };
             let (origin, gateway) = (&exchange.plan.origin, exchange.plan.gateway.as_ref());
-            tls_out::dial(worker, origin, Toward { port, gateway, client: None }, upstream, speaks).await?
+            tls_out::dial(worker, origin, Toward { port, gateway, client: key.client }, upstream, speaks).await?
         }
         Target::Process(address) => {
             let waiting = exchange.site.take_process();

@@ -1,23 +1,40 @@
 //! Connections to collectors: services of the mesh at one of their endpoints, anything else by name.
+use crate::config::{Exporter, Speaks};
 use crate::grpc::Channel;
 use crate::random;
 use crate::shared::Shared;
+use crate::tls_out;
 use model::mesh::Health;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// Connects to a host and port.
-pub async fn tcp(shared: &Shared, host: &str, port: u16) -> io::Result<TcpStream> {
+/// Bytes both ways, under TLS or not.
+pub trait Link: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Link for T {}
+
+/// Connects to a collector.
+pub async fn link(shared: &Shared, exporter: &Exporter) -> io::Result<Box<dyn Link>> {
+    let (host, port) = (exporter.host.as_str(), exporter.port);
     let stream = match endpoint(shared, host, port) {
         Some(address) => TcpStream::connect(address).await?,
         None => TcpStream::connect((host, port)).await?,
     };
     stream.set_nodelay(true)?;
-    Ok(stream)
+    if !exporter.tls {
+        return Ok(Box::new(stream));
+    }
+    let speaks = if exporter.speaks == Speaks::OtlpHttp { tls_out::Speaks::Http1 } else { tls_out::Speaks::Http2 };
+    let roots = match &shared.config.tracing.ca {
+        Some(path) => Some(tokio::fs::read_to_string(path).await?),
+        None => None,
+    };
+    Ok(Box::new(tls_out::to_host(host, roots, speaks, stream).await?))
 }
 
 /// An endpoint of a service of the mesh; None: it is no such service, or nothing of it is ready.
@@ -35,11 +52,11 @@ fn endpoint(shared: &Shared, host: &str, port: u16) -> Option<SocketAddr> {
     ready.get(random::u32() as usize % ready.len().max(1)).copied()
 }
 
-/// A gRPC connection in plain text.
+/// A gRPC connection.
 ///
 /// # Errors
-/// It cannot be reached, or speaks no HTTP/2.
-pub async fn grpc(shared: &Shared, host: &str, port: u16) -> Result<Channel, String> {
-    let stream = tcp(shared, host, port).await.map_err(|error| error.to_string())?;
+/// It cannot be reached, proves no name, or speaks no HTTP/2.
+pub async fn grpc(shared: &Shared, exporter: &Exporter) -> Result<Channel, String> {
+    let stream = link(shared, exporter).await.map_err(|error| error.to_string())?;
     Channel::open(&Channel::builder(KEEP_ALIVE), stream, "collector").await.map_err(|error| error.to_string())
 }

@@ -112,10 +112,11 @@ impl Collector {
         let (host, port) = (&self.exporter.host, self.exporter.port);
         let connection = match self.grpc.take().filter(|open| !open.is_closed()) {
             Some(open) => open,
-            None => connect::grpc(shared, host, port).await?,
+            None => connect::grpc(shared, &self.exporter).await?,
         };
         self.grpc = Some(connection.clone());
-        let origin = http::Uri::try_from(format!("http://{host}:{port}")).map_err(|error| error.to_string())?;
+        let scheme = if self.exporter.tls { "https" } else { "http" };
+        let origin = http::Uri::try_from(format!("{scheme}://{host}:{port}")).map_err(|error| error.to_string())?;
         let mut grpc = tonic::client::Grpc::with_origin(connection, origin);
         grpc.ready().await.map_err(|error| error.to_string())?;
         Ok(grpc)
@@ -124,7 +125,7 @@ impl Collector {
     /// A connection for each batch: there is one a second at most.
     async fn post(&self, shared: &Shared, body: Vec<u8>) -> Result<Bytes, String> {
         let Exporter { host, port, path, .. } = &self.exporter;
-        let stream = connect::tcp(shared, host, *port).await.map_err(|error| error.to_string())?;
+        let stream = connect::link(shared, &self.exporter).await.map_err(|error| error.to_string())?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         let connection = tokio::spawn(connection);

@@ -196,6 +196,7 @@ fn rule(kind: RouteKind, value: &Value) -> RuleSpec {
             name: if header { name.to_ascii_lowercase().into() } else { name.into() },
             header,
             absolute_s: duration(persistence, "absoluteTimeout").map_or(0, |ms| ms.div_ceil(1_000)),
+            idle_s: duration(persistence, "idleTimeout").map_or(0, |ms| ms.div_ceil(1_000)),
             permanent: str_at(at(persistence, "cookieConfig"), "lifetimeType") == "Permanent",
         }
     });

@@ -374,10 +374,10 @@ fn sessions_of_routes() {
         let spec = json!({"metadata": {"name": "r", "namespace": "n"}, "spec": {"rules": [rule]}});
         let Object::Route(route) = object(ObjectKind::Route(RouteKind::Http), spec) else { panic!() };
         let session = route.rules[0].session.clone().unwrap();
-        (session.name.to_string(), session.header, session.absolute_s, session.permanent)
+        (session.name.to_string(), session.header, session.absolute_s, session.idle_s, session.permanent)
     };
-    let cookie = json!({"sessionName": "Stay", "absoluteTimeout": "1m", "cookieConfig": {"lifetimeType": "Permanent"}});
-    assert_eq!(read(cookie), ("Stay".into(), false, 60, true));
-    assert_eq!(read(json!({"type": "Header", "sessionName": "X-Stay"})), ("x-stay".into(), true, 0, false));
-    assert_eq!(read(json!({})), (String::new(), false, 0, false));
+    let cookie = json!({"sessionName": "Stay", "absoluteTimeout": "1m", "idleTimeout": "10s", "cookieConfig": {"lifetimeType": "Permanent"}});
+    assert_eq!(read(cookie), ("Stay".into(), false, 60, 10, true));
+    assert_eq!(read(json!({"type": "Header", "sessionName": "X-Stay"})), ("x-stay".into(), true, 0, 0, false));
+    assert_eq!(read(json!({})), (String::new(), false, 0, 0, false));
 }

@@ -104,6 +104,7 @@ fn rule_out(it: &Rule) -> wire::Rule {
             name: session.name.to_string(),
             header: session.header,
             absolute_s: session.absolute_s,
+            idle_s: session.idle_s,
             permanent: session.permanent,
         }),
     }
@@ -135,6 +136,7 @@ fn rule_in(it: wire::Rule) -> Result<Rule, DecodeError> {
             name: session.name.into(),
             header: session.header,
             absolute_s: session.absolute_s,
+            idle_s: session.idle_s,
             permanent: session.permanent,
         }),
     })

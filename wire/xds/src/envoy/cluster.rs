@@ -1,25 +1,119 @@
 //! Clusters and their endpoints.
-use super::message::{Message, address, ads};
+use super::message::{Message, address, ads, extension};
 use bytes::Bytes;
+use model::mesh::traffic::{Balancer, ConnectionPool, HashTable, Outlier};
+use model::mesh::{BackendTls, SubjectName, TrafficPolicy};
 use std::net::SocketAddr;
 
+const UPSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+/// Where Debian and its kin keep the certificates that a host trusts.
+const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 const HTTP_OPTIONS: &str = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-/// `envoy.config.cluster.v3.Cluster` whose endpoints come on the same stream. `http2`: what is spoken to them.
-pub fn cluster(name: &str, http2: bool) -> Bytes {
+/// `envoy.config.cluster.v3.Cluster` whose endpoints come on the same stream. `http2`: what is spoken to them; `policy`: what a DestinationRule
+/// says of them.
+pub fn cluster(name: &str, http2: bool, policy: Option<&TrafficPolicy>) -> Bytes {
+    let default = TrafficPolicy::default();
+    let policy = policy.unwrap_or(&default);
+    let http2 = http2 || policy.pool.upgrade_to_http2;
     // explicit_http_config { http2_protocol_options | http_protocol_options }
     let options = Message::new().child(3, Message::new().child(if http2 { 2 } else { 1 }, Message::new()));
+    let options = options.maybe(1, common_http(&policy.pool));
     let options =
         Message::new().text(1, "envoy.extensions.upstreams.http.v3.HttpProtocolOptions").any(2, HTTP_OPTIONS, options);
-    Message::new()
+    let connect_ms = if policy.pool.connect_timeout_ms > 0 { policy.pool.connect_timeout_ms } else { 4_000 };
+    let message = Message::new()
         .text(1, name)
-        // type EDS, eds_cluster_config, connect_timeout, lb_policy ROUND_ROBIN: the one that gRPC knows, too
+        // type EDS, eds_cluster_config, connect_timeout
         .number(2, 3)
         .child(3, Message::new().child(1, ads()))
-        .duration_ms(4, 4_000)
-        .number(6, 0)
+        .duration_ms(4, connect_ms)
         .child(36, options)
-        .finish()
+        .maybe(10, circuit_breakers(policy))
+        .maybe(19, policy.outlier.as_ref().map(outlier_detection))
+        .maybe(24, policy.tls.as_deref().map(|tls| upstream_tls(tls, http2)));
+    let panic = policy.outlier.as_ref().map(|outlier| Message::new().percent(1, outlier.min_health_percent));
+    balanced(message, &policy.balancer).maybe(27, panic).finish()
+}
+
+/// `lb_policy`. Only what gRPC knows, too: it refuses a cluster whose balancing it does not know.
+fn balanced(message: Message, balancer: &Balancer) -> Message {
+    match balancer {
+        Balancer::LeastRequest | Balancer::RoundRobin | Balancer::Random => message.number(6, 0),
+        Balancer::Hash { table, .. } => {
+            let ring = match table {
+                HashTable::Ring { points } => Message::new().wrapped(1, u64::from(*points)),
+                HashTable::Maglev { .. } => Message::new(),
+            };
+            // RING_HASH, ring_hash_lb_config { minimum_ring_size }
+            message.number(6, 2).child(23, ring)
+        }
+    }
+}
+
+/// `HttpProtocolOptions.common_http_protocol_options`.
+fn common_http(pool: &ConnectionPool) -> Option<Message> {
+    let message =
+        if pool.idle_timeout_ms > 0 { Message::new().duration_ms(1, pool.idle_timeout_ms) } else { Message::new() };
+    let any = pool.idle_timeout_ms > 0 || pool.max_requests_per_connection > 0;
+    any.then(|| message.wrapped_some(6, pool.max_requests_per_connection))
+}
+
+/// `CircuitBreakers`, for the priority DEFAULT.
+fn circuit_breakers(policy: &TrafficPolicy) -> Option<Message> {
+    let pool = &policy.pool;
+    let any = pool.max_connections + pool.max_pending + pool.max_requests + pool.max_retries > 0;
+    let budget = policy
+        .retry_budget
+        .map(|budget| Message::new().percent(1, budget.percent).wrapped(2, u64::from(budget.min_concurrency)));
+    (any || budget.is_some()).then(|| {
+        let limits = [(2, pool.max_connections), (3, pool.max_pending), (4, pool.max_requests), (5, pool.max_retries)];
+        let thresholds =
+            limits.into_iter().fold(Message::new(), |message, (tag, limit)| message.wrapped_some(tag, limit));
+        Message::new().child(1, thresholds.maybe(8, budget))
+    })
+}
+
+/// `OutlierDetection`: failures in a row, and not success rates, which a DestinationRule cannot ask for.
+fn outlier_detection(outlier: &Outlier) -> Message {
+    let counted = |message: Message, (count, enforcing): (u32, u32), limit: u32| match limit {
+        0 => message.wrapped(enforcing, 0),
+        limit => message.wrapped(count, u64::from(limit)).wrapped(enforcing, 100),
+    };
+    let message = counted(Message::new(), (1, 5), outlier.consecutive_5xx)
+        .duration_ms(2, outlier.interval_ms)
+        .duration_ms(3, outlier.base_ejection_ms)
+        .wrapped(4, u64::from(outlier.max_ejection_percent))
+        .wrapped(6, 0);
+    let message = counted(message, (10, 11), outlier.consecutive_gateway);
+    // split_external_local_origin_errors; always_eject_one_host
+    let message = match outlier.consecutive_local {
+        0 => message,
+        limit => counted(message.number(12, 1), (13, 14), limit).wrapped(15, 0),
+    };
+    message.wrapped(25, 1)
+}
+
+/// TLS to a service that ends it itself: an `UpstreamTlsContext`. The client's certificate comes by SDS.
+fn upstream_tls(tls: &BackendTls, http2: bool) -> Message {
+    let name = |kind: u64, text: &str| Message::new().number(1, kind).child(2, Message::new().text(1, text));
+    // SanType DNS 2, URI 3
+    let names = tls.names.iter().map(|it| match it {
+        SubjectName::Dns(text) => name(2, text),
+        SubjectName::Uri(text) => name(3, text),
+    });
+    let own = tls.names.is_empty().then(|| name(2, &tls.hostname));
+    // DataSource { filename 1, inline_bytes 2 }
+    let roots = match tls.system_roots {
+        true => Message::new().text(1, SYSTEM_ROOTS),
+        false => Message::new().bytes(2, tls.roots.join("\n").as_bytes()),
+    };
+    let validation = Message::new().child(1, roots).children(15, names.chain(own));
+    let secret = tls.certificate.as_ref().map(|key| Message::new().text(1, &key.to_string()).child(2, ads()));
+    let common = Message::new().maybe(3, (!tls.insecure).then_some(validation)).maybe(6, secret);
+    let common = if http2 { common.text(4, "h2") } else { common };
+    let context = Message::new().child(1, common).text(2, &tls.hostname);
+    extension("envoy.transport_sockets.tls", 3, UPSTREAM_TLS, context)
 }
 
 /// A cluster whose endpoint is wherever a captured connection was going.

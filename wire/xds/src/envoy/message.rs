@@ -32,6 +32,19 @@ impl Message {
         self
     }
 
+    /// `envoy.type.v3.Percent`.
+    pub fn percent(self, tag: u32, percent: u32) -> Self {
+        let mut value = Self::default();
+        encode_key(1, WireType::SixtyFourBit, &mut value.0);
+        value.0.extend_from_slice(&f64::from(percent).to_le_bytes());
+        self.child(tag, value)
+    }
+
+    /// A number's wrapper, if it is not 0.
+    pub fn wrapped_some(self, tag: u32, value: u32) -> Self {
+        if value == 0 { self } else { self.wrapped(tag, u64::from(value)) }
+    }
+
     /// A message.
     pub fn child(self, tag: u32, child: Message) -> Self {
         self.bytes(tag, &child.0)

@@ -2,6 +2,7 @@
 use super::filter::{CorsPolicy, HttpFault};
 use super::message::Message;
 use bytes::Bytes;
+use model::mesh::traffic::HashKey;
 
 /// How a text matches.
 #[derive(Clone, Debug)]
@@ -108,6 +109,10 @@ pub struct RouteEntry {
     pub cors: Option<CorsPolicy>,
     /// Failures that are made.
     pub fault: Option<HttpFault>,
+    /// What keeps requests on an endpoint, where the cluster goes by it.
+    pub hash: Option<HashKey>,
+    /// The time-out of a try sends another beside it and does not end it.
+    pub hedged: bool,
 }
 
 /// Hosts and their routes; the first that matches counts.
@@ -259,6 +264,9 @@ fn to_clusters(entry: &RouteEntry, clusters: &[(String, u32, HeaderChange)]) -> 
             message.child(9, codes.iter().fold(retry, |message, code| message.number(7, u64::from(*code))))
         }
     };
+    // hash_policy; hedge_policy { hedge_on_per_try_timeout }
+    let message = message.maybe(15, entry.hash.as_ref().map(hash_policy));
+    let message = message.maybe(27, entry.hedged.then(|| Message::new().number(3, 1)));
     message.children(
         30,
         entry.mirrors.iter().map(|(name, millionths)| {
@@ -267,4 +275,19 @@ fn to_clusters(entry: &RouteEntry, clusters: &[(String, u32, HeaderChange)]) -> 
             Message::new().text(1, name).child(3, Message::new().child(1, share))
         }),
     )
+}
+
+/// `RouteAction.HashPolicy`.
+fn hash_policy(key: &HashKey) -> Message {
+    match key {
+        HashKey::Header(name) => Message::new().child(1, Message::new().text(1, name)),
+        HashKey::Cookie { name, path, ttl_s } => {
+            let cookie = Message::new().text(1, name);
+            let cookie = ttl_s.iter().fold(cookie, |message, ttl| message.duration_ms(2, ttl * 1_000));
+            let cookie = if path.is_empty() { cookie } else { cookie.text(3, path) };
+            Message::new().child(2, cookie)
+        }
+        HashKey::SourceIp => Message::new().child(3, Message::new().number(1, 1)),
+        HashKey::Query(name) => Message::new().child(5, Message::new().text(1, name)),
+    }
 }

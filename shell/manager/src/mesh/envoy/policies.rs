@@ -2,10 +2,24 @@
 //! ALLOW policy that needs it is left out, a DENY rule matches without that part.
 use bytes::Bytes;
 use model::Key;
-use model::mesh::{Action, AuthorizationPolicy, Gateway, Operation, PolicyRule, Scope, Source};
+use model::mesh::{Action, AuthorizationPolicy, Gateway, Operation, PolicyRule, RequestAuthentication, Scope, Source};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use xds::envoy::{Permission, Principal, RbacRule, Text, rbac_filter};
+use xds::envoy::{Permission, Principal, RbacRule, Text, jwt_filter, rbac_filter};
+
+/// The filter that verifies tokens at a gateway, if it has to.
+pub fn tokens(rules: &BTreeMap<Key, Arc<RequestAuthentication>>, gateway: &Gateway) -> Option<Bytes> {
+    let holds = |it: &&Arc<RequestAuthentication>| match it.scope {
+        Scope::Mesh => true,
+        Scope::Namespace => it.key.namespace == gateway.key.namespace,
+        Scope::Workload => it.gateways.contains(&gateway.key),
+    };
+    let named = |it: &'_ Arc<RequestAuthentication>| -> Vec<_> {
+        it.rules.iter().enumerate().map(|(index, rule)| (format!("{}/{index}", it.key), rule.clone())).collect()
+    };
+    let rules: Vec<_> = rules.values().filter(holds).flat_map(named).collect();
+    (!rules.is_empty()).then(|| jwt_filter(rules.iter().map(|(name, rule)| (name.clone(), rule))))
+}
 
 /// Filters in the order in which they decide: what is denied, then what is allowed.
 pub fn filters(policies: &BTreeMap<Key, Arc<AuthorizationPolicy>>, gateway: &Gateway) -> Vec<Bytes> {

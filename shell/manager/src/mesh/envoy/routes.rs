@@ -2,6 +2,7 @@
 use super::policies::quote;
 use model::Key;
 use model::mesh::Service;
+use model::mesh::traffic::{Balancer, HashKey};
 use model::mesh::{
     Abort, Backend, BackendTarget, Cors, Filter, Fraction, HeaderModifier, Hostname, Match, MatchMore, ParentTarget,
     PathMatch, PathModifier, Route, Rule, TextMatch,
@@ -55,7 +56,8 @@ pub fn of_service(directory: &Directory, entry: &ServiceEntry, port: &PortEntry)
     let candidates = port.table.routes().iter().flat_map(|route| candidates(directory, route, number)).collect();
     let mut routes = in_order(candidates);
     if port.table.is_empty() {
-        routes.push(plain(own));
+        let hash = hash_of(directory, [(&entry.service.key, number)].into_iter());
+        routes.push(RouteEntry { hash, ..plain(own) });
     }
     vec![VirtualHost { name: "all".to_owned(), domains: vec!["*".to_owned()], routes }]
 }
@@ -185,7 +187,21 @@ fn plain(cluster: String) -> RouteEntry {
         mirrors: Vec::new(),
         cors: None,
         fault: None,
+        hash: None,
+        hedged: false,
     }
+}
+
+/// What keeps requests to these on an endpoint, if a DestinationRule says so.
+fn hash_of<'a>(directory: &Directory, mut backends: impl Iterator<Item = (&'a Key, u16)>) -> Option<HashKey> {
+    backends.find_map(|(service, port)| {
+        let entry = directory.service(service)?;
+        let port = entry.ports.iter().find(|it| it.port.port == port)?;
+        match &port.port.traffic.as_ref()?.balancer {
+            Balancer::Hash { key, .. } => Some(key.clone()),
+            _ => None,
+        }
+    })
 }
 
 fn entry(directory: &Directory, route: &Route, rule: &Rule, matched: &Match, port: u16) -> RouteEntry {
@@ -223,6 +239,14 @@ fn entry(directory: &Directory, route: &Route, rule: &Rule, matched: &Match, por
     for filter in &rule.filters {
         apply(directory, &mut entry, filter, port);
     }
+    entry.hash = hash_of(
+        directory,
+        rule.backends.iter().filter_map(|backend| match &backend.target {
+            BackendTarget::Service { service, port: 0 } => Some((service, port)),
+            BackendTarget::Service { service, port } => Some((service, *port)),
+            BackendTarget::Invalid { .. } => None,
+        }),
+    );
     entry
 }
 
