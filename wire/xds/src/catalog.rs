@@ -111,6 +111,17 @@ impl Catalog {
         true
     }
 
+    /// A resource counts as changed although it is as it was: who has it waits to be told again.
+    pub fn touch(&mut self, type_url: &'static str, name: &str) {
+        let entry = self.types.get(type_url).and_then(|of| of.by_name.get(name));
+        let encoded = entry.and_then(|entry| entry.encoded.clone());
+        let resource = encoded.and_then(|encoded| Resource::decode(encoded).ok()?.resource);
+        if let Some(resource) = resource {
+            self.set(type_url, name, None);
+            self.set(type_url, name, Some(resource.value));
+        }
+    }
+
     /// A resource, removed ones included.
     pub fn get(&self, type_url: &str, name: &str) -> Option<Change> {
         let (name, entry) = self.types.get(type_url)?.by_name.get_key_value(name)?;

@@ -91,7 +91,12 @@ impl View {
         self.directory.hold();
         for (kind, name, resource) in changes {
             match &resource {
-                Some(Resource::Service(service)) => drop(services.insert(service.key.clone())),
+                Some(Resource::Service(service)) => {
+                    // Routes say what keeps a request on its endpoint.
+                    let before = self.directory.service(&service.key).map(|entry| routes::hash_keys(&entry.service));
+                    wide |= before.unwrap_or_default() != routes::hash_keys(service);
+                    services.insert(service.key.clone());
+                }
                 Some(Resource::Endpoints(group)) => drop(services.insert(group.service.clone())),
                 Some(Resource::AuthorizationPolicy(policy)) => {
                     self.policies.insert(policy.key.clone(), policy.clone());
@@ -183,9 +188,16 @@ impl View {
 
     fn tell(&mut self, place: Place, emission: Emission) {
         let mut now = BTreeSet::new();
+        let mut warming = Vec::new();
         for (of, name, value) in emission.0 {
-            self.catalog.set(of, &name, Some(value));
+            if self.catalog.set(of, &name, Some(value)) && of == types::CLUSTER {
+                warming.push(name.clone());
+            }
             now.insert((of, name));
+        }
+        // An Envoy that takes a changed cluster in waits for its endpoints, also for those that it has.
+        for name in warming {
+            self.catalog.touch(types::ENDPOINT, &name);
         }
         let before = if now.is_empty() { self.told.remove(&place) } else { self.told.insert(place, now.clone()) };
         for (of, name) in before.into_iter().flatten().filter(|it| !now.contains(it)) {

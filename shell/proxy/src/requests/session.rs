@@ -89,7 +89,8 @@ fn read(token: &[u8], idle: bool, now_s: u64) -> Option<Token> {
     let (key, ends_s) = (number(parts.next()?)?, number(parts.next()?)?);
     let idle_ends_s = parts.next().map_or(Some(0), number)?;
     let over = |end_s: u64| end_s != 0 && now_s >= end_s;
-    (!over(ends_s) && !(idle && over(idle_ends_s))).then_some(Token { key, ends_s, idle_ends_s })
+    let is_over = over(ends_s) || idle && over(idle_ends_s);
+    (!is_over).then_some(Token { key, ends_s, idle_ends_s })
 }
 
 #[cfg(test)]

@@ -192,6 +192,15 @@ fn plain(cluster: String) -> RouteEntry {
     }
 }
 
+/// What keeps requests to a service on an endpoint, by port.
+pub fn hash_keys(service: &Service) -> Vec<(u16, &HashKey)> {
+    let keys = service.ports.iter().filter_map(|port| match &port.traffic.as_ref()?.balancer {
+        Balancer::Hash { key, .. } => Some((port.port, key)),
+        _ => None,
+    });
+    keys.collect()
+}
+
 /// What keeps requests to these on an endpoint, if a DestinationRule says so.
 fn hash_of<'a>(directory: &Directory, mut backends: impl Iterator<Item = (&'a Key, u16)>) -> Option<HashKey> {
     backends.find_map(|(service, port)| {
