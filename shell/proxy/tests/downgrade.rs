@@ -1,12 +1,14 @@
 //! Requests that come in HTTP/2 and go on in HTTP/1.1: what would be two requests there, or another one, is refused, or becomes harmless.
 //! Beside nginx, which passes the same on: what it refuses is refused here. What reaches the process is looked at byte by byte.
+#[path = "support/nginx.rs"]
+mod nginx;
 mod support;
 
 use diolkos_proxy::mesh::Change;
 use model::mesh::*;
+use nginx::Nginx;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use support::frames::*;
 use support::{NODE, Node, curl, eventually, gateway, inside, service, town};
@@ -79,34 +81,13 @@ fn serve_anything(netns: &str, got: Arc<Mutex<Vec<Got>>>) {
     started.recv().unwrap();
 }
 
-struct Nginx(Child, std::path::PathBuf);
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-        let _ = std::fs::remove_dir_all(&self.1);
-    }
-}
-
 /// An nginx in the namespace that passes HTTP/2 on to the same server.
 fn nginx(netns: &str) -> Option<Nginx> {
-    let dir = std::env::temp_dir().join(format!("dkp-nginx2-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).ok()?;
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .iter()
-        .map(|name| format!("{name}_temp_path {}/{name};\n", dir.display()))
-        .collect();
-    let text = format!(
-        "daemon off; master_process off; pid {0}/pid; error_log {0}/error.log;\nevents {{}}\nhttp {{ access_log off;\n{temporary}\
-         server {{ listen 127.0.0.1:{NGINX} http2; location / {{ proxy_http_version 1.1; proxy_set_header Connection '';\n\
-         proxy_pass http://{NODE}:{BACKEND}; }} }} }}\n",
-        dir.display()
+    let servers = format!(
+        "server {{ listen 127.0.0.1:{NGINX} http2; location / {{ proxy_http_version 1.1; proxy_set_header Connection '';\n\
+         proxy_pass http://{NODE}:{BACKEND}; }} }}"
     );
-    std::fs::write(dir.join("nginx.conf"), text).ok()?;
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", netns, "nginx", "-p", dir.to_str()?, "-c", "nginx.conf"]);
-    let nginx = Nginx(command.stderr(Stdio::null()).spawn().ok()?, dir);
+    let nginx = Nginx::start("nginx2", &["ip", "netns", "exec", netns], &servers)?;
     let url = format!("http://127.0.0.1:{NGINX}/");
     let answers = |_| {
         std::thread::sleep(std::time::Duration::from_millis(50));

@@ -1,8 +1,11 @@
 //! Attempts to make two parsers read one request differently, sent to this codec, to hyper and to nginx: what they refuse is
 //! refused here. The reverse need not hold: what can be read in two ways (bare line feeds, a length said twice) nobody gets to read.
+#[path = "support/nginx.rs"]
+mod nginx;
+
+use nginx::Nginx;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// Each is one connection's bytes.
@@ -115,39 +118,16 @@ fn hyper() -> SocketAddr {
     receiver.recv().unwrap()
 }
 
-struct Nginx(Child, std::path::PathBuf);
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-        let _ = std::fs::remove_dir_all(&self.1);
-    }
-}
-
 /// An nginx that passes requests on (so that it reads bodies) to `backend`.
 fn nginx(backend: SocketAddr) -> Option<(Nginx, SocketAddr)> {
     let port = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
-    let dir = std::env::temp_dir().join(format!("dkp-nginx-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).ok()?;
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .iter()
-        .map(|name| format!("{name}_temp_path {}/{name};\n", dir.display()))
-        .collect();
-    let text = format!(
-        "daemon off; master_process off; pid {0}/pid; error_log {0}/error.log;\nevents {{}}\nhttp {{ access_log off;\n{temporary}\
-         server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://{backend}; }} }} }}\n",
-        dir.display()
-    );
-    std::fs::write(dir.join("nginx.conf"), text).ok()?;
-    let child =
-        Command::new("nginx").args(["-p", dir.to_str()?, "-c", "nginx.conf"]).stderr(Stdio::null()).spawn().ok()?;
+    let servers = format!("server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://{backend}; }} }}");
+    let nginx = Nginx::start("nginx", &[], &servers)?;
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let started = (0..100).any(|_| {
         std::thread::sleep(Duration::from_millis(20));
         TcpStream::connect(address).is_ok()
     });
-    let nginx = Nginx(child, dir);
     started.then_some((nginx, address))
 }
 
