@@ -1,10 +1,10 @@
 //! Tries that race: a request that is slow is sent to another endpoint beside the first, and the first good answer is passed on.
 //! The tries that lose are dropped, which closes their connections or resets their streams.
+use super::Site;
 use super::attempt::{self, Tried};
 use super::exchange::{Body, Exchange, Unreached};
-use super::plan::{Plan, Target, host_of};
+use super::plan::{Plan, Target};
 use super::reply::{Prize, Responder};
-use super::{Place, Site};
 use crate::upstream::Upstream;
 use crate::worker::Worker;
 use bytes::Bytes;
@@ -46,19 +46,12 @@ pub fn wanted(worker: &Worker, site: &Site, came: &RequestHead, plan: &Plan) -> 
     let known = worker.shared.mesh.known();
     let of =
         |target: PolicyTarget, section: &str| known.attached.of(&target, section).find_map(|held| held.policy.hedging);
-    let on_route = plan.chosen.as_ref().and_then(|chosen| {
-        of(PolicyTarget::Route { route: chosen.name().into(), rule: "".into() }, &chosen.rule().name)
-    });
+    let on_route = plan.on_route().and_then(|(target, rule)| of(target, rule));
     let on_service = || {
         let service = port.service().service.known_as().clone();
         of(PolicyTarget::Service { service, port: "".into() }, &port.entry().port.name)
     };
-    let on_gateway = || {
-        let (Place::Gateway(door, _), Some(gateway)) = (&site.place, &plan.gateway) else { return None };
-        let listener = door.listener(&host_of(came.authority()));
-        let section = listener.map(|found| found.listener().listener.name.clone()).unwrap_or_default();
-        of(PolicyTarget::Gateway { gateway: gateway.gateway.key.clone(), listener: "".into() }, &section)
-    };
+    let on_gateway = || plan.on_gateway(site, came).and_then(|(target, listener)| of(target, &listener));
     on_route.or_else(on_service).or_else(on_gateway)
 }
 

@@ -12,7 +12,7 @@ use crate::worker::Worker;
 use authz::mesh::normalize_path;
 use bytes::Bytes;
 use http1::{Fields, RequestHead, ResponseHead};
-use model::mesh::attached::Hedging;
+use model::mesh::attached::{Hedging, PolicyTarget};
 use model::mesh::{
     Abort, AppProtocol, BackendTarget, BackendTls, Fault, Filter, HeaderModifier, Headers, Mirror, Retry, Rewrite,
     Route, RouteKind, Rule, Timeouts,
@@ -132,6 +132,20 @@ impl Plan {
     /// Limits on time.
     pub fn timeouts(&self) -> Timeouts {
         self.chosen.as_ref().map(|chosen| chosen.rule().timeouts).unwrap_or_default()
+    }
+
+    /// What policies name that hang on its route, and the name of the rule.
+    pub fn on_route(&self) -> Option<(PolicyTarget, &str)> {
+        let chosen = self.chosen.as_ref()?;
+        Some((PolicyTarget::Route { route: chosen.name().into(), rule: "".into() }, &chosen.rule().name))
+    }
+
+    /// What policies name that hang on its gateway, and the name of the listener that took the request. `came`: its head as it came.
+    pub fn on_gateway(&self, site: &Site, came: &RequestHead) -> Option<(PolicyTarget, String)> {
+        let (Place::Gateway(door, _), Some(gateway)) = (&site.place, &self.gateway) else { return None };
+        let listener = door.listener(&host_of(came.authority()));
+        let section = listener.map(|found| found.listener().listener.name.to_string()).unwrap_or_default();
+        Some((PolicyTarget::Gateway { gateway: gateway.gateway.key.clone(), listener: "".into() }, section))
     }
 
     /// The service, for telemetry.

@@ -153,13 +153,11 @@ fn policies(worker: &Worker, site: &Site, came: &RequestHead, plan: &Plan) -> Ve
     let mut add = |target: PolicyTarget, section: &str| {
         out.extend(known.attached.of(&target, section).map(|held| (held.clone(), String::new())));
     };
-    if let (Place::Gateway(door, _), Some(gateway)) = (&site.place, &plan.gateway) {
-        let listener = door.listener(&host_of(came.authority()));
-        let section = listener.map(|found| found.listener().listener.name.clone()).unwrap_or_default();
-        add(PolicyTarget::Gateway { gateway: gateway.gateway.key.clone(), listener: "".into() }, &section);
+    if let Some((target, listener)) = plan.on_gateway(site, came) {
+        add(target, &listener);
     }
-    if let Some(chosen) = &plan.chosen {
-        add(PolicyTarget::Route { route: chosen.name().into(), rule: "".into() }, &chosen.rule().name);
+    if let Some((target, rule)) = plan.on_route() {
+        add(target, rule);
     }
     out
 }
