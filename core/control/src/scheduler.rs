@@ -85,7 +85,7 @@ pub struct Scheduler {
     /// What PodGroups say of how many there have to be.
     groups: BTreeMap<Key, usize>,
     /// Gangs that want to be in few domains of this label.
-    packed: BTreeMap<Key, Arc<str>>,
+    packed: BTreeMap<Key, gang::Packing>,
     quotas: quota::Quotas,
     reports: machines::Reports,
     /// Pods of this step that were told what would help.
@@ -218,8 +218,8 @@ impl Scheduler {
         let scheduled = model::condition::find(&pod.status.conditions, "PodScheduled");
         let message = scheduled.filter(|c| c.status == Truth::False).map(|c| c.message.to_string());
         self.pod_facts(&facts, pod.status.phase.is_terminal(), ours, message);
-        if let Some(label) = pod.meta.annotations.get(gang::PACKED) {
-            self.pack_gang(&facts.namespace, &facts.labels, label);
+        if let Some(packing) = gang::packing(&pod.meta.annotations) {
+            self.pack_gang(&facts.namespace, &facts.labels, packing);
         }
         if !facts.node.is_empty()
             && !pod.meta.annotations.is_empty()

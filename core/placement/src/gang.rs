@@ -50,6 +50,34 @@ impl Pool {
         self.decide_gang(pods, min)
     }
 
+    /// Places at least `min` of the pods in one domain of a node label, all of them if any domain can have all, or none. `within`: the
+    /// domain that others of the gang are in.
+    pub fn decide_gang_within(
+        &mut self,
+        pods: &[PodId],
+        min: usize,
+        key: &str,
+        within: Option<Arc<str>>,
+    ) -> Option<Vec<(PodId, NodeId)>> {
+        let first = *pods.first()?;
+        let domains: Vec<Arc<str>> = match within {
+            Some(domain) => vec![domain],
+            None => self.domains(first, key).into_iter().map(|(_, name)| name).collect(),
+        };
+        let tries = [pods.len(), min];
+        tries.iter().take(if min < pods.len() { 2 } else { 1 }).find_map(|least| {
+            domains.iter().find_map(|domain| {
+                let nodes = self.nodes_in(key, std::slice::from_ref(domain));
+                self.place_all(pods, *least, |pool, pod| pool.best_of(pod, &nodes))
+            })
+        })
+    }
+
+    /// A node's value of a label.
+    pub fn node_label(&self, node: NodeId, key: &str) -> Option<Arc<str>> {
+        self.nodes[node as usize].facts.labels.get(key).cloned()
+    }
+
     fn place_all(
         &mut self,
         pods: &[PodId],

@@ -12,7 +12,24 @@ const NAMES: [&str; 3] =
 const LEAST: &str = "pod-group.scheduling.sigs.k8s.io/min-available";
 
 /// Annotation of a pod that names a node label: its gang is placed in as few domains of it as can be. Kueue's, for preferred topology.
-pub(super) const PACKED: &str = "kueue.x-k8s.io/podset-preferred-topology";
+const PACKED: &str = "kueue.x-k8s.io/podset-preferred-topology";
+/// The same, but the gang is placed in one domain of it or not at all. Kueue's, for required topology.
+const TOGETHER: &str = "kueue.x-k8s.io/podset-required-topology";
+
+/// How near to each other a gang's pods are to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Packing {
+    /// The node label that makes the domains.
+    label: Arc<str>,
+    /// In one domain, or not at all.
+    required: bool,
+}
+
+/// What a pod's annotations say of it.
+pub(super) fn packing(annotations: &Labels) -> Option<Packing> {
+    let said = |name: &str, required| Some(Packing { label: annotations.get(name)?.clone(), required });
+    said(TOGETHER, true).or_else(|| said(PACKED, false))
+}
 
 /// The gang that a pod with these labels is of.
 fn named(namespace: &Arc<str>, labels: &Labels) -> Option<Key> {
@@ -26,10 +43,10 @@ impl Scheduler {
         named(&self.pool.pod_key(id).namespace, self.pool.pod_labels(id))
     }
 
-    /// A gang's pods want to be in few domains of a label.
-    pub(super) fn pack_gang(&mut self, namespace: &Arc<str>, labels: &Labels, label: &Arc<str>) {
+    /// A gang's pods want to be near to each other.
+    pub(super) fn pack_gang(&mut self, namespace: &Arc<str>, labels: &Labels, packing: Packing) {
         if let Some(gang) = named(namespace, labels).filter(|gang| self.gangs.contains_key(gang)) {
-            self.packed.insert(gang, label.clone());
+            self.packed.insert(gang, packing);
         }
     }
 
@@ -95,14 +112,22 @@ impl Scheduler {
         if placed >= least {
             self.whole.insert(gang.clone());
         }
-        if self.whole.contains(gang) || !waiting.iter().all(|id| self.pool.claims_ready(*id)) {
+        let together = self.packed.get(gang).filter(|packing| packing.required).map(|packing| packing.label.clone());
+        let whole = self.whole.contains(gang) && together.is_none();
+        if whole || !waiting.iter().all(|id| self.pool.claims_ready(*id)) {
             return false;
         }
-        let missing = least - placed;
+        // Who comes to a whole gang that has to be together is placed alone, but beside it.
+        let missing = if self.whole.contains(gang) { 1 } else { least - placed };
         let admitted = self.within_quota(&waiting);
         let outcome = match self.packed.get(gang) {
             _ if admitted.len() < missing => None,
-            Some(label) => self.pool.decide_gang_packed(&admitted, missing, &[label]),
+            Some(packing) if packing.required => {
+                let node = members.iter().find_map(|id| self.pool.pod_node(*id));
+                let within = node.and_then(|node| self.pool.node_label(node, &packing.label));
+                self.pool.decide_gang_within(&admitted, missing, &packing.label, within)
+            }
+            Some(packing) => self.pool.decide_gang_packed(&admitted, missing, &[&*packing.label]),
             None => self.pool.decide_gang(&admitted, missing),
         };
         let Some(bound) = outcome else {
@@ -116,7 +141,8 @@ impl Scheduler {
                 admitted.iter().for_each(|id| self.count_use(*id, -1));
                 format!("pod group {gang}: {why}")
             } else {
-                format!("pod group {gang}: there is no room for {missing} more pods at once")
+                let within = together.map_or_else(String::new, |label| format!(" in one {label}"));
+                format!("pod group {gang}: there is no room for {missing} more pods at once{within}")
             };
             let nodes = self.pool.size().nodes;
             for id in waiting.iter().copied() {
@@ -141,9 +167,17 @@ impl Scheduler {
             orders.push(order);
         }
         for id in waiting {
-            if self.pool.pod_node(id).is_none() {
-                self.decide_one(id, now, orders);
+            if self.pool.pod_node(id).is_some() {
+                continue;
             }
+            let Some(label) = &together else {
+                self.decide_one(id, now, orders);
+                continue;
+            };
+            self.queue.refuse_for_now(id);
+            let nodes = self.pool.size().nodes;
+            let message = format!("0/{nodes} nodes are available: pod group {gang}: there is no room in its {label}.");
+            self.tell(id, "Unschedulable", message, None, now, orders);
         }
         true
     }
@@ -250,6 +284,51 @@ mod tests {
             .filter_map(|effect| if let Effect::Bind { node, .. } = effect { Some(node.to_string()) } else { None })
             .collect();
         assert!(nodes == ["n1", "n4"] || nodes == ["n2", "n3"], "one rack: {nodes:?}");
+    }
+
+    #[test]
+    fn a_gang_that_has_to_be_together_is_in_one_domain_or_nowhere() {
+        let mut scheduler = Scheduler::new();
+        let rack = |scheduler: &mut Scheduler, name: &str, rack: &str| {
+            let scheduling = Arc::new(NodeScheduling {
+                allocatable: vec![("cpu".into(), 1000), ("pods".into(), 110)],
+                images: Vec::new(),
+            });
+            let labels = Labels::from([("rack".into(), rack.into())]);
+            scheduler.node(NodeFacts { name: name.into(), labels, scheduling, ..NodeFacts::default() });
+        };
+        for (name, of) in [("a1", "a"), ("a2", "a"), ("b1", "b"), ("b2", "b")] {
+            rack(&mut scheduler, name, of);
+        }
+        let come = |scheduler: &mut Scheduler, name: &str| {
+            let scheduling =
+                Arc::new(SchedulingSpec { requests: vec![("cpu".into(), 1000)], ..SchedulingSpec::default() });
+            let meta = model::Meta {
+                key: Key::new("default", name),
+                uid: name.into(),
+                labels: Labels::from([(NAMES[1].into(), "g".into()), (LEAST.into(), "3".into())]),
+                annotations: Labels::from([(TOGETHER.into(), "rack".into())]),
+                ..model::Meta::default()
+            };
+            let spec = model::pod::PodSpec { scheduling, ..model::pod::PodSpec::default() };
+            let pod = model::Pod { meta, spec, ..model::Pod::default() };
+            scheduler.observe(&model::Event::Applied(model::Object::Pod(Arc::new(pod))));
+        };
+        ["x", "y", "z"].iter().for_each(|name| come(&mut scheduler, name));
+        let (bound, told) = step(&mut scheduler);
+        assert_eq!(bound, Vec::<String>::new());
+        let wanted =
+            "0/4 nodes are available: pod group default/g: there is no room for 3 more pods at once in one rack.";
+        assert_eq!(told, vec![wanted; 3]);
+        rack(&mut scheduler, "b3", "b");
+        assert_eq!(step(&mut scheduler).0, vec!["x", "y", "z"]);
+        // Who comes later waits for room beside the others, though there is room elsewhere.
+        come(&mut scheduler, "late");
+        let (bound, told) = step(&mut scheduler);
+        assert_eq!(bound, Vec::<String>::new());
+        assert!(told[0].contains("no room for 1 more pods at once in one rack"), "{told:?}");
+        rack(&mut scheduler, "b4", "b");
+        assert_eq!(step(&mut scheduler).0, vec!["late"]);
     }
 
     #[test]
