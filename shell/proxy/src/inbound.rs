@@ -2,6 +2,7 @@
 use crate::connections::finish_broken;
 use crate::copy;
 use crate::dial;
+use crate::peer_tls::{self, Hello};
 use crate::pods::Pod;
 use crate::policy::{self, Admission, Caller};
 use crate::requests::Site;
@@ -28,8 +29,12 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: 
     if pod.ports.contains(to.port()) {
         return tracing::debug!(pod = %pod.attachment.name, %to, "a connection to the proxy's own port is refused");
     }
-    let caller = Caller { identity: None, address: from, elsewhere: false };
-    let stream = Stream::from(stream);
+    let caller = Caller::in_plain_text(from);
+    let mut stream = Stream::from(stream);
+    // Where nothing is taken in plain text, whatever is TLS is a peer's.
+    if !policy::takes_plain_text(&worker, &pod, to.port()) && peer_tls::hello(&mut stream).await.is_some() {
+        return peer_tls::serve(&worker, &pod, stream, from, to, None).await;
+    }
     let admission = policy::admit(&worker, &pod, &caller, to);
     if matches!(admission, Admission::Refused) {
         return stream.abort();
@@ -58,7 +63,13 @@ pub async fn deliver(
             let site = Site::process(pod, to, caller.clone(), process);
             return requests::serve(worker, site, stream).await;
         }
-        Word::Other => {}
+        Word::Tls if caller.identity.is_none() => {
+            if peer_tls::hello(&mut stream).await == Some(Hello::Peer) {
+                let from = caller.address;
+                return peer_tls::serve(worker, pod, stream, from, to, Some(process)).await;
+            }
+        }
+        Word::Tls | Word::Other => {}
         Word::Nothing => return,
     }
     if let Admission::Requests(rules) = admission {
@@ -82,6 +93,8 @@ pub async fn deliver(
 /// Who speaks first, and what.
 enum Word {
     Http,
+    /// The beginning of TLS.
+    Tls,
     Other,
     Nothing,
 }
@@ -109,7 +122,11 @@ async fn first_word(stream: &mut Stream, process: &mut Stream, only_requests: bo
 }
 
 fn of_caller(first: &[u8]) -> Word {
-    if requests::looks_like_http(first) { Word::Http } else { Word::Other }
+    match first {
+        first if requests::looks_like_http(first) => Word::Http,
+        first if peer_tls::begins(first) => Word::Tls,
+        _ => Word::Other,
+    }
 }
 
 /// RFC 9113, 3.4: the server's preface is a SETTINGS frame (type 4, no flags, stream 0).
@@ -119,7 +136,14 @@ fn is_http2_settings(first: &[u8]) -> bool {
 
 /// Waits for the first bytes and leaves them to be read. None: there are none.
 async fn first_chunk(stream: &mut Stream) -> Option<Bytes> {
-    let bytes = poll_fn(|cx| {
+    let bytes = chunk(stream).await?;
+    stream.unread(bytes.clone());
+    Some(bytes)
+}
+
+/// The next bytes. None: the end, or a failure.
+pub async fn chunk(stream: &mut Stream) -> Option<Bytes> {
+    poll_fn(|cx| {
         // Not kept while it waits.
         let mut first = [0u8; 2048];
         match stream.poll_chunk(cx, &mut first) {
@@ -129,7 +153,5 @@ async fn first_chunk(stream: &mut Stream) -> Option<Bytes> {
             Poll::Pending => Poll::Pending,
         }
     })
-    .await?;
-    stream.unread(bytes.clone());
-    Some(bytes)
+    .await
 }

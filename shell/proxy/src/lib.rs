@@ -30,6 +30,7 @@ mod origin;
 mod outbound;
 mod outbox;
 mod pacing;
+mod peer_tls;
 pub mod plane;
 pub mod pods;
 mod policy;

@@ -67,6 +67,12 @@ impl Pod {
             && (!self.loopback || self.attachment.ports.contains(&to.port()))
     }
 
+    /// The one address that a joined process has; a pod has any.
+    pub fn only_address(&self) -> Option<SocketAddr> {
+        let port = *self.attachment.ports.first().filter(|_| self.loopback)?;
+        Some(SocketAddr::new(*self.origin.addresses.first()?, port))
+    }
+
     /// Where the process is that serves this address of the pod.
     pub fn local_address(&self, to: SocketAddr) -> SocketAddr {
         match to.ip() {

@@ -1,5 +1,6 @@
 //! Policy where traffic arrives: asked for every connection, for every request when the answer depends on it, and again for
 //! what is open when a policy changes.
+use crate::identity::trust::RootId;
 use crate::jwt::Verifier;
 use crate::mesh::Mesh;
 use crate::pods::Pod;
@@ -21,6 +22,28 @@ pub struct Caller {
     pub address: SocketAddr,
     /// Told that the pod drains, it sends a request elsewhere.
     pub elsewhere: bool,
+    /// The root of the pod's certificate that it was shown on a connection of its own. (A tunnel looks after itself.)
+    pub shown: Option<RootId>,
+}
+
+impl Caller {
+    /// Who connects in plain text.
+    pub fn in_plain_text(address: SocketAddr) -> Self {
+        Self { identity: None, address, elsewhere: false, shown: None }
+    }
+
+    /// Whether it should come again, for another root signs than when it came: the old one is to go.
+    pub fn should_come_again(&self, pod: &Pod) -> bool {
+        self.shown.is_some_and(|shown| pod.origin.identity.root().is_some_and(|now| now != shown))
+    }
+
+    /// Waits until it should come again.
+    pub async fn coming_again(&self, pod: &Pod) {
+        match self.shown {
+            Some(shown) => pod.origin.identity.moved_from(shown).await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// What a connection may do.
@@ -78,6 +101,11 @@ pub fn admit(worker: &Worker, pod: &Pod, caller: &Caller, to: SocketAddr) -> Adm
     Admission::Requests(Arc::new(rules))
 }
 
+/// Whether a pod's port is called in plain text at all.
+pub fn takes_plain_text(worker: &Worker, pod: &Pod, port: u16) -> bool {
+    compiled(worker, pod).0.admit_plain_text(port).allow
+}
+
 impl Rules {
     /// The rules as they are now.
     pub fn of(worker: &Worker, pod: &Pod, caller: &Caller, to: SocketAddr) -> Self {
@@ -91,7 +119,7 @@ impl Rules {
         if policy.is_empty() && verifier.is_empty() {
             return None;
         }
-        let caller = Caller { identity: None, address: client, elsewhere: false };
+        let caller = Caller::in_plain_text(client);
         let to = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), port);
         Some(Self { policy, verifier, caller, to, pod: gateway.key.name.clone() })
     }

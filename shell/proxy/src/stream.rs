@@ -26,6 +26,8 @@ pub enum Io {
     Hbone(Box<HboneStream>),
     /// TLS that ends here (a gateway's listener).
     TlsServer(Box<server::TlsStream<Tcp>>),
+    /// TLS that ends before a pod's process, which looked like any connection to it.
+    TlsPeer(Box<server::TlsStream<Stream>>),
     /// TLS to a service that ends it itself.
     TlsClient(Box<client::TlsStream<Stream>>),
 }
@@ -54,7 +56,7 @@ impl Stream {
         match &self.io {
             Io::Hbone(stream) => stream.leaving(),
             Io::TlsClient(stream) => stream.get_ref().0.leaving(),
-            Io::Tcp(_) | Io::TlsServer(_) => None,
+            Io::Tcp(_) | Io::TlsServer(_) | Io::TlsPeer(_) => None,
         }
     }
 
@@ -63,7 +65,7 @@ impl Stream {
         match &self.io {
             Io::Hbone(stream) => stream.is_leaving(),
             Io::TlsClient(stream) => stream.get_ref().0.is_leaving(),
-            Io::Tcp(_) | Io::TlsServer(_) => false,
+            Io::Tcp(_) | Io::TlsServer(_) | Io::TlsPeer(_) => false,
         }
     }
 
@@ -72,7 +74,7 @@ impl Stream {
         match self.io {
             Io::Tcp(stream) => stream.abort(),
             Io::Hbone(mut stream) => stream.reset(),
-            Io::TlsServer(_) | Io::TlsClient(_) => {}
+            Io::TlsServer(_) | Io::TlsPeer(_) | Io::TlsClient(_) => {}
         }
     }
 
@@ -125,6 +127,7 @@ impl AsyncRead for Stream {
             Io::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Io::Hbone(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
             Io::TlsServer(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
+            Io::TlsPeer(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
             Io::TlsClient(stream) => Pin::new(stream.as_mut()).poll_read(cx, buffer),
         }
     }
@@ -136,6 +139,7 @@ impl AsyncWrite for Stream {
             Io::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Io::Hbone(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
             Io::TlsServer(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
+            Io::TlsPeer(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
             Io::TlsClient(stream) => Pin::new(stream.as_mut()).poll_write(cx, bytes),
         }
     }
@@ -149,6 +153,7 @@ impl AsyncWrite for Stream {
             Io::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
             Io::Hbone(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, parts),
             Io::TlsServer(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, parts),
+            Io::TlsPeer(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, parts),
             Io::TlsClient(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, parts),
         }
     }
@@ -162,6 +167,7 @@ impl AsyncWrite for Stream {
             Io::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Io::Hbone(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
             Io::TlsServer(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+            Io::TlsPeer(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
             Io::TlsClient(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         }
     }
@@ -171,6 +177,7 @@ impl AsyncWrite for Stream {
             Io::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Io::Hbone(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
             Io::TlsServer(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+            Io::TlsPeer(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
             Io::TlsClient(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
     }

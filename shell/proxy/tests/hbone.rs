@@ -2,100 +2,19 @@
 mod support;
 
 use bytes::Bytes;
-use diolkos_proxy::identity::{Issuer, LocalIssuer, spiffe};
-use futures_util::FutureExt;
+use diolkos_proxy::identity::{LocalIssuer, spiffe};
 use model::mesh::*;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, ServerConfig, StreamOwned};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, mpsc};
 use support::frames::*;
+use support::tls::{certificate, client, roots};
 use support::{Node, address, curl, inside, serve_http, town, workload};
-
-/// A certificate for an identity (or whatever the name says), with its root, and its key.
-fn certificate(issuer: &LocalIssuer, identity: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
-    let chain = issuer.sign(identity, request).now_or_never().unwrap().unwrap();
-    let chain = chain.iter().map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).collect();
-    (chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-}
-
-fn roots(issuer: &LocalIssuer) -> Arc<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(issuer.root_pem().as_bytes()).unwrap()).unwrap();
-    Arc::new(roots)
-}
-
-/// How a tunnel is opened by whom.
-fn client(issuer: &LocalIssuer, identity: Option<(&LocalIssuer, &str)>) -> Arc<ClientConfig> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().unwrap();
-    let verifier = rustls::client::WebPkiServerVerifier::builder_with_provider(
-        roots(issuer),
-        Arc::new(aws_lc_rs::default_provider()),
-    );
-    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Chain(verifier.build().unwrap())));
-    let mut config = match identity {
-        Some((issuer, name)) => {
-            let (chain, key) = certificate(issuer, name);
-            builder.with_client_auth_cert(chain, key).unwrap()
-        }
-        None => builder.with_no_client_auth(),
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    Arc::new(config)
-}
-
-/// Verifies the chain and no name: a workload's certificate has only its identity.
-#[derive(Debug)]
-struct Chain(Arc<rustls::client::WebPkiServerVerifier>);
-
-impl rustls::client::danger::ServerCertVerifier for Chain {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        chain: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        use rustls::CertificateError::{NotValidForName, NotValidForNameContext};
-        match self.0.verify_server_cert(leaf, chain, name, ocsp, now) {
-            Err(rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {
-                Ok(rustls::client::danger::ServerCertVerified::assertion())
-            }
-            other => other,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
-}
 
 type Tunnel = Peer<StreamOwned<ClientConnection, TcpStream>>;
 
@@ -159,7 +78,7 @@ fn heads_of_tunnels() {
     serve_http(&web, "web");
     let zt = node.net.pod(8);
     node.proxy().apply([diolkos_proxy::mesh::Change::Set(Resource::Workload(Arc::new(workload(8, "zt"))))]);
-    let config = client(&node.issuer, Some((&node.issuer, "spiffe://cluster.local/ns/default/sa/zt")));
+    let config = client(&node.issuer, Some((&node.issuer, "spiffe://cluster.local/ns/default/sa/zt")), &["h2"]);
     let good = to("10.250.0.6:8080");
     let with = |more: &[(&str, &str)]| head(1, &[&good[..], more].concat());
     let long = "x=y,".repeat(5_000);
@@ -237,7 +156,7 @@ fn strangers(node: &Node, netns: &str) {
         ("of another form", Some((ours, "spiffe://cluster.local/default/zt"))),
         ("of another scheme", Some((ours, "https://cluster.local/ns/default/sa/zt"))),
     ] {
-        let mut tunnel = open(netns, &client(ours, identity));
+        let mut tunnel = open(netns, &client(ours, identity, &["h2"]));
         assert_eq!(verdict(&mut tunnel, 1, &head(1, &to("10.250.0.6:8080"))), Broken, "{what}");
     }
 }

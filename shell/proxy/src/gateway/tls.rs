@@ -1,7 +1,7 @@
 //! Listeners under TLS: the server name of the first message decides whose connection it is, and whether TLS ends here.
 use super::doors::{Door, Found};
 use super::streams;
-use crate::identity::tls::{PROVIDER, roots, signatures_by_provider};
+use crate::identity::tls::{PROVIDER, client_hello, roots, signatures_by_provider};
 use crate::outbox::Tcp;
 use crate::requests::{self, Site};
 use crate::stream::{Io, Stream};
@@ -79,17 +79,9 @@ async fn peek_name(stream: &TcpStream) -> Option<String> {
     let mut buffer = vec![0; 2048];
     loop {
         let length = stream.peek(&mut buffer).await.ok().filter(|length| *length > 0)?;
-        let mut acceptor = Acceptor::default();
-        let mut input = &buffer[..length];
-        while !input.is_empty() {
-            acceptor.read_tls(&mut input).ok()?;
-            match acceptor.accept() {
-                Ok(Some(accepted)) => {
-                    return Some(accepted.client_hello().server_name().unwrap_or_default().to_ascii_lowercase());
-                }
-                Ok(None) => {}
-                Err(_) => return None,
-            }
+        let name = |hello: &ClientHello<'_>| hello.server_name().unwrap_or_default().to_ascii_lowercase();
+        if let Some(name) = client_hello(&buffer[..length], name).ok()? {
+            return Some(name);
         }
         if length < buffer.len() {
             tokio::time::sleep(PEEK_PAUSE).await;

@@ -4,25 +4,25 @@ use super::{
     DRAINING, ELSEWHERE, FRAME_BYTES, LAST_RESORT, STREAM_WINDOW_BYTES, STREAMS_PER_TUNNEL, TUNNEL_WINDOW_BYTES,
 };
 use crate::dial;
-use crate::identity::spiffe;
 use crate::identity::trust::RootId;
 use crate::inbound;
 use crate::outbox::Tcp;
+use crate::peer_tls::{self, Secured};
 use crate::pods::{Phase, Pod};
 use crate::policy::{self, Admission, Caller};
 use crate::stream::{Io, Stream};
 use crate::worker::Worker;
-use authz::mesh::Identity;
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
+use rustls::server::Acceptor;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,21 +31,25 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: SocketAddr) {
     let handshake = async {
         let tls = pod.origin.identity.tls().await.map_err(std::io::Error::other)?;
-        Ok::<_, std::io::Error>((TlsAcceptor::from(tls.server.clone()).accept(Tcp::from(stream)).await?, tls.root))
+        let started = LazyConfigAcceptor::new(Acceptor::default(), Tcp::from(stream)).await?;
+        // A joined host captures nothing that comes in: its peers begin TLS here.
+        let direct = pod.only_address().filter(|_| peer_tls::is_peer(&started.client_hello()));
+        let config = if direct.is_some() { &tls.direct } else { &tls.server };
+        Ok::<_, std::io::Error>((started.into_stream(config.clone()).await?, tls.root, direct))
     };
-    let (stream, root) = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
+    let (stream, root, direct) = match timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, %from, pod = %pod.attachment.name, "no tunnel"),
         Err(_) => return tracing::debug!(%from, pod = %pod.attachment.name, "the handshake took too long"),
     };
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let resting = pod.origin.identity.anchors().rest(root, chain);
-    let trust_domain = worker.shared.identities.trust_domain();
-    let identity = chain.first().and_then(spiffe::of_certificate).and_then(|name| Identity::parse(&name));
-    let Some(identity) = identity.filter(|identity| identity.trust_domain() == trust_domain) else {
-        return tracing::warn!(%from, pod = %pod.attachment.name, "a tunnel without an identity of the trust domain is refused");
-    };
-    let caller = Caller { identity: Some(identity), address: from, elsewhere: false };
+    let Some(identity) = peer_tls::identity(&worker, &pod, chain, from) else { return };
+    let caller = Caller { identity: Some(identity), ..Caller::in_plain_text(from) };
+    if let Some(to) = direct {
+        let secured = Secured { stream: Io::TlsServer(Box::new(stream)).into(), resting, caller, shown: root };
+        return Box::pin(secured.deliver(&worker, &pod, to, None)).await;
+    }
     tokio::select! {
         ended = serve_streams(&worker, &pod, stream, root, caller) => if let Err(error) = ended {
             tracing::debug!(%error, %from, pod = %pod.attachment.name, "tunnel ended");

@@ -6,7 +6,7 @@ use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::{Acceptor, ClientHello, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::sync::{Arc, LazyLock};
 
@@ -63,6 +63,8 @@ pub struct TlsState {
     pub client: Arc<ClientConfig>,
     /// For tunnels that end here.
     pub server: Arc<ServerConfig>,
+    /// For peers that begin TLS themselves, straight to the process's port.
+    pub direct: Arc<ServerConfig>,
     /// Seconds since the epoch.
     pub not_before_s: i64,
     /// Seconds since the epoch.
@@ -92,6 +94,8 @@ pub fn state(
     server.alpn_protocols = vec![b"h2".to_vec()];
     // A tunnel is resumed by its pool, not by TLS: tickets would only cost.
     server.send_tls13_tickets = 0;
+    let mut direct = server.clone();
+    direct.alpn_protocols = DIRECT_PROTOCOLS.iter().map(|name| name.to_vec()).collect();
     let verifier = Arc::new(MeshServerVerifier { roots, trust_domain: trust_domain.to_owned() });
     let mut client = ClientConfig::builder_with_provider(PROVIDER.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -101,7 +105,32 @@ pub fn state(
     client.alpn_protocols = vec![b"h2".to_vec()];
     client.resumption = Resumption::disabled();
     client.enable_sni = false;
-    Ok(TlsState { client: Arc::new(client), server: Arc::new(server), not_before_s, not_after_s, root })
+    let (client, server, direct) = (Arc::new(client), Arc::new(server), Arc::new(direct));
+    Ok(TlsState { client, server, direct, not_before_s, not_after_s, root })
+}
+
+/// What is agreed on with peers that begin TLS themselves. What is spoken is told by its first bytes all the same, and a protocol of Istio's is agreed on
+/// only where nothing else is offered; `istio-peer-exchange` never, for it has the peer send metadata of its own first.
+const DIRECT_PROTOCOLS: [&[u8]; 6] = [b"h2", b"http/1.1", b"istio-h2", b"istio-http/1.1", b"istio-http/1.0", b"istio"];
+
+/// Looks into a connection's first message. None: it is not whole yet.
+///
+/// # Errors
+/// It is no TLS.
+pub fn client_hello<T>(mut bytes: &[u8], look: impl FnOnce(&ClientHello<'_>) -> T) -> Result<Option<T>, rustls::Error> {
+    let mut acceptor = Acceptor::default();
+    while !bytes.is_empty() {
+        // Reading from memory does not fail; what is too long for a message is said by `accept`.
+        if acceptor.read_tls(&mut bytes).is_err() {
+            return Err(rustls::Error::General("the first message is too long".into()));
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => return Ok(Some(look(&accepted.client_hello()))),
+            Ok(None) => {}
+            Err((error, _)) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 /// Verifies that a server's chain ends in our roots and that its name is in the trust domain. Which workload it is, the

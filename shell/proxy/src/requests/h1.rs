@@ -22,7 +22,7 @@ const PUBLIC_PATIENCE: Duration = Duration::from_secs(60);
 pub async fn serve(worker: &Arc<Worker>, site: Arc<Site>, mut reader: Reader, mut writer: Writer) {
     let mut head = RequestHead::default();
     let mut patience = site.is_public().then(Patience::begin);
-    let stopped = worker.shared.closing();
+    let stopped = site.closing(worker);
     tokio::pin!(stopped);
     loop {
         let read = tokio::select! {
@@ -85,7 +85,7 @@ async fn one(
     head: &mut RequestHead,
 ) -> Outcome {
     let leaving = match &site.place {
-        Place::Process { pod, .. } => pod.phase() >= Phase::Draining,
+        Place::Process { pod, caller, .. } => pod.phase() >= Phase::Draining || caller.should_come_again(pod),
         Place::Service { .. } | Place::Gateway(..) => false,
     };
     let keep_alive = head.keep_alive && !leaving && !worker.shared.is_stopping();

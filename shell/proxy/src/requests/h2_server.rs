@@ -59,8 +59,9 @@ pub async fn serve(worker: &Arc<Worker>, site: Arc<Site>, stream: Stream) {
 
 async fn told_to_leave(worker: &Worker, site: &Site) {
     match &site.place {
-        Place::Process { pod, .. } => tokio::select! {
+        Place::Process { pod, caller, .. } => tokio::select! {
             () = pod.reached(Phase::Draining) => {}
+            () = caller.coming_again(pod) => {}
             () = worker.shared.stopped() => {}
         },
         Place::Service { .. } | Place::Gateway(..) => worker.shared.stopped().await,

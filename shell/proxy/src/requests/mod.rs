@@ -34,9 +34,13 @@ use crate::worker::Worker;
 use model::Key;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// First bytes of an HTTP/2 connection.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Who should come again is told so with the next answer; if none is asked for in this time, the connection is closed.
+const LAST_ANSWER_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Where a connection with requests arrived.
 #[derive(Debug)]
@@ -101,6 +105,24 @@ impl Site {
         let cells = worker.cells.edge(&Peers::inbound(worker, pod, caller, Carries::Requests, Some(host)));
         *counted = Some((host.into(), cells.clone()));
         Some(cells)
+    }
+
+    /// Waits until the connection is to be closed while no request comes.
+    async fn closing(&self, worker: &Worker) {
+        match &self.place {
+            // Apart: few connections have room for it.
+            Place::Process { pod, caller, .. } if caller.shown.is_some() => {
+                let mut again = Box::pin(async {
+                    caller.coming_again(pod).await;
+                    tokio::time::sleep(LAST_ANSWER_PATIENCE).await;
+                });
+                tokio::select! {
+                    () = worker.shared.closing() => {}
+                    () = &mut again => {}
+                }
+            }
+            _ => worker.shared.closing().await,
+        }
     }
 
     fn service_key(&self) -> Option<&Key> {
