@@ -41,7 +41,7 @@ pub use help::Help;
 pub use load::LoadPolicy;
 pub use numa::{NodeTopology, TopologyPolicy, ZONES_MAX};
 pub use pool::{NodeId, PodId, Pool, PoolSize};
-pub use preempt::{Preemption, Victim};
+pub use preempt::{Band, Clearance, Place, Preemption, Victim};
 pub use queue::{Hint, Queue};
 pub use reschedule::{Cause, Move, MoveLimits};
 pub use reservation::{Owner, Reservation, ReservationState};

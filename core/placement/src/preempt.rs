@@ -1,5 +1,7 @@
 //! Making room: which pods of lower priority would have to go from which node, so that as little as possible is lost.
 
+mod together;
+
 use crate::class::ClassId;
 use crate::explain::{Diagnosis, histogram, reasons};
 use crate::filter::Verdict;
@@ -10,6 +12,8 @@ use model::scheduling::BudgetFacts;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+pub use together::{Band, Clearance, Place};
 
 /// A pod that has to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
