@@ -3,7 +3,7 @@
 //! A decision is assumed at once (the next one counts it), carried out later, and taken back when the API refuses it. Facts
 //! correct every assumption: the API is the truth.
 
-use model::effect::{Change, MetaPatch, Propagation, Receipt, Record, Status, Target};
+use model::effect::{Change, MetaPatch, Receipt, Record, Status, Target};
 use model::map::HashMap;
 use model::scheduling::{BudgetFacts, NodeFacts, PodFacts, SpreadOwner};
 use model::{Condition, Effect, Event, Key, Kind, LabelSelector, Object, Pod, Timestamp, Truth};
@@ -15,6 +15,7 @@ mod gang;
 mod machines;
 mod parts;
 mod quota;
+mod room;
 
 /// The name by which pods ask for this scheduler.
 pub const NAME: &str = "default-scheduler";
@@ -475,7 +476,10 @@ impl Scheduler {
         if let Some(why) = self.over_quota(id) {
             self.wait_for_quota(id);
             let message = format!("0/{} nodes are available: {why}.", self.pool.size().nodes);
-            let nominated = self.give_up_nomination(id);
+            let nominated = self.nominations(&[id]);
+            let ask = room::Ask { pods: &[id], missing: 1, gang: None, over_quota: true, nominated };
+            self.make_room(&ask, now, orders);
+            let nominated = self.nominated_now(id);
             self.tell(id, "Unschedulable", message, nominated, now, orders);
             return;
         }
@@ -521,6 +525,7 @@ impl Scheduler {
                             // Whoever was refused for its sake may have the room.
                             self.pool.set_nominated(id, None);
                             self.queue.wake(&self.pool, &Hint::PodLeft(node));
+                            self.free_quotas();
                         }
                         self.tell(
                             id,
@@ -534,14 +539,6 @@ impl Scheduler {
                 }
             }
         }
-    }
-
-    /// A pod that waits for more than a node holds no room: others may have what was made for it. Returns what its status is to say.
-    fn give_up_nomination(&mut self, id: PodId) -> Option<Arc<str>> {
-        let node = self.pool.pod_nominated(id)?;
-        self.pool.set_nominated(id, None);
-        self.queue.wake(&self.pool, &Hint::PodLeft(node));
-        Some("".into())
     }
 
     fn bind(&mut self, id: PodId, node: NodeId, now: Timestamp) -> Order {
@@ -622,47 +619,11 @@ impl Scheduler {
     }
 
     fn preempt(&mut self, id: PodId, preemption: &placement::Preemption, now: Timestamp, orders: &mut Vec<Order>) {
-        let node = self.pool.node_name(preemption.node).clone();
-        for victim in &preemption.victims {
-            if victim.terminating {
-                continue;
-            }
-            let target = self.target(victim.pod);
-            let condition = Condition {
-                kind: "DisruptionTarget".into(),
-                status: Truth::True,
-                reason: "PreemptionByScheduler".into(),
-                message: format!("{NAME}: preempting to accommodate a higher priority pod").into(),
-                last_transition: now,
-                last_update: now,
-            };
-            let note = Record {
-                about: target.clone(),
-                warning: false,
-                reason: "Preempted".into(),
-                message: format!("Preempted by pod {} on node {node}", self.pool.pod_uid(id)).into(),
-                source: NAME,
-                at: now,
-            };
-            let status = Status::PodConditions { conditions: vec![condition], nominated_node: None };
-            let effects = vec![
-                Effect::PatchStatus(target.clone(), status),
-                Effect::Delete { target, grace_s: None, propagation: Propagation::Default },
-                Effect::Record(note),
-            ];
-            self.pool.set_terminating(victim.pod);
-            let order = self.order(Purpose::End(effects.clone()), effects);
-            orders.push(order);
+        let by = format!("pod {}", self.pool.pod_uid(id));
+        for victim in preemption.victims.iter().filter(|victim| !victim.terminating) {
+            self.end_victim(victim.pod, &by, now, orders);
         }
-        for displaced in &preemption.displaced {
-            self.pool.set_nominated(*displaced, None);
-            let key = self.pool.pod_key(*displaced).clone();
-            self.told.entry(key).or_default().nominated = "".into();
-            let status = Status::PodConditions { conditions: Vec::new(), nominated_node: Some("".into()) };
-            let order = self.order(Purpose::Tell, vec![Effect::PatchStatus(self.target(*displaced), status)]);
-            orders.push(order);
-            self.queue.push(*displaced, self.pool.pod_priority(*displaced));
-        }
+        self.displace(&preemption.displaced, orders);
         self.pool.set_nominated(id, Some(preemption.node));
     }
 

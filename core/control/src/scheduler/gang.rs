@@ -1,8 +1,9 @@
 //! Gangs: pods that carry the field's labels for pod groups are placed together or not at all.
 
+use super::room::Ask;
 use super::{Order, Scheduler};
 use model::{Key, Labels, Timestamp};
-use placement::{Hint, PodId};
+use placement::{Hint, NodeId, PodId, Pool};
 use std::sync::Arc;
 
 /// Labels that name a pod's group: the coscheduling plugin's, the one that Koordinator reads too, and the older one.
@@ -23,6 +24,27 @@ pub(super) struct Packing {
     label: Arc<str>,
     /// In one domain, or not at all.
     required: bool,
+}
+
+/// Where a gang may be placed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Site {
+    packing: Option<Packing>,
+    /// The domain in which others of it are.
+    within: Option<Arc<str>>,
+}
+
+impl Site {
+    /// Places so many of the pods or none.
+    pub(super) fn place(&self, pool: &mut Pool, pods: &[PodId], missing: usize) -> Option<Vec<(PodId, NodeId)>> {
+        match &self.packing {
+            Some(packing) if packing.required => {
+                pool.decide_gang_within(pods, missing, &packing.label, self.within.clone())
+            }
+            Some(packing) => pool.decide_gang_packed(pods, missing, &[&*packing.label]),
+            None => pool.decide_gang(pods, missing),
+        }
+    }
 }
 
 /// What a pod's annotations say of it.
@@ -81,7 +103,7 @@ impl Scheduler {
     }
 
     /// Pods of a gang that are known, by name.
-    fn members(&mut self, gang: &Key) -> Vec<PodId> {
+    pub(super) fn members(&mut self, gang: &Key) -> Vec<PodId> {
         let noted = self.gangs.remove(gang).unwrap_or_default();
         let known = |id: &PodId| self.pool.is_pod(*id) && self.gang_of(*id).as_ref() == Some(gang);
         let members: std::collections::BTreeSet<PodId> = noted.into_iter().filter(known).collect();
@@ -96,64 +118,58 @@ impl Scheduler {
         by_name
     }
 
+    /// How many of a gang have to be there. Without a number all that are known have to go together.
+    pub(super) fn least_of(&self, gang: &Key, members: &[PodId]) -> usize {
+        let said = || members.iter().find_map(|id| self.pool.pod_labels(*id).get(LEAST)?.parse().ok());
+        self.groups.get(gang).copied().or_else(said).unwrap_or(members.len())
+    }
+
+    fn site(&self, gang: &Key, members: &[PodId]) -> Site {
+        let packing = self.packed.get(gang).cloned();
+        let node = members.iter().find_map(|id| self.pool.pod_node(*id));
+        let within = packing.as_ref().zip(node).and_then(|(packing, node)| self.pool.node_label(node, &packing.label));
+        Site { packing, within }
+    }
+
     /// Decides on all of a gang that wait. Returns false when they are to be placed one by one: because their claims have to be
     /// bound first, or because enough of them run already.
     pub(super) fn decide_gang(&mut self, gang: &Key, now: Timestamp, orders: &mut Vec<Order>) -> bool {
         let members = self.members(gang);
-        let placed = members.iter().filter(|id| self.pool.pod_node(**id).is_some()).count();
-        let waiting: Vec<PodId> = members
-            .iter()
-            .copied()
-            .filter(|id| self.pool.pod_node(*id).is_none() && self.queue.contains(*id) && !self.pool.is_gated(*id))
-            .collect();
-        // Without a number all that are known have to go together.
-        let said = || members.iter().find_map(|id| self.pool.pod_labels(*id).get(LEAST)?.parse().ok());
-        let least: usize = self.groups.get(gang).copied().or_else(said).unwrap_or(members.len());
+        let stays = |id: &&PodId| self.pool.pod_node(**id).is_some() && !self.pool.is_terminating(**id);
+        let placed = members.iter().filter(stays).count();
+        let waits =
+            |id: &PodId| self.pool.pod_node(*id).is_none() && self.queue.contains(*id) && !self.pool.is_gated(*id);
+        let waiting: Vec<PodId> = members.iter().copied().filter(waits).collect();
+        let least = self.least_of(gang, &members);
         if placed >= least {
             self.whole.insert(gang.clone());
         }
-        let together = self.packed.get(gang).filter(|packing| packing.required).map(|packing| packing.label.clone());
+        let site = self.site(gang, &members);
+        let together = site.packing.as_ref().filter(|packing| packing.required).map(|packing| packing.label.clone());
         let whole = self.whole.contains(gang) && together.is_none();
         if whole || !waiting.iter().all(|id| self.pool.claims_ready(*id)) {
             return false;
         }
         // Who comes to a whole gang that has to be together is placed alone, but beside it.
         let missing = if self.whole.contains(gang) { 1 } else { least - placed };
+        let nominated = self.nominations(&waiting);
         let admitted = self.within_quota(&waiting);
-        let outcome = match self.packed.get(gang) {
-            _ if admitted.len() < missing => None,
-            Some(packing) if packing.required => {
-                let node = members.iter().find_map(|id| self.pool.pod_node(*id));
-                let within = node.and_then(|node| self.pool.node_label(node, &packing.label));
-                self.pool.decide_gang_within(&admitted, missing, &packing.label, within)
-            }
-            Some(packing) => self.pool.decide_gang_packed(&admitted, missing, &[&*packing.label]),
-            None => self.pool.decide_gang(&admitted, missing),
-        };
+        let over_quota = admitted.len() < missing;
+        let outcome = if over_quota { None } else { site.place(&mut self.pool, &admitted, missing) };
         let Some(bound) = outcome else {
-            let over = waiting.iter().find(|id| !admitted.contains(id));
-            let why = if waiting.len() < missing {
-                format!("pod group {gang} has {} of at least {least} pods", placed + waiting.len())
-            } else if let Some(over) = over.filter(|_| admitted.len() < missing) {
-                // What the first of those that are left out would exceed, with the others there.
-                admitted.iter().for_each(|id| self.count_use(*id, 1));
-                let why = self.over_quota(*over).unwrap_or_default();
-                admitted.iter().for_each(|id| self.count_use(*id, -1));
-                format!("pod group {gang}: {why}")
-            } else {
-                let within = together.map_or_else(String::new, |label| format!(" in one {label}"));
-                format!("pod group {gang}: there is no room for {missing} more pods at once{within}")
-            };
+            let why = self.why_not(gang, &waiting, &admitted, (placed, missing), together.as_ref());
+            let ask = Ask { pods: &waiting, missing, gang: Some((gang, site)), over_quota, nominated };
+            self.make_room(&ask, now, orders);
             let nodes = self.pool.size().nodes;
             for id in waiting.iter().copied() {
                 self.queue.refuse_for_now(id);
-                let nominated = self.give_up_nomination(id);
-                if waiting.len() >= missing && admitted.len() < missing {
+                if waiting.len() >= missing && over_quota {
                     self.wait_for_quota(id);
                 } else {
                     self.wait_for_room(id, now);
                 }
                 let message = format!("0/{nodes} nodes are available: {why}.");
+                let nominated = self.nominated_now(id);
                 self.tell(id, "Unschedulable", message, nominated, now, orders);
             }
             return true;
@@ -180,6 +196,30 @@ impl Scheduler {
             self.tell(id, "Unschedulable", message, None, now, orders);
         }
         true
+    }
+
+    /// Why those of a gang that wait cannot be placed. `placed` of it are, `missing` more have to be.
+    fn why_not(
+        &mut self,
+        gang: &Key,
+        waiting: &[PodId],
+        admitted: &[PodId],
+        (placed, missing): (usize, usize),
+        together: Option<&Arc<str>>,
+    ) -> String {
+        if waiting.len() < missing {
+            return format!("pod group {gang} has {} of at least {} pods", placed + waiting.len(), placed + missing);
+        }
+        let over = waiting.iter().find(|id| !admitted.contains(id)).filter(|_| admitted.len() < missing);
+        let Some(over) = over else {
+            let within = together.map_or_else(String::new, |label| format!(" in one {label}"));
+            return format!("pod group {gang}: there is no room for {missing} more pods at once{within}");
+        };
+        // What the first of those that are left out would exceed, with the others there.
+        admitted.iter().for_each(|id| self.count_use(*id, 1));
+        let why = self.over_quota(*over).unwrap_or_default();
+        admitted.iter().for_each(|id| self.count_use(*id, -1));
+        format!("pod group {gang}: {why}")
     }
 }
 

@@ -6,8 +6,8 @@ use model::effect::Record;
 use model::map::HashMap;
 use model::scheduling::{Amounts, QuotaFacts};
 use model::{Effect, Key, Timestamp};
-use placement::PodId;
 use placement::quota::{Borrower, Quota, QuotaError, QuotaTree};
+use placement::{PodId, Pool};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -52,6 +52,66 @@ impl Quotas {
     pub(super) fn nodes_changed(&mut self) {
         self.nodes_changed = true;
     }
+    fn over(&self, id: PodId) -> Option<String> {
+        let account = self.accounts.get(&id)?;
+        self.tree.admits(&account.quota, &account.amounts).err().map(|exceeded| exceeded.to_string())
+    }
+
+    fn count_use(&mut self, id: PodId, sign: i64) {
+        if let Some(account) = self.accounts.get(&id) {
+            self.tree.place(&account.quota, &account.amounts, sign);
+        }
+    }
+
+    /// Of pods that are to be placed together, those that their quotas let in, in the given order.
+    pub(super) fn within(&mut self, pool: &Pool, pods: &[PodId]) -> Vec<PodId> {
+        if self.is_empty() {
+            return pods.to_vec();
+        }
+        self.with_promised(pool, pods, |quotas| {
+            let mut admitted = Vec::new();
+            for id in pods {
+                if quotas.over(*id).is_none() {
+                    admitted.push(*id);
+                    quotas.count_use(*id, 1);
+                }
+            }
+            admitted.iter().for_each(|id| quotas.count_use(*id, -1));
+            admitted
+        })
+    }
+
+    /// Asks as if those were placed for whom room is being made, where they come before `pods`: who has made others go has what they
+    /// leave.
+    fn with_promised<T>(&mut self, pool: &Pool, pods: &[PodId], ask: impl FnOnce(&mut Self) -> T) -> T {
+        let priority = pods.iter().map(|id| pool.pod_priority(*id)).min().unwrap_or(i32::MAX);
+        let before = |id: &PodId| pool.pod_priority(*id) >= priority && !pods.contains(id) && !pool.is_placed(*id);
+        let promised: Vec<PodId> =
+            if self.is_empty() { Vec::new() } else { pool.nominated_pods().filter(before).collect() };
+        promised.iter().for_each(|id| self.count_use(*id, 1));
+        let answer = ask(self);
+        promised.iter().for_each(|id| self.count_use(*id, -1));
+        answer
+    }
+
+    /// Asks as if those of `candidates` that are on no node now used nothing.
+    pub(super) fn without<T>(
+        &mut self,
+        pool: &Pool,
+        candidates: &[PodId],
+        ask: impl FnOnce(&mut Self, &Pool) -> T,
+    ) -> T {
+        let gone: Vec<PodId> = if self.is_empty() {
+            Vec::new()
+        } else {
+            candidates.iter().copied().filter(|id| pool.pod_node(*id).is_none()).collect()
+        };
+        gone.iter().for_each(|id| self.count_use(*id, -1));
+        let answer = ask(self, pool);
+        gone.iter().for_each(|id| self.count_use(*id, 1));
+        answer
+    }
+
     /// When what was lent may be taken back.
     pub(super) fn wake_at(&self) -> Option<Timestamp> {
         self.reclaim_at.filter(|_| !self.crowded.is_empty())
@@ -164,28 +224,31 @@ impl Scheduler {
     }
 
     /// Why a pod's quota does not let it be placed now.
-    pub(super) fn over_quota(&self, id: PodId) -> Option<String> {
-        let account = self.quotas.accounts.get(&id)?;
-        self.quotas.tree.admits(&account.quota, &account.amounts).err().map(|exceeded| exceeded.to_string())
+    pub(super) fn over_quota(&mut self, id: PodId) -> Option<String> {
+        let Scheduler { pool, quotas, .. } = self;
+        quotas.with_promised(pool, &[id], |quotas| quotas.over(id))
     }
 
     /// Of pods that are to be placed together, those that their quotas let in, in the given order.
     pub(super) fn within_quota(&mut self, pods: &[PodId]) -> Vec<PodId> {
-        let mut admitted = Vec::new();
-        for id in pods {
-            if self.over_quota(*id).is_none() {
-                admitted.push(*id);
-                self.count_use(*id, 1);
-            }
-        }
-        admitted.iter().for_each(|id| self.count_use(*id, -1));
-        admitted
+        self.quotas.within(&self.pool, pods)
     }
 
     pub(super) fn count_use(&mut self, id: PodId, sign: i64) {
-        if let Some(account) = self.quotas.accounts.get(&id) {
-            self.quotas.tree.place(&account.quota, &account.amounts, sign);
-        }
+        self.quotas.count_use(id, sign);
+    }
+
+    /// What was kept for somebody is free: who was refused is to be tried again.
+    pub(super) fn free_quotas(&mut self) {
+        self.quotas.freed = true;
+    }
+
+    /// Of pods that may have to go, those that may for the sake of these: of the same quotas, and not marked as such that may not.
+    pub(super) fn retain_of_same_quota(&self, may_go: &mut Vec<PodId>, pods: &[PodId]) {
+        let of = |id: &PodId| self.quotas.accounts.get(id).map(|account| &account.quota);
+        let quotas: BTreeSet<&Arc<str>> = pods.iter().filter_map(of).collect();
+        let kept = |id: &PodId| self.pool.pod_labels(*id).get(PREEMPTIBLE).is_some_and(|value| **value == *"false");
+        may_go.retain(|id| of(id).is_some_and(|quota| quotas.contains(quota)) && !kept(id));
     }
 
     /// A pod waits for its quota.

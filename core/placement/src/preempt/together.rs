@@ -65,6 +65,25 @@ struct Search<'a> {
 }
 
 impl Pool {
+    /// Placed pods below a priority, without reservations.
+    pub fn placed_below(&self, priority: i32) -> Vec<PodId> {
+        if self.placed_priorities.keys().next().is_none_or(|lowest| *lowest >= priority) {
+            return Vec::new();
+        }
+        let placed = self.nodes.iter().flat_map(|node| node.pods.iter().copied());
+        placed.filter(|pod| self.pod_priority(*pod) < priority && !self.reservations.holds(*pod)).collect()
+    }
+
+    /// Pods on a node.
+    pub fn pods_on(&self, node: NodeId) -> impl Iterator<Item = PodId> + '_ {
+        self.nodes[node as usize].pods.iter().copied()
+    }
+
+    /// Pods for which room is being made somewhere.
+    pub fn nominated_pods(&self) -> impl Iterator<Item = PodId> + '_ {
+        self.nominated.values().flatten().copied()
+    }
+
     /// Which of `may_go` have to go so that `place` succeeds; None when that is not enough, or nobody has to. `place` assumes those
     /// who are placed, or nobody. Nothing is changed, but that those who `ask` are no longer nominated. Who of `may_go` is being
     /// deleted counts as gone.
