@@ -14,4 +14,5 @@ pub const SERVICE_ACCOUNTS: Resource = core("serviceaccounts");
 pub const CLAIMS: Resource = core("persistentvolumeclaims");
 pub const VOLUMES: Resource = core("persistentvolumes");
 pub const EVENTS: Resource = core("events");
+pub const RUNTIME_CLASSES: Resource = Resource { group: "node.k8s.io", version: "v1", plural: "runtimeclasses" };
 pub const LEASES: Resource = Resource { group: "coordination.k8s.io", version: "v1", plural: "leases" };

@@ -94,8 +94,9 @@ impl Runtime {
     }
 
     /// Makes the sandbox, its network namespace and its address. Returns the sandbox's id.
-    pub async fn run_sandbox(&self, config: PodSandboxConfig) -> Result<String, RuntimeError> {
-        let request = RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+    /// `handler` is a RuntimeClass's; empty for the runtime's default.
+    pub async fn run_sandbox(&self, config: PodSandboxConfig, handler: String) -> Result<String, RuntimeError> {
+        let request = RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
         let answer: PodSandboxId = self.call(path::RUN_POD_SANDBOX, request, PATIENCE * 2).await?;
         Ok(answer.pod_sandbox_id)
     }

@@ -168,6 +168,70 @@ async fn pages_of_a_list_are_of_one_moment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn runtime_classes_complete_pods() {
+    let server = start("runtime-class").await;
+    let classes = "/apis/node.k8s.io/v1/runtimeclasses";
+    for (class, code, says) in [
+        (
+            json!({"metadata": {"name": "kata"}, "handler": "kata", "overhead": {"podFixed": {"cpu": "0.25"}},
+                "scheduling": {"nodeSelector": {"kata": "yes"}, "tolerations": [{"key": "kata", "operator": "Exists"}]}}),
+            201,
+            "\"podFixed\":{\"cpu\":\"250m\"}",
+        ),
+        (json!({"metadata": {"name": "plain"}, "handler": "runc"}), 201, "plain"),
+        (json!({"metadata": {"name": "none"}}), 422, "handler: Required value"),
+        (json!({"metadata": {"name": "bad"}, "handler": "A_"}), 422, "handler: Invalid value: \\\"A_\\\""),
+        (
+            json!({"metadata": {"name": "bad"}, "handler": "a", "overhead": {"podFixed": {"wagons": "1"}}}),
+            422,
+            "overhead.limits[wagons]: Invalid value",
+        ),
+        (
+            json!({"metadata": {"name": "bad"}, "handler": "a", "scheduling": {"tolerations": [{"key": "a", "operator": "Maybe"}]}}),
+            422,
+            "scheduling.tolerations[0].operator: Unsupported value",
+        ),
+    ] {
+        let (status, answer) = call(&server.admin, Method::POST, classes, class.clone()).await;
+        assert_eq!(status, code, "{class}: {answer}");
+        assert!(answer.to_string().contains(says), "{class}: {answer}");
+    }
+    let refused = |why: &str| (403, format!("pods \"p\" is forbidden: {why}"));
+    for (spec, (code, says)) in [
+        (json!({"runtimeClassName": "kata"}), (201, String::new())),
+        (json!({"runtimeClassName": "plain"}), (201, String::new())),
+        (json!({"runtimeClassName": "lost"}), refused("pod rejected: RuntimeClass \"lost\" not found")),
+        (
+            json!({"overhead": {"cpu": "1"}}),
+            refused("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"),
+        ),
+        (
+            json!({"runtimeClassName": "kata", "overhead": {"cpu": "1"}}),
+            refused("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"),
+        ),
+        (
+            json!({"runtimeClassName": "kata", "nodeSelector": {"kata": "no"}}),
+            refused("conflict: runtimeClass.scheduling.nodeSelector[kata] = yes; pod.spec.nodeSelector[kata] = no"),
+        ),
+    ] {
+        let mut wish = pod("p", json!({}));
+        wish["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        let (status, answer) = call(&server.admin, Method::POST, &format!("{PODS}?dryRun=All"), wish).await;
+        assert_eq!(status, code, "{spec}: {answer}");
+        if code != 201 {
+            assert_eq!(answer["message"], says, "{spec}");
+        } else if spec["runtimeClassName"] == "kata" {
+            let got = &answer["spec"];
+            assert_eq!(got["overhead"], json!({"cpu": "250m"}));
+            assert_eq!(got["nodeSelector"], json!({"kata": "yes"}));
+            assert_eq!(got["tolerations"].as_array().unwrap().len(), 3, "{got}");
+        } else {
+            assert!(answer["spec"]["overhead"].is_null() && answer["spec"]["nodeSelector"].is_null());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_follows_a_selection() {
     let server = start("watch").await;
     post(&server.admin, PODS, pod("a", json!({"app": "x"}))).await;

@@ -2,8 +2,9 @@
 
 use crate::behaviour::{Facts, Field, Generation, Kind, METADATA, SPEC};
 use crate::cause::{Causes, Path};
-use crate::json::{Members, child, each_object, fill, fill_text, list, members, text};
+use crate::json::{Members, child, each_object, existing, fill, fill_text, list, members, text};
 use crate::names::NameRule;
+use crate::pod::{check_resources, check_tolerations, runtime_class};
 use crate::quantity;
 use crate::table::{self, Column, Row};
 use model::Timestamp;
@@ -189,9 +190,30 @@ impl Kind for RuntimeClass {
     fn facts(&self) -> Facts {
         Facts::plain("node.k8s.io", "RuntimeClass")
     }
+    fn defaults(&self, object: &mut Value) {
+        if let Some(overhead) = object.as_object_mut().and_then(|class| existing(class, "overhead")) {
+            quantity::canonicalise_list(overhead, "podFixed");
+        }
+    }
     fn check(&self, object: &Value, causes: &mut Causes) {
         let handler = text(&object["handler"]);
-        causes.invalid_each(&Path::root("handler"), handler, crate::names::label(handler));
+        match handler {
+            "" => causes.required(&Path::root("handler"), ""),
+            handler => causes.invalid_each(&Path::root("handler"), handler, crate::names::label(handler)),
+        }
+        let overhead = &object["overhead"];
+        if !overhead.is_null() {
+            let limits = runtime_class::as_limits(&overhead["podFixed"]);
+            check_resources(&limits, &Path::root("overhead"), causes);
+        }
+        let (scheduling, path) = (&object["scheduling"], Path::root("scheduling"));
+        crate::meta::labels(&scheduling["nodeSelector"], &path.child("nodeSelector"), causes);
+        let tolerations = path.child("tolerations");
+        check_tolerations(scheduling, &tolerations, causes);
+        let all = list(&scheduling["tolerations"]);
+        for at in runtime_class::repeated(all) {
+            causes.duplicate(&tolerations.index(at), all[at].clone());
+        }
     }
     fn check_change(&self, new: &Value, old: &Value, causes: &mut Causes) {
         causes.immutable(&Path::root("handler"), &new["handler"], &old["handler"]);

@@ -103,6 +103,10 @@ pub struct PodLimits {
 
 /// Sums for the pod's cgroup. Init containers run alone (the largest counts), sidecars beside everything.
 pub fn pod_limits(pod: &Pod) -> PodLimits {
+    let overhead = |name: &str| {
+        let given = pod.spec.overhead.get(name).and_then(|text| Quantity::parse(&text.0).ok());
+        given.map_or(0, |amount| if name == "cpu" { amount.milli() } else { amount.units() })
+    };
     let sum = |limit: bool, name: &str| -> Option<i64> {
         let of = |c: &Container| {
             let given = amount(&c.resources, limit, name);
@@ -122,7 +126,9 @@ pub fn pod_limits(pod: &Pod) -> PodLimits {
                 alone = alone.max(beside.saturating_add(of(container)?));
             }
         }
-        Some(alone.max(total.saturating_add(beside)))
+        let pod = Some(alone.max(total.saturating_add(beside))).filter(|sum| !limit || *sum > 0)?;
+        // What the runtime itself needs comes on top.
+        Some(pod.saturating_add(overhead(name)))
     };
     PodLimits {
         shares: shares(sum(false, "cpu").unwrap_or(0)),
@@ -155,6 +161,7 @@ pub fn resource_field(container: &Container, resource: &str, divisor: &str, allo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pod::spec::Text;
     use serde_json::{Value, json};
 
     fn pod(containers: &[Value]) -> Pod {
@@ -189,6 +196,11 @@ mod tests {
         assert_eq!((set.cpu_shares, set.cpu_quota, set.memory_limit_in_bytes, set.oom_score_adj), (2, 0, 0, 999));
         // One container without a limit leaves the pod without one.
         assert_eq!(pod_limits(&pod), PodLimits { shares: 256, quota_us: 0, memory: 0 });
+        let mut alone = pod;
+        alone.spec.containers.truncate(1);
+        let overhead = [("cpu", "500m"), ("memory", "32Mi")].map(|(name, amount)| (name.into(), Text(amount.into())));
+        alone.spec.overhead = overhead.into();
+        assert_eq!(pod_limits(&alone), PodLimits { shares: 768, quota_us: 200_000, memory: 96 << 20 });
     }
 
     #[test]

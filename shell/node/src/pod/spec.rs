@@ -78,7 +78,7 @@ read! {
         share_process_namespace: bool, security_context: PodSecurityContext, hostname: String, subdomain: String,
         #[serde(rename = "setHostnameAsFQDN")] set_hostname_as_fqdn: bool,
         host_aliases: Vec<HostAlias>, image_pull_secrets: Vec<LocalRef>, readiness_gates: Vec<ReadinessGate>,
-        resources: Resources,
+        resources: Resources, runtime_class_name: String, overhead: BTreeMap<String, Text>,
     }
     LocalRef { name: String }
     ReadinessGate { condition_type: String }

@@ -10,6 +10,7 @@ use super::worker::{SyncError, Worker};
 use super::{env, resources};
 use crate::image::{PullProblem, registry_auth};
 use crate::probe::{Target, act};
+use crate::refs::RefError;
 use crate::volume::{Ready, open_subpath};
 use crate::{clock, resource};
 use cri::{AuthConfig, CreateContainerRequest, Image, Mount, PodSandboxConfig};
@@ -34,7 +35,8 @@ impl Worker {
         self.shared.cgroups.make_pod(&self.cgroup(), limits).map_err(SyncError::Cgroup)?;
         let config = self.sandbox_config(attempt);
         std::fs::create_dir_all(&config.log_directory).map_err(|error| SyncError::Sandbox(error.to_string()))?;
-        self.shared.runtime.run_sandbox(config).await.map_err(|error| SyncError::Sandbox(error.message))?;
+        let handler = self.runtime_handler().await?;
+        self.shared.runtime.run_sandbox(config, handler).await.map_err(|error| SyncError::Sandbox(error.message))?;
         self.look().await?;
         if !self.pod.host_network() {
             let hosts = config::hosts_file(&self.pod, &self.shared.config, &self.observed.ips);
@@ -44,6 +46,25 @@ impl Worker {
                 .map_err(|error| SyncError::Sandbox(error.to_string()))?;
         }
         Ok(())
+    }
+
+    /// The handler of the pod's RuntimeClass. A class's never changes, so the one that the pod had serves while the API server is away.
+    async fn runtime_handler(&mut self) -> Result<String, SyncError> {
+        let name = &self.pod.spec.runtime_class_name;
+        if name.is_empty() {
+            return Ok(String::new());
+        }
+        match self.shared.refs.object(resource::RUNTIME_CLASSES, "runtimeclass.node.k8s.io", "", name).await {
+            Ok(class) => {
+                let handler = class["handler"].as_str().unwrap_or_default().to_owned();
+                self.handler = Some(handler.clone());
+                Ok(handler)
+            }
+            Err(RefError::Api { error, .. }) if error.is_transient() && self.handler.is_some() => {
+                Ok(self.handler.clone().unwrap_or_default())
+            }
+            Err(error) => Err(SyncError::Sandbox(error.to_string())),
+        }
     }
 
     /// Starts one container. The error is what its status shows while it waits.

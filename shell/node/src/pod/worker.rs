@@ -100,6 +100,8 @@ pub struct Worker {
     pub(super) start_time: String,
     /// The namespace that the proxy was told of.
     pub(super) attached: Option<String>,
+    /// The handler that its sandbox was made with, of a pod with a RuntimeClass.
+    pub(super) handler: Option<String>,
     /// The node ended the pod.
     pub(super) failed: Option<Waiting>,
     retry: Duration,
@@ -129,6 +131,7 @@ impl Worker {
             problems: BTreeMap::new(),
             tokens: TokenCache::default(),
             attached: None,
+            handler: None,
             failed: None,
             retry: FIRST_RETRY,
         }

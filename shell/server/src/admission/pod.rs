@@ -1,4 +1,4 @@
-//! ServiceAccount, Priority, DefaultTolerationSeconds, LimitRanger's defaults.
+//! ServiceAccount, Priority, DefaultTolerationSeconds, RuntimeClass, LimitRanger's defaults.
 
 use super::Request;
 use crate::core::random_suffix;
@@ -14,7 +14,7 @@ pub(super) fn complete(request: &Request<'_>, object: &mut Value) -> Result<(), 
     if !mirror {
         service_account(request, spec)?;
     }
-    Ok(())
+    runtime_class(request, spec)
 }
 
 fn priority(request: &Request<'_>, spec: &mut Map<String, Value>) -> Result<(), Status> {
@@ -45,6 +45,18 @@ fn priority(request: &Request<'_>, spec: &mut Map<String, Value>) -> Result<(), 
     }
     pods::set_priority(spec, class.as_ref());
     Ok(())
+}
+
+fn runtime_class(request: &Request<'_>, spec: &mut Map<String, Value>) -> Result<(), Status> {
+    let refuse = |why: &str| request.target.forbidden(why);
+    let class = match spec.get("runtimeClassName").and_then(Value::as_str) {
+        None => None,
+        Some(name) => {
+            let class = request.core.read("node.k8s.io/runtimeclasses", "", name);
+            Some(class.ok_or_else(|| refuse(&format!("pod rejected: RuntimeClass {name:?} not found")))?)
+        }
+    };
+    kinds::pod::runtime_class::apply(spec, class.as_ref()).map_err(|conflict| refuse(&conflict.to_string()))
 }
 
 fn service_account(request: &Request<'_>, spec: &mut Map<String, Value>) -> Result<(), Status> {

@@ -17,6 +17,7 @@ pub fn run(runner: &mut Runner, p: &Platform) {
     runner.check("pods::preStop and grace", || p.in_namespace("grace", |ns| grace(p, ns)));
     runner.check("pods::unschedulable says why", || p.in_namespace("stuck", |ns| unschedulable(p, ns)));
     runner.check("pods::unknown image", || p.in_namespace("noimage", |ns| unknown_image(p, ns)));
+    runner.check("pods::RuntimeClass", || p.in_namespace("classes", |ns| runtime_class(p, ns)));
     runner.check("pods::limits reach the cgroup", || p.in_namespace("limits", |ns| limits(p, ns)));
 }
 
@@ -300,6 +301,44 @@ fn unknown_image(p: &Platform, ns: &str) -> Check {
     eventually(Duration::from_secs(60), || {
         let pods = p.kubectl(&["-n", ns, "get", "pods"]).ok()?;
         contains(&pods, &["ErrImagePull"]).or_else(|_| contains(&pods, &["ImagePullBackOff"]))
+    })
+}
+
+fn runtime_class(p: &Platform, ns: &str) -> Check {
+    let classes = "apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: e2e-runc}
+handler: runc
+overhead: {podFixed: {cpu: 10m, memory: 16Mi}}
+scheduling: {nodeSelector: {kubernetes.io/os: linux}}
+---
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: e2e-lost}
+handler: lost
+";
+    p.kubectl_in(&["apply", "-f", "-"], classes).ok()?;
+    let outcome = run_by_class(p, ns);
+    p.kubectl(&["delete", "runtimeclass", "e2e-runc", "e2e-lost"]).ok()?;
+    outcome
+}
+
+fn run_by_class(p: &Platform, ns: &str) -> Check {
+    let sleep = "exec /busybox sleep 1000";
+    apply(p, ns, &toolbox("known", sleep, "", "  runtimeClassName: e2e-runc"))?;
+    apply(p, ns, &toolbox("lost", sleep, "", "  runtimeClassName: e2e-lost"))?;
+    ready(p, ns, "known")?;
+    let show = "jsonpath={.spec.overhead.memory} {.spec.nodeSelector}";
+    contains(
+        &p.kubectl(&["-n", ns, "get", "pod", "known", "-o", show]).ok()?,
+        &["16Mi {\"kubernetes.io/os\":\"linux\"}"],
+    )?;
+    let unknown = toolbox("unknown", sleep, "", "  runtimeClassName: e2e-nothing");
+    let refused = p.kubectl_in(&["-n", ns, "create", "-f", "-"], &unknown).refused()?;
+    contains(&refused, &["forbidden: pod rejected: RuntimeClass \"e2e-nothing\" not found"])?;
+    eventually(Duration::from_secs(20), || {
+        let told = p.kubectl(&["-n", ns, "describe", "pod", "lost"]).ok()?;
+        contains(&told, &["ContainerCreating", "FailedCreatePodSandBox", "no runtime for \"lost\" is configured"])
     })
 }
 

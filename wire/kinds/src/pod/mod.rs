@@ -4,11 +4,12 @@ pub mod admission;
 mod change;
 mod container;
 pub mod defaults;
+pub mod runtime_class;
 mod spec;
 mod volume;
 
-pub(crate) use container::check_port;
-pub(crate) use spec::{Owner, check_pod_spec, check_template};
+pub(crate) use container::{check_port, check_resources};
+pub(crate) use spec::{Owner, check_pod_spec, check_template, check_tolerations};
 
 use crate::behaviour::{Context, Facts, Field, Generation, Kind, SPEC};
 use crate::cause::Causes;

@@ -1,5 +1,6 @@
 //! Checks of a pod's spec.
 
+use super::runtime_class::as_limits;
 use super::{container, volume};
 use crate::cause::{Causes, Path};
 use crate::json::{flag, list, members, same, text};
@@ -72,6 +73,9 @@ pub fn check_pod_spec(spec: &Value, path: &Path<'_>, owner: Owner, claims: &[&st
     }
     meta::labels(&spec["nodeSelector"], &path.child("nodeSelector"), causes);
     check_tolerations(spec, &path.child("tolerations"), causes);
+    if !spec["overhead"].is_null() {
+        container::check_resources(&as_limits(&spec["overhead"]), &path.child("overhead"), causes);
+    }
     check_spread(spec, &path.child("topologySpreadConstraints"), causes);
     check_affinity(&spec["affinity"], &path.child("affinity"), causes);
 }
@@ -119,7 +123,8 @@ fn check_policies(spec: &Value, path: &Path<'_>, owner: Owner, causes: &mut Caus
     }
 }
 
-fn check_tolerations(spec: &Value, path: &Path<'_>, causes: &mut Causes) {
+/// Checks the `tolerations` of a pod, or of a class of pods.
+pub fn check_tolerations(spec: &Value, path: &Path<'_>, causes: &mut Causes) {
     for (index, toleration) in list(&spec["tolerations"]).iter().enumerate() {
         let at = path.index(index);
         let (key, value, effect) = (text(&toleration["key"]), text(&toleration["value"]), text(&toleration["effect"]));

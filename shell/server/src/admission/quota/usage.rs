@@ -65,6 +65,12 @@ fn pod(object: &Value, usage: &mut Usage) {
                 *most = (*most).max(quantity(amount).unwrap_or(0));
             }
         }
+        for (name, amount) in object["spec"]["overhead"].as_object().into_iter().flatten() {
+            // What the runtime needs counts against a limit only where there is one.
+            if field == "requests" || sum.contains_key(name.as_str()) {
+                *sum.entry(name).or_default() += quantity(amount).unwrap_or(0);
+            }
+        }
         for (name, amount) in sum {
             usage.insert(format!("{field}.{name}"), amount);
             if field == "requests" && matches!(name, "cpu" | "memory" | "ephemeral-storage") {
@@ -96,10 +102,18 @@ mod tests {
             &json!({"spec": {
                 "containers": [{"resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Ki"}}}, {"resources": {"requests": {"cpu": "1"}}}],
                 "initContainers": [{"resources": {"requests": {"cpu": "2"}}}],
+                "overhead": {"cpu": "1", "memory": "1Ki"},
             }}),
         );
-        let expect =
-            [("count/pods", 1000), ("cpu", 2000), ("limits.memory", 1_024_000), ("pods", 1000), ("requests.cpu", 2000)];
+        let expect = [
+            ("count/pods", 1000),
+            ("cpu", 3000),
+            ("limits.memory", 2_048_000),
+            ("memory", 1_024_000),
+            ("pods", 1000),
+            ("requests.cpu", 3000),
+            ("requests.memory", 1_024_000),
+        ];
         let expect: Usage = expect.into_iter().map(|(name, amount)| (name.to_owned(), amount)).collect();
         assert_eq!(usage, expect);
         let ended = of(pods, &json!({"status": {"phase": "Failed"}}));
