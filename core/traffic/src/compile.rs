@@ -482,6 +482,11 @@ impl Compiler {
         self.objects.nodes.keys().map(|key| &key.name)
     }
 
+    /// A node.
+    pub fn node(&self, name: &str) -> Option<&api::Node> {
+        self.objects.nodes.get(&Key::new("", name))
+    }
+
     /// A joined host's entry.
     pub fn entry(&self, key: &Key) -> Option<&api::WorkloadEntry> {
         self.objects.entries.get(key)

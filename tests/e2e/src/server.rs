@@ -30,7 +30,7 @@ impl Server {
             .arg(format!("--run-dir={}", dir.join("run").display()))
             .arg(format!("--api-listen=127.0.0.1:{port}"))
             .arg(format!("--dashboard-listen=127.0.0.1:{}", port + 1))
-            .arg(format!("--mesh-listen=127.0.0.1:{}", port + 2))
+            .arg(format!("--mesh-listen={}:{}", if more.is_empty() { "127.0.0.1" } else { "0.0.0.0" }, port + 2))
             .args(["--node-name=alone", "--node-ip=127.0.0.1"])
             .args(more)
             .stdin(Stdio::null())

@@ -7,19 +7,21 @@ mod filter;
 mod jwt;
 mod listener;
 mod message;
+mod peer;
 mod rbac;
 mod route;
 mod secret;
 
-pub use cluster::{assignment, cluster, passthrough};
+pub use cluster::{Call, Cluster, LocalEndpoint, assignment, cluster, passthrough};
 pub use filter::{CorsPolicy, HttpFault};
 pub use jwt::jwt_filter;
 pub use listener::{Door, api_listener, listener};
+pub use peer::{OWN_SECRET, Peers, ROOTS_SECRET};
 pub use rbac::{Permission, Principal, RbacRule, rbac_filter};
 pub use route::{
     HeaderChange, PathRewrite, RouteAction, RouteEntry, RouteMatchPath, Text, VirtualHost, route_configuration,
 };
-pub use secret::tls_secret;
+pub use secret::{roots_secret, tls_secret};
 
 /// Type URLs, in the order in which a client must be told: what is pointed at comes before what points.
 pub mod types {
@@ -33,6 +35,8 @@ pub mod types {
     pub const ROUTE: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
     /// Certificates.
     pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+    /// Those that all clients of a kind share.
+    pub const SHARED: [&str; 4] = [CLUSTER, ENDPOINT, LISTENER, ROUTE];
     /// All of them.
     pub const ALL: [&str; 5] = [CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET];
 }

@@ -344,3 +344,24 @@ fn in_any_order_of_steps_the_client_ends_with_the_truth() {
         assert!(pair.client.is_complete(), "round {round}");
     }
 }
+
+#[test]
+fn a_resource_comes_once_in_a_response() {
+    let mut catalog = Catalog::default();
+    ORDER.into_iter().for_each(|type_url| catalog.declare(type_url));
+    catalog.set(A, "gone", Some(Bytes::from_static(b"1")));
+    let mut server = Server::new("test");
+    let ask = |names: &[&str], without: &[&str]| DeltaDiscoveryRequest {
+        type_url: A.into(),
+        resource_names_subscribe: names.iter().map(|name| (*name).to_owned()).collect(),
+        resource_names_unsubscribe: without.iter().map(|name| (*name).to_owned()).collect(),
+        ..Default::default()
+    };
+    server.receive(&catalog, ask(&["made", "gone"], &[])).unwrap();
+    // Both are asked for by name and have changed since.
+    catalog.set(A, "made", Some(Bytes::from_static(b"1")));
+    catalog.set(A, "gone", None);
+    let told = server.next(&catalog, &ORDER, usize::MAX, &everything).map(wire).unwrap();
+    let names: Vec<&str> = told.resources.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!((names, told.removed_resources), (vec!["made"], vec!["gone".to_owned()]));
+}

@@ -1,9 +1,11 @@
 //! One xDS stream, delta or state of the world.
 
+use super::certificates::Certificates;
 use super::core::{Core, Stream, now};
-use super::envoy::Role;
+use super::envoy::{Audience, Claim, Role, Secrets};
 use super::identity::Caller;
 use model::Key;
+use prost::Message;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -41,7 +43,8 @@ impl tonic::server::StreamingService<DeltaDiscoveryRequest> for Ads {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
 
     fn call(&mut self, request: Request<Streaming<DeltaDiscoveryRequest>>) -> Self::Future {
-        let session = Delta { own: Server::new("diolkos"), envoy: Server::new("diolkos"), view: self.view() };
+        let server = || Server::new("diolkos");
+        let session = Delta { own: server(), envoy: server(), secrets: server(), view: self.view() };
         Box::pin(self.clone().begin(request.into_inner(), session))
     }
 }
@@ -52,7 +55,8 @@ impl tonic::server::StreamingService<DiscoveryRequest> for Whole {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Self::ResponseStream>, Status>> + Send>>;
 
     fn call(&mut self, request: Request<Streaming<DiscoveryRequest>>) -> Self::Future {
-        let session = StateOfTheWorld { session: WholeServer::new("diolkos"), view: self.0.view() };
+        let server = || WholeServer::new("diolkos");
+        let session = StateOfTheWorld { session: server(), secrets: server(), view: self.0.view() };
         Box::pin(self.0.clone().begin(request.into_inner(), session))
     }
 }
@@ -61,14 +65,28 @@ impl tonic::server::StreamingService<DiscoveryRequest> for Whole {
 struct Sight {
     /// Who it is to Envoy's types; not known before its first request.
     role: Option<Role>,
+    /// To which kind it belongs.
+    audience: Audience,
     /// Listeners' keys go to nodes, which serve the gateways; a joined host serves none.
     secrets: bool,
+    /// What it alone is told.
+    own: Secrets,
 }
 
 impl Sight {
     fn of(&self, of: &str, name: &str) -> bool {
         let is_secret = of == types::SECRET || of == type_url(model::mesh::ResourceKind::Secret);
         (self.secrets || !is_secret) && self.role.as_ref().is_none_or(|role| role.sees(of, name))
+    }
+
+    /// Brings what it alone is told up to date.
+    fn refresh(&mut self, ads: &Ads) {
+        let certificates = Certificates { core: ads.core.clone(), caller: ads.caller.clone() };
+        let (secrets, audience) = (self.secrets, &self.audience);
+        self.own.refresh(&certificates, |name| {
+            let change = ads.core.envoy(audience, |catalog| catalog.get(types::SECRET, name)).filter(|_| secrets)?;
+            Some(xds::discovery::Resource::decode(change.encoded?).ok()?.resource?.value)
+        });
     }
 }
 
@@ -88,6 +106,8 @@ struct Delta {
     own: Server,
     /// Envoy's.
     envoy: Server,
+    /// Envoy's secrets.
+    secrets: Server,
     view: Sight,
 }
 
@@ -108,8 +128,12 @@ impl Session for Delta {
     }
 
     fn receive(&mut self, core: &Core, request: Self::Request) -> Result<(), SessionError> {
-        if types::ALL.contains(&request.type_url.as_str()) {
-            core.envoy(|catalog| self.envoy.receive(catalog, request))
+        if request.type_url == types::SECRET {
+            self.view.own.leave(&request.resource_names_unsubscribe);
+            self.view.own.want(&request.resource_names_subscribe);
+            self.secrets.receive(self.view.own.catalog(), request)
+        } else if types::ALL.contains(&request.type_url.as_str()) {
+            core.envoy(&self.view.audience, |catalog| self.envoy.receive(catalog, request))
         } else {
             self.own.receive(&core.catalog(), request)
         }
@@ -122,17 +146,24 @@ impl Session for Delta {
         {
             return Some(response);
         }
-        self.envoy.progress().next()?;
-        core.envoy(|catalog| self.envoy.next(catalog, &types::ALL, RESPONSE_LIMIT, &visible))
+        if self.envoy.progress().next().is_some() {
+            let next = |catalog: &_| self.envoy.next(catalog, &types::SHARED, RESPONSE_LIMIT, &visible);
+            if let Some(response) = core.envoy(&self.view.audience, next) {
+                return Some(response);
+            }
+        }
+        self.secrets.next(self.view.own.catalog(), &[types::SECRET], RESPONSE_LIMIT, &|_, _| true)
     }
 
     fn progress(&self) -> Vec<Progress> {
-        self.own.progress().chain(self.envoy.progress()).collect()
+        self.own.progress().chain(self.envoy.progress()).chain(self.secrets.progress()).collect()
     }
 }
 
 struct StateOfTheWorld {
     session: WholeServer,
+    /// Envoy's secrets.
+    secrets: WholeServer,
     view: Sight,
 }
 
@@ -149,22 +180,30 @@ impl Session for StateOfTheWorld {
     }
 
     fn receive(&mut self, core: &Core, request: Self::Request) -> Result<(), SessionError> {
-        core.envoy(|catalog| self.session.receive(catalog, request))
+        if request.type_url == types::SECRET {
+            // Each request names all that is wanted. (An answer to what was superseded does too.)
+            self.view.own.want_only(&request.resource_names);
+            return self.secrets.receive(self.view.own.catalog(), request);
+        }
+        core.envoy(&self.view.audience, |catalog| self.session.receive(catalog, request))
     }
 
     fn next(&mut self, core: &Core) -> Option<Self::Response> {
         let visible = |of: &str, name: &str| self.view.of(of, name);
-        core.envoy(|catalog| self.session.next(catalog, &types::ALL, &visible))
+        let next = |catalog: &_| self.session.next(catalog, &types::SHARED, &visible);
+        core.envoy(&self.view.audience, next)
+            .or_else(|| self.secrets.next(self.view.own.catalog(), &[types::SECRET], &|_, _| true))
     }
 
     fn progress(&self) -> Vec<Progress> {
-        self.session.progress().collect()
+        self.session.progress().chain(self.secrets.progress()).collect()
     }
 }
 
 impl Ads {
     fn view(&self) -> Sight {
-        Sight { role: None, secrets: !matches!(self.caller, Caller::Host { .. }) }
+        let secrets = !matches!(self.caller, Caller::Host { .. });
+        Sight { role: None, audience: Audience::default(), secrets, own: Secrets::new() }
     }
 
     async fn begin<S: Session>(
@@ -200,6 +239,7 @@ impl Ads {
         let id = self.core.add_stream(Stream {
             proxy: self.caller.proxy(),
             host,
+            audience: None,
             address: self.address.clone(),
             since_s: now().as_secs(),
             progress: Vec::new(),
@@ -223,7 +263,15 @@ impl Ads {
         let mut news = self.core.news();
         let mut stopped = self.stopped.clone();
         loop {
+            let due = session.sight().own.due();
+            let renewal = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                () = renewal => {}
                 message = inbound.message() => match message {
                     Ok(Some(request)) => {
                         self.meet(id, S::node(&request), session.sight());
@@ -239,6 +287,7 @@ impl Ads {
                     return Err(Status::unavailable("mesh control is stopping"));
                 }
             }
+            session.sight().refresh(self);
             loop {
                 let response = session.next(&self.core);
                 // Noted before it is sent: what this stream was told of must not be forgotten while it is slow.
@@ -254,8 +303,13 @@ impl Ads {
     /// The first request says who an Envoy or gRPC client is; our own proxies are known by their certificate.
     fn meet(&self, id: u64, node: Option<&Node>, sight: &mut Sight) {
         let Some(node) = node.filter(|node| sight.role.is_none() && !node.user_agent_name.is_empty()) else { return };
-        sight.role = Some(Role::of(Some(node)));
-        self.core.name_stream(id, format!("{} {} at {}", node.user_agent_name, node.id, self.caller.proxy()));
+        let role = Role::of(Some(node));
+        let claim = Claim::of(&self.caller, &role, Some(node));
+        sight.audience = Audience::of(&self.core, &self.caller, &role, &claim, Some(node));
+        sight.own.claim(claim);
+        sight.role = Some(role);
+        let name = format!("{} {} at {}", node.user_agent_name, node.id, self.caller.proxy());
+        self.core.name_stream(id, name, sight.audience.clone());
     }
 
     fn note(&self, id: u64, progress: Vec<Progress>) {

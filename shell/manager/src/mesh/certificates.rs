@@ -2,6 +2,7 @@
 
 use super::ca::{CaError, Subject};
 use super::core::{Core, now};
+use super::envoy::Claim;
 use super::identity::Caller;
 use model::Key;
 use std::future::Future;
@@ -104,6 +105,20 @@ impl Certificates {
         })
     }
 
+    /// The identity that an Envoy asks for; none: who should have it is not there.
+    pub fn identity_of_claim(&self, claim: &Claim) -> Option<String> {
+        let (namespace, account) = match (claim, &self.caller) {
+            (Claim::Host, Caller::Host { namespace, name }) => return self.identity_of_host(namespace, name).ok(),
+            (Claim::Gateway(key), _) => self.core.objects(|objects| {
+                let gateway = objects.gateways().find(|gateway| gateway.key == *key)?;
+                Some((gateway.key.namespace.to_string(), gateway.service_account.to_string()))
+            })?,
+            (Claim::Account(namespace, account), _) => (namespace.clone(), account.clone()),
+            (Claim::None | Claim::Host, _) => return None,
+        };
+        Some(format!("spiffe://{}/ns/{namespace}/sa/{account}", self.core.ca.trust_domain()))
+    }
+
     fn identity_of_host(&self, namespace: &str, name: &str) -> Result<String, Status> {
         let account = self
             .core
@@ -127,7 +142,7 @@ impl Certificates {
 
     /// Whether a workload with this identity runs where the caller is: a stolen node certificate is worth that node's workloads, no more.
     /// A host that was put out (its entry is gone) gets nothing at all.
-    fn is_theirs(&self, subject: &Subject) -> bool {
+    pub fn is_theirs(&self, subject: &Subject) -> bool {
         let identity = match (subject, &self.caller) {
             (Subject::Workload(identity), _) => identity,
             (Subject::Host(_), Caller::Host { namespace, name }) => {

@@ -1,7 +1,7 @@
 //! The state that everything shares, and the task that changes it.
 
 use super::ear::Fact;
-use super::envoy::View;
+use super::envoy::{Audience, View};
 use super::listen::Tls;
 use super::statuses::Pending;
 use super::trust::Heard;
@@ -32,8 +32,8 @@ pub struct Core {
     pub heard: Heard,
     compiler: Mutex<Compiler>,
     catalog: RwLock<Catalog>,
-    /// The same in Envoy's words, from the first client on that speaks them.
-    envoy: RwLock<Option<View>>,
+    /// The same in Envoy's words, for each kind of clients from the first one on.
+    envoy: RwLock<BTreeMap<Audience, View>>,
     /// The catalog's sequence, 0 until the first configuration is complete.
     published: watch::Sender<u64>,
     /// Counts changes of objects: who waits for one to appear looks again when it moves.
@@ -55,6 +55,8 @@ pub struct Stream {
     pub proxy: String,
     /// The joined host that it is.
     pub host: Option<Key>,
+    /// To which kind it belongs, if it speaks Envoy's words.
+    pub audience: Option<Audience>,
     /// Where it connects from.
     pub address: String,
     /// Since when, in seconds since the epoch.
@@ -110,22 +112,23 @@ impl Core {
     }
 
     /// Looks at what is told to clients that speak Envoy's words.
-    pub fn envoy<T>(&self, look: impl FnOnce(&Catalog) -> T) -> T {
-        if let Some(view) = &*self.envoy.read().unwrap_or_else(PoisonError::into_inner) {
+    pub fn envoy<T>(&self, audience: &Audience, look: impl FnOnce(&Catalog) -> T) -> T {
+        if let Some(view) = self.envoy.read().unwrap_or_else(PoisonError::into_inner).get(audience) {
             return look(view.catalog());
         }
         // Nothing is compiled while it is made: what comes later is told to it.
         let compiler = lock(&self.compiler);
         let mut made = self.envoy.write().unwrap_or_else(PoisonError::into_inner);
         let first = now().as_micros() as u64;
-        let view = made.get_or_insert_with(|| View::new(first, compiler.resources().values()));
-        look(view.catalog())
+        let make = || View::new(first, self.ca.trust_domain(), audience.clone(), compiler.resources().values());
+        look(made.entry(audience.clone()).or_insert_with(make).catalog())
     }
 
-    /// Number of the last change of a type, and how many resources of it there are; of Envoy's types only if somebody asked for them.
-    pub fn newest(&self, type_url: &str) -> u64 {
+    /// Number of the last change of a type for a stream.
+    pub fn newest(&self, stream: &Stream, type_url: &str) -> u64 {
         let envoy = self.envoy.read().unwrap_or_else(PoisonError::into_inner);
-        let of_envoy = envoy.as_ref().map_or(0, |view| view.catalog().type_sequence(type_url));
+        let view = stream.audience.as_ref().and_then(|audience| envoy.get(audience));
+        let of_envoy = view.map_or(0, |view| view.catalog().type_sequence(type_url));
         of_envoy.max(self.catalog().type_sequence(type_url))
     }
 
@@ -165,9 +168,10 @@ impl Core {
     }
 
     /// A client has said who it is.
-    pub fn name_stream(&self, id: u64, proxy: String) {
+    pub fn name_stream(&self, id: u64, proxy: String, audience: Audience) {
         if let Some(stream) = lock(&self.streams).get_mut(&id) {
             stream.proxy = proxy;
+            stream.audience = Some(audience);
         }
     }
 
@@ -255,7 +259,7 @@ impl Core {
             for (type_url, name, value) in encoded {
                 catalog.set(type_url, &name, value);
             }
-            if let Some(view) = &mut *self.envoy.write().unwrap_or_else(PoisonError::into_inner) {
+            for view in self.envoy.write().unwrap_or_else(PoisonError::into_inner).values_mut() {
                 let changes = output.resources.iter();
                 view.apply(changes.map(|((kind, name), resource)| (*kind, name.clone(), resource.clone())));
             }
@@ -311,9 +315,16 @@ impl Core {
             catalog.forget(type_url, told.get(type_url).copied().unwrap_or(sequence).min(sequence));
         }
         drop(catalog);
-        if let Some(view) = &mut *self.envoy.write().unwrap_or_else(PoisonError::into_inner) {
+        let mut envoy = self.envoy.write().unwrap_or_else(PoisonError::into_inner);
+        let streams = self.streams();
+        // A kind without clients is made anew when one comes.
+        envoy.retain(|audience, _| streams.iter().any(|stream| stream.audience.as_ref() == Some(audience)));
+        for (audience, view) in envoy.iter_mut() {
+            let of_kind = streams.iter().filter(|stream| stream.audience.as_ref() == Some(audience));
+            let progress: Vec<_> = of_kind.flat_map(|stream| &stream.progress).collect();
             for of in xds::envoy::types::ALL {
-                view.forget(of, told.get(of).copied().unwrap_or(u64::MAX));
+                let told = progress.iter().filter(|it| it.type_url == of).map(|it| it.told).min();
+                view.forget(of, told.unwrap_or(u64::MAX));
             }
         }
     }

@@ -1,20 +1,27 @@
-//! The mesh in Envoy's words: what the compiler made, told to Envoys and to gRPC clients that speak xDS. It is made when the first of them
-//! comes; a mesh without them pays nothing.
+//! The mesh in Envoy's words: what the compiler made, told to Envoys and to gRPC clients that speak xDS. It is made for each [`Audience`] when the first
+//! of it comes; a mesh without them pays nothing.
 //!
 //! Names: cluster `outbound|PORT||HOST` (`outbound|PORT|SUBSET|HOST`), route table `outbound/HOST:PORT` or `gateway/NAMESPACE/NAME/PORT`, listener
 //! `HOST:PORT` (gRPC), `sidecar/...`, `gateway/...`. Who asks sees the listeners of its own role.
 
+mod audience;
+mod endpoints;
 mod policies;
 mod role;
 mod routes;
+mod secrets;
 
+pub use audience::{Audience, Claim};
 pub use role::Role;
+pub use secrets::Secrets;
 
+use audience::Kind;
+use authz::mesh::PolicySet;
 use model::Key;
 use model::map::HashMap;
 use model::mesh::attached::{AttachedPolicy, PolicyTarget};
 use model::mesh::{
-    AuthorizationPolicy, ListenerProtocol, RequestAuthentication, Resource, ResourceKind, TlsMode, Transport,
+    AuthorizationPolicy, ListenerProtocol, RequestAuthentication, Resource, ResourceKind, TlsMode, Transport, Workload,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,7 +36,13 @@ const PASSTHROUGH: &str = "passthrough";
 
 /// See the [module](self).
 pub struct View {
+    audience: Audience,
+    trust_domain: String,
     directory: Directory,
+    /// Peer authentications only.
+    peers: PolicySet,
+    /// Services by the workloads behind them.
+    of_workload: HashMap<Arc<str>, BTreeSet<Key>>,
     policies: BTreeMap<Key, Arc<AuthorizationPolicy>>,
     tokens: BTreeMap<Key, Arc<RequestAuthentication>>,
     /// Resource names of routes whose slow tries are sent again beside the first.
@@ -58,10 +71,19 @@ impl Emission {
 
 impl View {
     /// From all that there is. Versions start at `first`.
-    pub fn new<'a>(first: u64, resources: impl Iterator<Item = &'a Resource>) -> Self {
+    pub fn new<'a>(
+        first: u64,
+        trust_domain: &str,
+        audience: Audience,
+        resources: impl Iterator<Item = &'a Resource>,
+    ) -> Self {
         let mut catalog = Catalog::starting_at(first);
         types::ALL.into_iter().for_each(|of| catalog.declare(of));
         let mut view = View {
+            audience,
+            trust_domain: trust_domain.to_owned(),
+            peers: PolicySet::new(),
+            of_workload: HashMap::default(),
             directory: Directory::new(),
             policies: BTreeMap::new(),
             tokens: BTreeMap::new(),
@@ -98,6 +120,17 @@ impl View {
                     services.insert(service.key.clone());
                 }
                 Some(Resource::Endpoints(group)) => drop(services.insert(group.service.clone())),
+                Some(Resource::Workload(workload)) => {
+                    let known = self.directory.workload(&workload.name);
+                    let same = known.is_some_and(|known| same_door(known, workload));
+                    services
+                        .extend(self.of_workload.get(&*workload.name).filter(|_| !same).into_iter().flatten().cloned());
+                }
+                Some(Resource::PeerAuthentication(policy)) => {
+                    self.peers.set_peer(policy.clone());
+                    // Only who cannot tell endpoints apart is told by them whether there is TLS.
+                    wide |= self.audience.kind == Kind::Grpc && self.audience.secured;
+                }
                 Some(Resource::AuthorizationPolicy(policy)) => {
                     self.policies.insert(policy.key.clone(), policy.clone());
                     wide = true;
@@ -137,7 +170,14 @@ impl View {
     fn forget_resource(&mut self, kind: ResourceKind, name: &str, services: &mut BTreeSet<Key>) -> bool {
         let key = name.split_once('/').map(|(namespace, name)| Key::new(namespace, name));
         match (kind, key) {
-            (ResourceKind::Workload, _) => false,
+            (ResourceKind::Workload, _) => {
+                services.extend(self.of_workload.remove(name).into_iter().flatten());
+                false
+            }
+            (ResourceKind::PeerAuthentication, Some(key)) => {
+                self.peers.remove_peer(&key);
+                self.audience.kind == Kind::Grpc && self.audience.secured
+            }
             (ResourceKind::Secret, _) => {
                 self.catalog.set(types::SECRET, name, None);
                 false
@@ -208,6 +248,9 @@ impl View {
     fn emit_service(&mut self, key: &Key) {
         let mut emission = Emission::default();
         if let Some(entry) = self.directory.service(key).cloned() {
+            for endpoint in entry.endpoints.iter().filter(|it| !it.workload.is_empty()) {
+                self.of_workload.entry(endpoint.workload.clone()).or_default().insert(key.clone());
+            }
             for port in entry.ports.iter().filter(|port| port.port.transport == Transport::Tcp) {
                 self.emit_port(&entry, port, &mut emission);
             }
@@ -218,19 +261,9 @@ impl View {
     fn emit_port(&self, entry: &ServiceEntry, port: &PortEntry, out: &mut Emission) {
         let number = port.port.port;
         let cluster = routes::cluster_name(&self.directory, &entry.service.key, number);
-        let mut endpoints: Vec<_> =
-            port.pool.endpoints().iter().map(|it| (&*it.zone, it.address(), it.weight)).collect();
-        endpoints.sort();
-        // What cannot be called as it must be is not called at all.
-        if port.port.traffic.as_ref().and_then(|policy| policy.tls.as_ref()).is_some_and(|tls| !tls.flaw.is_empty()) {
-            endpoints.clear();
-        }
-        out.add(
-            types::CLUSTER,
-            &cluster,
-            envoy::cluster(&cluster, port.app_protocol().is_http2(), port.port.traffic.as_deref()),
-        );
-        out.add(types::ENDPOINT, &cluster, envoy::assignment(&cluster, endpoints));
+        let told = self.told(&cluster, entry, port);
+        out.add(types::CLUSTER, &cluster, told.cluster);
+        out.add(types::ENDPOINT, &cluster, told.endpoints);
         let Some(host) = entry.service.hostnames.first().filter(|_| entry.service.subset_of.is_none()) else { return };
         let table = format!("outbound/{host}:{number}");
         let hosts = routes::of_service(&self.directory, entry, port);
@@ -323,6 +356,13 @@ impl View {
     }
 }
 
+/// Whether a workload is called in the same way as before.
+fn same_door(a: &Workload, b: &Workload) -> bool {
+    let door =
+        |it: &Workload| (it.tunnel, it.service_account.clone(), it.node.is_empty(), it.peer_authentications.clone());
+    door(a) == door(b)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,7 +400,7 @@ mod tests {
             provider: "".into(),
             rules: vec![PolicyRule::default()],
         }));
-        let mut view = View::new(0, [policy, gateway()].iter());
+        let mut view = View::new(0, "cluster.local", Audience::default(), [policy, gateway()].iter());
         let is_guarded = |view: &View| {
             let listener = view.catalog().get(types::LISTENER, "gateway/default/edge/80");
             let encoded = listener.and_then(|change| change.encoded);

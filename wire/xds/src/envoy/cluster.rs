@@ -1,5 +1,6 @@
 //! Clusters and their endpoints.
 use super::message::{Message, address, ads, extension};
+use super::peer::{Peers, by_mark, by_provider, mark};
 use bytes::Bytes;
 use model::mesh::traffic::{Balancer, ConnectionPool, HashTable, Outlier};
 use model::mesh::{BackendTls, SubjectName, TrafficPolicy};
@@ -10,12 +11,37 @@ const UPSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport_socke
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 const HTTP_OPTIONS: &str = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-/// `envoy.config.cluster.v3.Cluster` whose endpoints come on the same stream. `http2`: what is spoken to them; `policy`: what a DestinationRule
-/// says of them.
-pub fn cluster(name: &str, http2: bool, policy: Option<&TrafficPolicy>) -> Bytes {
+/// How a cluster's endpoints are called, beside what is spoken.
+#[derive(Clone, Copy, Debug)]
+pub enum Call<'a> {
+    /// In plain text.
+    Plain,
+    /// Under the mesh's TLS, those endpoints that are marked.
+    Marked(Peers<'a>),
+    /// All under the mesh's TLS, with certificates of the client's provider of this name.
+    Provider(&'a str, Peers<'a>),
+    /// Under TLS that they end themselves.
+    Own(&'a BackendTls),
+}
+
+/// A cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Cluster<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// HTTP/2 is spoken.
+    pub http2: bool,
+    /// What a DestinationRule says.
+    pub policy: Option<&'a TrafficPolicy>,
+    /// TLS.
+    pub call: Call<'a>,
+}
+
+/// `envoy.config.cluster.v3.Cluster` whose endpoints come on the same stream.
+pub fn cluster(of: &Cluster<'_>) -> Bytes {
     let default = TrafficPolicy::default();
-    let policy = policy.unwrap_or(&default);
-    let http2 = http2 || policy.pool.upgrade_to_http2;
+    let policy = of.policy.unwrap_or(&default);
+    let http2 = of.http2 || policy.pool.upgrade_to_http2;
     // explicit_http_config { http2_protocol_options | http_protocol_options }
     let options = Message::new().child(3, Message::new().child(if http2 { 2 } else { 1 }, Message::new()));
     let options = options.maybe(1, common_http(&policy.pool));
@@ -23,15 +49,20 @@ pub fn cluster(name: &str, http2: bool, policy: Option<&TrafficPolicy>) -> Bytes
         Message::new().text(1, "envoy.extensions.upstreams.http.v3.HttpProtocolOptions").any(2, HTTP_OPTIONS, options);
     let connect_ms = if policy.pool.connect_timeout_ms > 0 { policy.pool.connect_timeout_ms } else { 4_000 };
     let message = Message::new()
-        .text(1, name)
+        .text(1, of.name)
         // type EDS, eds_cluster_config, connect_timeout
         .number(2, 3)
         .child(3, Message::new().child(1, ads()))
         .duration_ms(4, connect_ms)
         .child(36, options)
         .maybe(10, circuit_breakers(policy))
-        .maybe(19, policy.outlier.as_ref().map(outlier_detection))
-        .maybe(24, policy.tls.as_deref().map(|tls| upstream_tls(tls, http2)));
+        .maybe(19, policy.outlier.as_ref().map(outlier_detection));
+    let message = match of.call {
+        Call::Plain => message,
+        Call::Marked(peers) => by_mark(message, &Peers { http2, ..peers }),
+        Call::Provider(instance, peers) => by_provider(message, instance, &peers),
+        Call::Own(tls) => message.child(24, upstream_tls(tls, http2)),
+    };
     let panic = policy.outlier.as_ref().map(|outlier| Message::new().percent(1, outlier.min_health_percent));
     balanced(message, &policy.balancer).maybe(27, panic).finish()
 }
@@ -122,22 +153,44 @@ pub fn passthrough(name: &str) -> Bytes {
     Message::new().text(1, name).number(2, 4).duration_ms(4, 4_000).number(6, 6).finish()
 }
 
-/// `envoy.config.endpoint.v3.ClusterLoadAssignment`. Endpoints with zone and weight, sorted by zone.
-pub fn assignment<'a>(cluster: &str, endpoints: impl IntoIterator<Item = (&'a str, SocketAddr, u32)>) -> Bytes {
-    let mut zones: Vec<(&str, Vec<Message>)> = Vec::new();
-    for (zone, at, weight) in endpoints {
-        let endpoint = Message::new().child(1, address(&at.ip().to_string(), at.port()));
-        // endpoint, health_status HEALTHY, load_balancing_weight
-        let endpoint = Message::new().child(1, endpoint).number(2, 1).wrapped(4, u64::from(weight.max(1)));
-        match zones.last_mut() {
-            Some((last, endpoints)) if *last == zone => endpoints.push(endpoint),
-            _ => zones.push((zone, vec![endpoint])),
+/// An endpoint and where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LocalEndpoint<'a> {
+    /// 0 is asked first.
+    pub priority: u32,
+    /// Region.
+    pub region: &'a str,
+    /// Zone.
+    pub zone: &'a str,
+    /// Address.
+    pub address: SocketAddr,
+    /// Its share within its locality.
+    pub weight: u32,
+    /// It takes the mesh's TLS.
+    pub marked: bool,
+    /// The share of its locality; 0: as many as it has endpoints.
+    pub locality_weight: u32,
+}
+
+/// `envoy.config.endpoint.v3.ClusterLoadAssignment`, of sorted endpoints.
+pub fn assignment<'a>(cluster: &str, endpoints: impl IntoIterator<Item = LocalEndpoint<'a>>) -> Bytes {
+    let mut groups: Vec<(LocalEndpoint<'a>, Vec<Message>)> = Vec::new();
+    for it in endpoints {
+        let at = Message::new().child(1, address(&it.address.ip().to_string(), it.address.port()));
+        // endpoint, health_status HEALTHY, metadata, load_balancing_weight
+        let endpoint = Message::new().child(1, at).number(2, 1).maybe(3, it.marked.then(mark));
+        let endpoint = endpoint.wrapped(4, u64::from(it.weight.max(1)));
+        let place = |it: &LocalEndpoint<'a>| (it.priority, it.region, it.zone);
+        match groups.last_mut() {
+            Some((first, endpoints)) if place(first) == place(&it) => endpoints.push(endpoint),
+            _ => groups.push((it, vec![endpoint])),
         }
     }
-    let localities = zones.into_iter().map(|(zone, endpoints)| {
-        let weight = endpoints.len() as u64;
-        // locality { zone }, lb_endpoints, load_balancing_weight
-        Message::new().child(1, Message::new().text(2, zone)).children(2, endpoints).wrapped(3, weight)
+    let localities = groups.into_iter().map(|(first, endpoints)| {
+        let weight = if first.locality_weight > 0 { u64::from(first.locality_weight) } else { endpoints.len() as u64 };
+        let locality = Message::new().text(1, first.region).text(2, first.zone);
+        // locality { region, zone }, lb_endpoints, load_balancing_weight, priority
+        Message::new().child(1, locality).children(2, endpoints).wrapped(3, weight).number(5, u64::from(first.priority))
     });
     Message::new().text(1, cluster).children(2, localities).finish()
 }

@@ -240,6 +240,11 @@ impl Subscription {
         let mut bytes = 0;
         while let Some(name) = self.pending.pop_first() {
             let change = catalog.get(type_url, &name).filter(|_| visible(type_url, &name));
+            // What also changed since is told below, and must not come twice in one response.
+            let is_news = |it: &Change| it.sequence > self.told && (it.encoded.is_some() || it.sequence > self.began);
+            if change.as_ref().is_some_and(is_news) {
+                continue;
+            }
             match change.and_then(|change| change.encoded.map(|encoded| (change.sequence, encoded))) {
                 Some((sequence, _)) if self.known.remove(&name).is_some_and(|had| had == sequence.to_string()) => {}
                 Some((_, encoded)) => {

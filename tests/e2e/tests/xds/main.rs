@@ -1,4 +1,7 @@
-//! Envoy and gRPC as clients of mesh control, the real ones, against a control plane alone: no node, no containers, no root.
+//! Envoy and gRPC as clients of mesh control, the real ones, against a control plane alone: no node, no containers. Joined hosts need root, for network
+//! namespaces.
+
+mod peers;
 
 use bytes::Bytes;
 use client::{DeleteOptions, HttpsApi, ObjectApi, Resource};
@@ -13,6 +16,8 @@ const PORT: u16 = 16_470;
 const MESH_PORT: u16 = PORT + 2;
 const GATEWAY_PORT: u16 = 16_480;
 const BACKENDS: [u16; 2] = [16_481, 16_482];
+/// How long certificates live here.
+const CERTIFICATE_S: u32 = 10;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const SERVICES: Resource = Resource { group: "", version: "v1", plural: "services" };
@@ -24,6 +29,7 @@ const DESTINATION_RULES: Resource =
     Resource { group: "networking.istio.io", version: "v1", plural: "destinationrules" };
 const AUTHENTICATIONS: Resource =
     Resource { group: "security.istio.io", version: "v1", plural: "requestauthentications" };
+const AUTHENTICATION: Resource = Resource { group: "security.istio.io", version: "v1", plural: "peerauthentications" };
 const POLICIES: Resource = Resource { group: "security.istio.io", version: "v1", plural: "authorizationpolicies" };
 
 fn main() -> ExitCode {
@@ -31,9 +37,11 @@ fn main() -> ExitCode {
     let gateway =
         "xds::an Envoy serves a Gateway, by delta and by state of the world, with its routes, endpoints and policies";
     let sidecar = "xds::an Envoy beside a process reaches services by name";
+    let peers = "xds::Envoys speak the mesh's TLS, as who they are, and are sent new certificates";
+    let grpc_peers = "xds::a gRPC client with a certificate provider speaks the mesh's TLS";
     let grpc = "xds::a gRPC client without a proxy finds its endpoints and follows them";
     let Some(binary) = platform::binary("DIOLKOS_BIN") else {
-        for name in [gateway, sidecar, grpc] {
+        for name in [gateway, sidecar, peers, grpc, grpc_peers] {
             runner.skip(name, "DIOLKOS_BIN does not name the binary; run it with `cargo xtask test --only e2e`");
         }
         return runner.finish();
@@ -49,6 +57,7 @@ fn main() -> ExitCode {
         None => {
             runner.skip(gateway, "ENVOY names no Envoy");
             runner.skip(sidecar, "ENVOY names no Envoy");
+            runner.skip(peers, "ENVOY names no Envoy");
         }
         Some(envoy) => {
             _ = runner.check(gateway, || {
@@ -56,11 +65,24 @@ fn main() -> ExitCode {
                 world.gateway(&envoy, "GRPC")
             });
             _ = runner.check(sidecar, || world.sidecar(&envoy));
+            match platform::is_root() {
+                true => _ = runner.check(peers, || world.peers(&binary, &envoy)),
+                false => runner.skip(peers, "needs root, for network namespaces"),
+            }
         }
     }
     match platform::binary("PYTHON").filter(|python| has_grpc(python)) {
-        None => runner.skip(grpc, "PYTHON names no Python with grpcio"),
-        Some(python) => _ = runner.check(grpc, || world.grpc(&python)),
+        None => {
+            runner.skip(grpc, "PYTHON names no Python with grpcio");
+            runner.skip(grpc_peers, "PYTHON names no Python with grpcio");
+        }
+        Some(python) => {
+            _ = runner.check(grpc, || world.grpc(&python));
+            match platform::is_root() {
+                true => _ = runner.check(grpc_peers, || world.grpc_peers(&binary, &python)),
+                false => runner.skip(grpc_peers, "needs root, for network namespaces"),
+            }
+        }
     }
     runner.finish()
 }
@@ -80,6 +102,15 @@ struct World {
 }
 
 struct Process(Child);
+
+/// An Envoy: which protocol it speaks with mesh control, what it says of itself, where that is, and what it shows there.
+struct Envoy<'a> {
+    kind: &'a str,
+    metadata: &'a Value,
+    control: &'a str,
+    certificate: &'a Path,
+    key: &'a Path,
+}
 
 impl Process {
     fn start(command: &mut Command) -> Check<Process> {
@@ -109,7 +140,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
-        body = f"{sys.argv[2]} {self.command} {self.path} host={self.headers['Host']} extra={self.headers['X-Extra']}\n".encode()
+        body = f"{sys.argv[2]} {self.command} {self.path} host={self.headers['Host']} extra={self.headers['X-Extra']} who={self.headers['X-Forwarded-Client-Cert']}\n".encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -126,7 +157,7 @@ impl World {
         std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        let mut server = Server::start(binary, &dir, PORT)?;
+        let mut server = Server::start_with(binary, &dir, PORT, &[format!("--workload-cert-ttl-s={CERTIFICATE_S}")])?;
         let api = runtime.block_on(server.ready())?;
         let backends = BACKENDS.iter().map(|port| {
             Process::start(Command::new("python3").args([
@@ -212,19 +243,20 @@ impl World {
         )
     }
 
-    /// Starts an Envoy that knows nothing but where to ask.
-    fn envoy(&self, binary: &Path, kind: &str, metadata: &Value) -> Check<Process> {
-        let pki = self.dir.join("pki");
-        let file = |name: &str| json!({ "filename": pki.join(name) });
+    /// The bootstrap of an Envoy that knows nothing but where to ask: its file.
+    fn envoy_of(&self, of: &Envoy<'_>) -> Check<PathBuf> {
+        let (kind, metadata, control) = (of.kind, of.metadata, of.control);
+        let file = |path: &Path| json!({ "filename": path });
         let tls = json!({ "name": "envoy.transport_sockets.tls", "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
             "common_tls_context": {
-                "tls_certificates": [{ "certificate_chain": file("node.crt"), "private_key": file("node.key") }],
-                "validation_context": { "trusted_ca": file("ca.crt") } } } });
+                "tls_certificates": [{ "certificate_chain": file(of.certificate), "private_key": file(of.key) }],
+                "validation_context": { "trusted_ca": file(&self.dir.join("pki/ca.crt")) } } } });
         let http2 = json!({ "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
             "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
             "explicit_http_config": { "http2_protocol_options": {} } } });
-        let endpoint = json!({ "endpoint": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": MESH_PORT } } } });
+        let endpoint =
+            json!({ "endpoint": { "address": { "socket_address": { "address": control, "port_value": MESH_PORT } } } });
         let bootstrap = json!({
             "node": { "id": format!("test-{kind}"), "cluster": "test", "metadata": metadata },
             "dynamic_resources": {
@@ -237,6 +269,14 @@ impl World {
                 "load_assignment": { "cluster_name": "diolkos", "endpoints": [{ "lb_endpoints": [endpoint] }] } }] } });
         let path = self.dir.join(format!("{kind}.json"));
         std::fs::write(&path, bootstrap.to_string()).map_err(|error| error.to_string())?;
+        Ok(path)
+    }
+
+    /// Starts one with the node's certificate.
+    fn envoy(&self, binary: &Path, kind: &str, metadata: &Value) -> Check<Process> {
+        let (certificate, key) = (self.dir.join("pki/node.crt"), self.dir.join("pki/node.key"));
+        let of = Envoy { kind, metadata, control: "127.0.0.1", certificate: &certificate, key: &key };
+        let path = self.envoy_of(&of)?;
         let log = std::fs::File::create(self.dir.join(format!("{kind}.log"))).map_err(|error| error.to_string())?;
         let mut command = Command::new(binary);
         command.arg("-c").arg(path).args(["--concurrency", "1", "--use-dynamic-base-id", "-l", "warn"]);

@@ -1,0 +1,90 @@
+//! For whom a view is made: what a client understands, whether it has an identity, and where it is.
+use super::Role;
+use crate::mesh::core::Core;
+use crate::mesh::identity::Caller;
+use model::Key;
+use std::sync::Arc;
+use xds::discovery::Node;
+
+/// What a gRPC client's bootstrap calls the certificate provider that clusters may point at.
+pub const PROVIDER: &str = "default";
+
+/// Clients of one kind. Few: kinds, and the zones of nodes and joined hosts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Audience {
+    /// What it is for.
+    pub kind: Kind,
+    /// It has certificates of the mesh.
+    pub secured: bool,
+    /// Where it is, or empty.
+    pub region: Arc<str>,
+    /// Where it is, or empty.
+    pub zone: Arc<str>,
+}
+
+/// See [`Role`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// An Envoy beside a process.
+    #[default]
+    Sidecar,
+    /// An Envoy in front of a Gateway's listeners.
+    Gateway,
+    /// A gRPC client.
+    Grpc,
+}
+
+/// Whose certificate a client wants. Whether it gets it is decided when it is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Claim {
+    /// Nobody's.
+    #[default]
+    None,
+    /// The gateway's that it serves.
+    Gateway(Key),
+    /// A workload's of its node: namespace and ServiceAccount.
+    Account(String, String),
+    /// The joined host's that it runs on.
+    Host,
+}
+
+impl Claim {
+    /// By who connects, and what a client says of itself: a node's client names the workload beside which it runs (metadata `namespace` and
+    /// `serviceAccount`).
+    pub fn of(caller: &Caller, role: &Role, node: Option<&Node>) -> Self {
+        match (caller, role) {
+            (_, Role::Grpc) | (Caller::Anonymous, _) => Claim::None,
+            (Caller::Host { .. }, _) => Claim::Host,
+            (Caller::Node(_), Role::Gateway(key)) => Claim::Gateway(key.clone()),
+            (Caller::Node(_), Role::Sidecar) => {
+                let metadata = node.and_then(|node| node.metadata.as_ref());
+                let said = |name: &str| metadata.and_then(|metadata| metadata.text(name)).map(str::to_owned);
+                match (said("namespace"), said("serviceAccount")) {
+                    (Some(namespace), Some(account)) => Claim::Account(namespace, account),
+                    _ => Claim::None,
+                }
+            }
+        }
+    }
+}
+
+impl Audience {
+    /// Of a client that has just said who it is.
+    pub fn of(core: &Core, caller: &Caller, role: &Role, claim: &Claim, node: Option<&Node>) -> Self {
+        let provider = node.and_then(|node| node.metadata.as_ref()?.text("certificateProvider"));
+        let (kind, secured) = match role {
+            Role::Gateway(_) => (Kind::Gateway, *claim != Claim::None),
+            Role::Sidecar => (Kind::Sidecar, *claim != Claim::None),
+            Role::Grpc => (Kind::Grpc, provider == Some(PROVIDER)),
+        };
+        let place = core.objects(|objects| match caller {
+            Caller::Node(name) => objects.node(name).map(|node| (node.region.clone(), node.zone.clone())),
+            Caller::Host { namespace, name } => objects
+                .entry(&Key::new(namespace.as_str(), name.as_str()))
+                .map(|entry| (entry.region.clone(), entry.zone.clone())),
+            Caller::Anonymous => None,
+        });
+        let (region, zone) = place.unwrap_or_default();
+        Audience { kind, secured, region, zone }
+    }
+}

@@ -1,0 +1,359 @@
+//! The mesh's own TLS, spoken by Envoys and by gRPC: to a joined host that takes nothing in plain text, as who their certificate says.
+
+use super::{
+    AUTHENTICATION, Envoy, GATEWAY_PORT, GATEWAYS, HTTP_BACKEND, MESH_PORT, PATIENCE, POLICIES, Process, ROUTES, World,
+    ask, status,
+};
+use client::{DeleteOptions, ObjectApi, Resource};
+use e2e::{Check, contains, eventually, shell};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const DESTINATION_RULES: Resource =
+    Resource { group: "networking.istio.io", version: "v1", plural: "destinationrules" };
+const PODS: Resource = Resource { group: "", version: "v1", plural: "pods" };
+
+/// A network namespace with a joined process in it; both go with the value.
+pub struct Guest {
+    netns: String,
+    processes: Vec<Process>,
+    dir: PathBuf,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.processes.clear();
+        let _ = Command::new("ip").args(["netns", "del", &self.netns]).status();
+    }
+}
+
+/// What a guest is.
+pub struct Guesthood<'a> {
+    /// Its number, part of its address.
+    pub number: u8,
+    /// The service as which it joins.
+    pub service: &'a str,
+    /// Where its process listens.
+    pub port: u16,
+    /// `http` or `grpc`.
+    pub protocol: &'a str,
+    /// Python that is its process.
+    pub script: &'a str,
+    /// That runs it.
+    pub python: &'a Path,
+}
+
+impl Guest {
+    fn inside(&self) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.netns]);
+        command
+    }
+
+    /// Makes one, and has its process join.
+    pub fn join(world: &World, binary: &Path, of: &Guesthood<'_>) -> Check<Guest> {
+        let (netns, link, net) = (format!("dk-x{}", of.number), format!("dkx{}", of.number), 240 + of.number);
+        let dir = world.dir.join(of.service);
+        std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
+        let script = format!(
+            "ip netns del {netns} 2>/dev/null; ip link del {link} 2>/dev/null; set -e
+            ip netns add {netns}; ip link add {link} type veth peer name eth0 netns {netns}
+            ip addr add 172.31.{net}.1/24 dev {link}; ip link set {link} up; ip -n {netns} link set lo up
+            ip -n {netns} addr add 172.31.{net}.2/24 dev eth0; ip -n {netns} link set eth0 up
+            ip -n {netns} route add default via 172.31.{net}.1"
+        );
+        shell::run(Command::new("sh").args(["-c", &script]), None).ok()?;
+        let mut guest = Guest { netns, processes: Vec::new(), dir };
+        let log = std::fs::File::create(guest.dir.join("log")).map_err(|error| error.to_string())?;
+        let mut process = guest.inside();
+        process.arg(of.python).args(["-c", of.script, &of.port.to_string(), of.service]);
+        guest.processes.push(Process::start(&mut process)?);
+        let token = shell::run(
+            Command::new(binary).args(["token", "create", &format!("--data-dir={}", world.dir.display())]),
+            None,
+        )
+        .ok()?;
+        let mut join = guest.inside();
+        join.arg(binary).args(["join", &format!("--service={}", of.service), &format!("--port={}", of.port)]);
+        join.args([format!("--protocol={}", of.protocol), format!("--address=172.31.{net}.2")]);
+        join.arg(format!("--control=172.31.{net}.1:{MESH_PORT}"));
+        join.arg(format!("--ca={}", world.dir.join("pki/ca.crt").display()));
+        join.arg(format!("--data-dir={}", guest.dir.display()))
+            .arg(format!("--run-dir={}", guest.dir.join("run").display()));
+        join.arg(format!("--node-name=guest{}", of.number)).env("DIOLKOS_JOIN_TOKEN", token.trim()).stderr(log);
+        guest.processes.push(Process::start(&mut join)?);
+        Ok(guest)
+    }
+
+    fn log(&self) -> String {
+        let text = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+        text[text.len().saturating_sub(1_500)..].to_owned()
+    }
+}
+
+fn identity(account: &str) -> String {
+    format!("URI=spiffe://cluster.local/ns/default/sa/{account}")
+}
+
+impl World {
+    fn delete(&self, resource: Resource, name: &str) -> Check {
+        let gone = self.api.delete(resource, "default", name, DeleteOptions::default());
+        self.runtime.block_on(gone).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn strict(&self) -> Check {
+        self.put(
+            AUTHENTICATION,
+            &json!({ "apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": { "name": "strict" },
+                "spec": { "mtls": { "mode": "STRICT" } } }),
+        )
+    }
+
+    /// Only this account may call a joined service.
+    fn only(&self, service: &str, account: &str) -> Check {
+        let principal = format!("cluster.local/ns/default/sa/{account}");
+        self.put(
+            POLICIES,
+            &json!({ "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": { "name": "only" },
+                "spec": { "selector": { "matchLabels": { "app": service } },
+                    "rules": [{ "from": [{ "source": { "principals": [principal] } }] }] } }),
+        )
+    }
+
+    /// Envoys as gateway, beside a workload of the node, and on the joined host itself.
+    pub fn peers(&self, binary: &Path, envoy: &Path) -> Check {
+        let guest = Guest::join(
+            self,
+            binary,
+            &Guesthood {
+                number: 1,
+                service: "legacy",
+                port: 16_491,
+                protocol: "http",
+                script: HTTP_BACKEND,
+                python: Path::new("python3"),
+            },
+        )?;
+        self.put(
+            GATEWAYS,
+            &json!({ "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": { "name": "edge" },
+                "spec": { "gatewayClassName": "diolkos", "listeners": [{ "name": "http", "port": GATEWAY_PORT, "protocol": "HTTP" }] } }),
+        )?;
+        self.put(
+            ROUTES,
+            &json!({ "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": { "name": "peers" },
+                "spec": { "parentRefs": [{ "name": "edge" }], "hostnames": ["peers.example"], "rules": [
+                    { "matches": [{ "path": { "type": "PathPrefix", "value": "/plain" } }], "backendRefs": [{ "name": "one", "port": 80 }] },
+                    { "backendRefs": [{ "name": "legacy", "port": 16_491 }] }] } }),
+        )?;
+        let told = |what: Check, log: &str| what.map_err(|why| format!("{why}\n{}\n{}", self.log(log), guest.log()));
+        self.strict()?;
+        for kind in ["DELTA_GRPC", "GRPC"] {
+            let _envoy = self.envoy(envoy, kind, &json!({ "gateway": "default/edge" }))?;
+            let get = || {
+                contains(
+                    &ask(GATEWAY_PORT, "peers.example", "/a", &[])?,
+                    &["legacy GET /a ", &identity("edge-diolkos")],
+                )
+            };
+            told(eventually(PATIENCE, get), kind)?;
+            // What is not of the mesh is called in plain text by the same Envoy.
+            eventually(PATIENCE, || {
+                contains(&ask(GATEWAY_PORT, "peers.example", "/plain", &[])?, &["backend-16481 GET"])
+            })?;
+            let code = || status(GATEWAY_PORT, "peers.example", "/a");
+            self.only("legacy", "somebody")?;
+            told(eventually(PATIENCE, || contains(&code()?, &["403"])), kind)?;
+            self.only("legacy", "edge-diolkos")?;
+            told(eventually(PATIENCE, || contains(&code()?, &["200"])), kind)?;
+            self.delete(POLICIES, "only")?;
+        }
+        self.sidecars(&guest, envoy)?;
+        told(self.rotation(binary, envoy), "DELTA_GRPC")
+    }
+
+    /// Beside a workload of this node: as that; on the joined host: as the host's service.
+    fn sidecars(&self, guest: &Guest, envoy: &Path) -> Check {
+        self.put(
+            PODS,
+            &json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "beside" }, "spec": { "nodeName": "alone",
+                "serviceAccountName": "default", "containers": [{ "name": "c", "image": "none" }] } }),
+        )?;
+        self.only("legacy", "default")?;
+        {
+            let whose = json!({ "namespace": "default", "serviceAccount": "default" });
+            let _envoy = self.envoy(envoy, "DELTA_GRPC", &whose)?;
+            eventually(PATIENCE, || {
+                contains(&ask(15_080, "legacy.default", "/s", &[])?, &["legacy GET /s ", &identity("default")])
+            })
+            .map_err(|why| format!("{why}\n{}", self.log("DELTA_GRPC")))?;
+        }
+        {
+            // An account of which no workload is there: no certificate, and so no answer.
+            let _envoy =
+                self.envoy(envoy, "DELTA_GRPC", &json!({ "namespace": "default", "serviceAccount": "king" }))?;
+            eventually(PATIENCE, || {
+                contains(&ask(15_080, "legacy.default", "/s", &[])?, &["remote connection failure"])
+            })?;
+        }
+        self.delete(PODS, "beside")?;
+        self.only("legacy", "legacy")?;
+        let join = guest.dir.join("join");
+        let own = self.envoy_of(&Envoy {
+            kind: "DELTA_GRPC",
+            metadata: &json!({}),
+            control: "172.31.241.1",
+            certificate: &join.join("host.crt"),
+            key: &join.join("host.key"),
+        })?;
+        let mut command = guest.inside();
+        command.arg(envoy).arg("-c").arg(own).args(["--concurrency", "1", "--use-dynamic-base-id", "-l", "warn"]);
+        let log = std::fs::File::create(self.dir.join("DELTA_GRPC.log")).map_err(|error| error.to_string())?;
+        let _envoy = Process::start(command.stderr(log))?;
+        let get = || {
+            let mut curl = guest.inside();
+            curl.args(["curl", "-sS", "-m", "3", "-H", "Host: legacy.default", "http://127.0.0.1:15080/own"]);
+            contains(&shell::run(&mut curl, None).ok()?, &["legacy GET /own ", &identity("legacy")])
+        };
+        eventually(PATIENCE, get).map_err(|why| format!("{why}\n{}", self.log("DELTA_GRPC")))?;
+        self.delete(POLICIES, "only")
+    }
+
+    /// Certificates are renewed several times, and the root is replaced, while each request opens a connection: none fails.
+    fn rotation(&self, binary: &Path, envoy: &Path) -> Check {
+        self.put(
+            DESTINATION_RULES,
+            &json!({ "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": { "name": "legacy" },
+                "spec": { "host": "legacy", "trafficPolicy": { "connectionPool": { "http": { "maxRequestsPerConnection": 1 } } } } }),
+        )?;
+        let _envoy = self.envoy(envoy, "DELTA_GRPC", &json!({ "gateway": "default/edge" }))?;
+        let get = || {
+            contains(&ask(GATEWAY_PORT, "peers.example", "/r", &[])?, &["legacy GET /r ", &identity("edge-diolkos")])
+        };
+        eventually(PATIENCE, get)?;
+        let data = format!("--data-dir={}", self.dir.display());
+        let mut rotate = Command::new(binary);
+        rotate.args(["mesh", "rotate-root", &data]);
+        shell::run(&mut rotate, None).ok()?;
+        let (end, mut asked) = (Instant::now() + Duration::from_secs(u64::from(super::CERTIFICATE_S) * 2), 0);
+        while Instant::now() < end {
+            get().map_err(|why| format!("after {asked} requests: {why}"))?;
+            asked += 1;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let trust = self.mesh()?["trust"].clone();
+        if trust["phase"] != "steady" {
+            return Err(format!("the old root is still there: {trust}"));
+        }
+        self.delete(DESTINATION_RULES, "legacy")
+    }
+
+    fn mesh(&self) -> Check<Value> {
+        let call = self.api.call(http::Method::GET, "/diolkos/v1/mesh", "", bytes::Bytes::new());
+        let answer = self.runtime.block_on(call).map_err(|error| error.to_string())?;
+        serde_json::from_slice(&answer.body).map_err(|error| error.to_string())
+    }
+
+    /// A gRPC client whose bootstrap names a certificate provider.
+    pub fn grpc_peers(&self, binary: &Path, python: &Path) -> Check {
+        let guest = Guest::join(
+            self,
+            binary,
+            &Guesthood {
+                number: 2,
+                service: "secret-calls",
+                port: 16_492,
+                protocol: "grpc",
+                script: super::GRPC_SERVER,
+                python,
+            },
+        )?;
+        self.strict()?;
+        self.put(
+            PODS,
+            &json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "beside" }, "spec": { "nodeName": "alone",
+                "serviceAccountName": "default", "containers": [{ "name": "c", "image": "none" }] } }),
+        )?;
+        let (pki, own) = (self.dir.join("pki"), self.dir.join("grpc"));
+        std::fs::create_dir_all(&own).map_err(|error| error.to_string())?;
+        let file = |name: &str| json!(own.join(name));
+        let bootstrap = json!({
+            "xds_servers": [{ "server_uri": format!("127.0.0.1:{MESH_PORT}"), "server_features": ["xds_v3"],
+                "channel_creds": [{ "type": "tls", "config": {
+                    "ca_certificate_file": pki.join("ca.crt"), "certificate_file": pki.join("node.crt"),
+                    "private_key_file": pki.join("node.key") } }] }],
+            "certificate_providers": { "default": { "plugin_name": "file_watcher", "config": {
+                "certificate_file": file("own.crt"), "private_key_file": file("own.key"),
+                "ca_certificate_file": file("roots.crt"), "refresh_interval": "2s" } } },
+            "node": { "id": "test-grpc-secured", "metadata": { "certificateProvider": "default" } } });
+        let call = || {
+            // They live shorter than this test.
+            let mut issue = Command::new(python);
+            issue.args([
+                "-c",
+                ISSUE,
+                &format!("127.0.0.1:{MESH_PORT}"),
+                "spiffe://cluster.local/ns/default/sa/default",
+            ]);
+            shell::run(issue.arg(&pki).arg(&own), None).ok()?;
+            let path = self.dir.join("grpc-secured.json");
+            std::fs::write(&path, bootstrap.to_string()).map_err(|error| error.to_string())?;
+            let mut command = Command::new(python);
+            command.args(["-c", SECURED_CLIENT, "xds:///secret-calls.default:16492"]).env("GRPC_XDS_BOOTSTRAP", &path);
+            shell::run(command.stdin(Stdio::null()), None).ok()
+        };
+        let log = |why: String| format!("{why}\n{}", guest.log());
+        eventually(PATIENCE, || contains(&call()?, &["16492 hello"])).map_err(log)?;
+        self.only("secret-calls", "somebody")?;
+        eventually(PATIENCE, || contains(&call()?, &["PERMISSION_DENIED"])).map_err(log)?;
+        self.only("secret-calls", "default")?;
+        eventually(PATIENCE, || contains(&call()?, &["16492 hello"])).map_err(log)?;
+        self.delete(POLICIES, "only")?;
+        self.delete(PODS, "beside")
+    }
+}
+
+/// A certificate for a workload of this node, as its proxy asks for one (`istio.v1.auth.IstioCertificateService`).
+const ISSUE: &str = r#"
+import sys, grpc, subprocess
+control, identity, pki, own = sys.argv[1:]
+run = lambda *args: subprocess.run(args, check=True, capture_output=True, cwd=own).stdout
+run("openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/O=x", "-keyout", "own.key", "-out", "own.csr")
+def varint(n):
+    out = b""
+    while n > 127:
+        out += bytes([n & 127 | 128]); n >>= 7
+    return out + bytes([n])
+def field(tag, data):
+    return varint(tag << 3 | 2) + varint(len(data)) + data
+text = lambda tag, s: field(tag, s.encode())
+request = text(1, open(own + "/own.csr").read())
+request += field(4, field(1, text(1, "ImpersonatedIdentity") + field(2, text(3, identity))))
+read = lambda name: open(pki + "/" + name, "rb").read()
+channel = grpc.secure_channel(control, grpc.ssl_channel_credentials(read("ca.crt"), read("node.key"), read("node.crt")),
+    options=[("grpc.ssl_target_name_override", "localhost")])
+answer = channel.unary_unary("/istio.v1.auth.IstioCertificateService/CreateCertificate")(request, timeout=10)
+chain = []
+while answer:
+    assert answer[0] == 10
+    length, shift, at = 0, 0, 1
+    while True:
+        byte = answer[at]; at += 1
+        length |= (byte & 127) << shift; shift += 7
+        if byte < 128: break
+    chain.append(answer[at:at + length]); answer = answer[at + length:]
+open(own + "/own.crt", "wb").write(b"".join(chain[:-1]))
+open(own + "/roots.crt", "wb").write(chain[-1])
+"#;
+
+const SECURED_CLIENT: &str = r#"
+import sys, grpc, grpc.experimental
+credentials = grpc.xds_channel_credentials(grpc.experimental.insecure_channel_credentials())
+channel = grpc.secure_channel(sys.argv[1], credentials)
+try:
+    print(channel.unary_unary("/a.B/C")(b"hello", timeout=5).decode())
+except grpc.RpcError as error:
+    print(error.code(), error.details().replace("\n", " "))
+"#;
