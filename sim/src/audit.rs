@@ -15,6 +15,7 @@ use model::{Event, Key, Kind, LabelSelector, Object, Phase, Pod, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+mod gangs;
 mod parts;
 
 /// What the scheduler decides on is not older than this.
@@ -58,6 +59,12 @@ pub struct Checked {
     pub gpus: u64,
     /// Bindings to nodes on which room is held.
     pub reservations: u64,
+    /// Pods that had to go for more important ones.
+    pub victims: u64,
+    /// Those of them that were of gangs and had to go for others.
+    pub gang_victims: u64,
+    /// Gangs that wait in the end.
+    pub gangs_waiting: u64,
 }
 
 /// A binding that is judged when what was under way has arrived.
@@ -98,6 +105,9 @@ impl Checked {
         self.zones += other.zones;
         self.gpus += other.gpus;
         self.reservations += other.reservations;
+        self.victims += other.victims;
+        self.gang_victims += other.gang_victims;
+        self.gangs_waiting += other.gangs_waiting;
     }
 }
 
@@ -121,7 +131,7 @@ pub struct Auditor {
     /// By budget: when a pod of it was last lost other than by eviction.
     disturbed: BTreeMap<Key, Timestamp>,
     quotas: BTreeMap<Arc<str>, QuotaFacts>,
-    gangs: BTreeMap<Key, Gang>,
+    gangs: gangs::Gangs,
     /// By node: what it reported, and when that was told.
     used: BTreeMap<Arc<str>, (UsageFacts, Timestamp)>,
     told: parts::Told,
@@ -129,19 +139,8 @@ pub struct Auditor {
     checked: Checked,
 }
 
-/// A gang of which somebody was bound.
-#[derive(Default)]
-struct Gang {
-    least: usize,
-    /// Uids of all that were ever bound.
-    bound: BTreeSet<Arc<str>>,
-    since: Timestamp,
-    told: bool,
-}
-
-/// Label of a pod's gang, the number that it says, and label of its quota.
+/// Labels of a pod's gang and of its quota.
 const GANG: &str = "pod-group.scheduling.sigs.k8s.io/name";
-const GANG_LEAST: &str = "pod-group.scheduling.sigs.k8s.io/min-available";
 const QUOTA: &str = "quota.scheduling.koordinator.sh/name";
 
 fn gang_of(pod: &Pod) -> Option<Key> {
@@ -371,8 +370,11 @@ impl Auditor {
             }
             Event::Applied(Object::Pod(pod)) => self.see_pod(api, pod, now),
             Event::Deleted { kind: Kind::Pod, key, .. } => {
-                self.waiting.remove(key);
+                let waited = self.waiting.remove(key).is_some();
                 if let Some(old) = self.pods.remove(key) {
+                    if waited {
+                        self.waits_no_more(&old, now);
+                    }
                     self.lost(api, &old, now);
                     self.leaves(old, now);
                 }
@@ -386,9 +388,10 @@ impl Auditor {
         let was_placed = old.as_ref().is_some_and(|old| !old.spec.node_name.is_empty());
         if pod.spec.node_name.is_empty() && !ended(pod) && !pod.meta.is_deleting() {
             self.waiting.entry(pod.meta.key.clone()).or_insert(now);
-        } else {
-            self.waiting.remove(&pod.meta.key);
+        } else if self.waiting.remove(&pod.meta.key).is_some() {
+            self.waits_no_more(pod, now);
         }
+        self.check_victim(old.as_deref(), pod, now);
         if let Some(old) = old {
             if stays(&old) && !stays(pod) || is_placed(&old) && !is_placed(pod) || old.meta.labels != pod.meta.labels {
                 self.leaves(old.clone(), now);
@@ -483,26 +486,6 @@ impl Auditor {
             && self.quotas_of(pod).iter().all(|quota| {
                 quota.min.iter().all(|(resource, min)| self.used(quota, resource) + asked(pod, resource) <= *min)
             })
-    }
-
-    fn join(&mut self, pod: &Pod, now: Timestamp) {
-        let Some(key) = gang_of(pod) else { return };
-        let least = pod.meta.labels.get(GANG_LEAST).and_then(|text| text.parse().ok()).unwrap_or(0);
-        let new = || Gang { least, since: now, ..Gang::default() };
-        self.checked.gangs += u64::from(!self.gangs.contains_key(&key));
-        self.gangs.entry(key).or_insert_with(new).bound.insert(pod.meta.uid.clone());
-    }
-
-    /// Whoever is of a gang is bound soon when somebody of it is.
-    fn check_gangs(&mut self, now: Timestamp, patience_ms: i64) {
-        let mut broken = Vec::new();
-        for (key, gang) in &mut self.gangs {
-            if !gang.told && gang.bound.len() < gang.least && gang.since.plus_ms(patience_ms) < now {
-                gang.told = true;
-                broken.push(format!("gang: {} of at least {} of {key} were bound", gang.bound.len(), gang.least));
-            }
-        }
-        broken.into_iter().for_each(|what| self.complain(now, what));
     }
 
     fn leaves(&mut self, old: Arc<Pod>, now: Timestamp) {
@@ -634,6 +617,11 @@ impl Auditor {
 
     /// Whether only resources and the node's standing decide where a pod can go, and nobody wants to be apart from it.
     fn is_plain(&self, pod: &Pod) -> bool {
+        gang_of(pod).is_none() && self.is_plain_alone(pod)
+    }
+
+    /// The same, whether it is of a gang or not.
+    fn is_plain_alone(&self, pod: &Pod) -> bool {
         let spec = &pod.spec.scheduling;
         let avoided = |other: &Arc<Pod>| other.spec.scheduling.anti_affinity.iter().any(|term| means(term, other, pod));
         spec.gates.is_empty()
@@ -642,7 +630,6 @@ impl Auditor {
             && spec.spread.iter().all(|constraint| !constraint.hard)
             && spec.host_ports.is_empty()
             && !self.wants_parts(pod)
-            && gang_of(pod).is_none()
             && self.quotas_of(pod).is_empty()
             && !self.pods.values().any(avoided)
     }
@@ -719,10 +706,11 @@ impl Auditor {
         self.check_gangs(now, 0);
         let waiting: Vec<Arc<Pod>> = self.waiting.keys().filter_map(|key| self.pods.get(key).cloned()).collect();
         self.checked.waiting += waiting.len() as u64;
+        self.starved_gangs(api, &waiting, now);
         let alone = |pod: &&Arc<Pod>| {
             // When nobody of a gang is left, those that come are another one.
             let left = |key: &Key| self.pods.values().any(|pod| is_placed(pod) && gang_of(pod).as_ref() == Some(key));
-            let whole = |key: &Key| self.gangs.get(key).is_some_and(|gang| gang.bound.len() >= gang.least && left(key));
+            let whole = |key: &Key| self.was_whole(key) && left(key);
             gang_of(pod).is_none_or(|key| whole(&key)) && self.is_sure(api, pod)
         };
         let free: Vec<Arc<Pod>> = waiting.iter().filter(alone).cloned().collect();

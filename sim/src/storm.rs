@@ -25,6 +25,7 @@ use std::fmt;
 use std::sync::Arc;
 
 mod parts;
+mod rivals;
 
 use parts::Parts;
 
@@ -102,6 +103,7 @@ pub fn play(seed: u64, spoil: Spoil) -> Report {
     storm.loads(&mut cluster);
     storm.workloads(&mut cluster);
     storm.reservations(&mut cluster);
+    rivals::rivals(&mut cluster, seed);
     storm.faults(&mut cluster);
     cluster.run(FAULTS_MS);
     cluster.calm();

@@ -2,7 +2,8 @@
 
 use diolkos_sim::audit::Checked;
 use diolkos_sim::storm::{self, Spoil};
-use model::Effect;
+use model::effect::Status;
+use model::{Condition, Effect};
 
 /// A number from the environment: how many seeds to play, and from which on.
 fn setting(name: &str, otherwise: u64) -> u64 {
@@ -36,6 +37,9 @@ fn promises_are_kept_and_every_seed_can_be_played_again() {
         all.zones,
         all.gpus,
         all.reservations,
+        all.victims,
+        all.gang_victims * 20,
+        all.gangs_waiting * 20,
     ];
     assert!(seeds < 100 || least.iter().all(|count| *count >= seeds / 4), "the storms are no test: {all:?}");
 }
@@ -102,6 +106,33 @@ fn a_scheduler_that_binds_halves_of_gangs_is_caught() {
         }
     });
     caught(spoil, &["gang: "]);
+}
+
+/// What a pod is told that has to go for a more important one.
+fn preempted(effect: &mut Effect) -> Option<(&str, &mut Vec<Condition>)> {
+    match effect {
+        Effect::PatchStatus(target, Status::PodConditions { conditions, .. }) => Some((&target.key.name, conditions)),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_scheduler_that_takes_in_vain_or_parts_of_gangs_is_caught() {
+    let in_vain = orders(|effect| {
+        let conditions = preempted(effect).into_iter().flat_map(|(_, conditions)| conditions);
+        for condition in conditions.filter(|condition| &*condition.kind == "PodScheduled") {
+            (condition.kind, condition.reason) = ("DisruptionTarget".into(), "PreemptionByScheduler".into());
+        }
+    });
+    caught(in_vain, &["had to go, and nobody more important waits"]);
+    let parts = orders(|effect| {
+        if let Some((name, conditions)) = preempted(effect)
+            && name.bytes().last().is_some_and(|last| last % 2 == 0)
+        {
+            conditions.retain(|condition| &*condition.kind != "DisruptionTarget");
+        }
+    });
+    caught(parts, &["for another gang"]);
 }
 
 #[test]

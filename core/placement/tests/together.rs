@@ -1,5 +1,6 @@
 //! Making room for gangs and within quotas, against trying every set of victims.
 
+use diolkos_placement::quota::{Quota, QuotaTree};
 use diolkos_placement::{Band, Clearance, PodId, Pool};
 use model::scheduling::{BudgetFacts, NodeFacts, NodeScheduling, PodFacts, SchedulingSpec};
 use model::{LabelSelector, Labels, Timestamp};
@@ -224,4 +225,105 @@ fn a_large_gang_takes_what_it_needs_without_trying_everyone() {
     for node in 0..400 {
         assert!(pool.pods_on(node).count() <= 2, "{node}");
     }
+}
+
+/// Pods of two quotas; one that its quota refuses.
+struct Shared {
+    pool: Pool,
+    tree: QuotaTree,
+    lows: Vec<(Low, &'static str)>,
+    rooms: Vec<i64>,
+    asks: (PodId, &'static str, i64),
+}
+
+fn cpu(amount: i64) -> Vec<(Arc<str>, i64)> {
+    vec![("cpu".into(), amount)]
+}
+
+fn shared(seed: u64) -> Shared {
+    let mut dice = Dice(seed * 13 + 5);
+    let mut pool = Pool::new();
+    let rooms: Vec<i64> = (0..1 + dice.roll(3)).map(|_| 3 + dice.roll(6) as i64).collect();
+    for (n, cpu) in rooms.iter().enumerate() {
+        let allocatable = vec![("cpu".into(), *cpu), ("pods".into(), 110)];
+        let scheduling = Arc::new(NodeScheduling { allocatable, images: Vec::new() });
+        pool.set_node(Arc::new(NodeFacts { name: format!("n{n}").into(), scheduling, ..NodeFacts::default() }));
+    }
+    let total = rooms.iter().sum();
+    let mut tree = QuotaTree::new(cpu(total));
+    for name in ["red", "blue"] {
+        let max = 2 + dice.roll(total as u64) as i64;
+        let min = dice.roll(1 + max.min(total / 2) as u64) as i64;
+        let quota = Quota { name: name.into(), parent: None, min: cpu(min), max: cpu(max), weight: 1 };
+        tree.set(quota).unwrap_or_else(|error| panic!("{error}"));
+    }
+    let (mut free, mut lows) = (rooms.clone(), Vec::new());
+    for at in 0..3 + dice.roll(6) {
+        let (node, amount) = (dice.roll(rooms.len() as u64), 1 + dice.roll(3) as i64);
+        let (quota, priority) = (["red", "blue"][dice.roll(2)], dice.roll(5) as i32);
+        if free[node] < amount {
+            continue;
+        }
+        free[node] -= amount;
+        tree.demand(quota, &cpu(amount), 1);
+        tree.place(quota, &cpu(amount), 1);
+        let id = pod(&mut pool, &format!("low{at}"), amount, priority, &format!("n{node}"), false, false);
+        let low = Low { id, node, cpu: amount, priority, guarded: false, band: None, leaving: false };
+        lows.push((low, quota));
+    }
+    let (quota, amount) = (["red", "blue"][dice.roll(2)], 1 + dice.roll(4) as i64);
+    tree.demand(quota, &cpu(amount), 1);
+    let id = pod(&mut pool, "asks", amount, GANG, "", false, false);
+    Shared { pool, tree, lows, rooms, asks: (id, quota, amount) }
+}
+
+#[test]
+fn within_a_quota_the_least_that_is_enough_goes_and_nobody_of_another() {
+    let (mut found, mut none, mut fewest) = (0, 0, 0);
+    for seed in 0..8000 {
+        let Shared { mut pool, mut tree, lows, rooms, asks: (id, quota, amount) } = shared(seed);
+        if tree.admits(quota, &cpu(amount)).is_ok() {
+            continue;
+        }
+        let may: Vec<&Low> =
+            lows.iter().filter(|(low, of)| *of == quota && low.priority < GANG).map(|(low, _)| low).collect();
+        let enough: Vec<BTreeSet<PodId>> = (0u32..1 << may.len())
+            .map(|bits| (0..may.len()).filter(|at| bits & 1 << at != 0).map(|at| may[at].id).collect())
+            .filter(|gone: &BTreeSet<PodId>| {
+                let back: i64 = may.iter().filter(|low| gone.contains(&low.id)).map(|low| low.cpu).sum();
+                tree.place(quota, &cpu(back), -1);
+                let admitted = tree.admits(quota, &cpu(amount)).is_ok();
+                tree.place(quota, &cpu(back), 1);
+                let left = |node: usize| -> i64 {
+                    let stays = lows.iter().filter(|(low, _)| low.node == node && !gone.contains(&low.id));
+                    rooms[node] - stays.map(|(low, _)| low.cpu).sum::<i64>()
+                };
+                admitted && (0..rooms.len()).any(|node| left(node) >= amount)
+            })
+            .collect();
+        let candidates: Vec<PodId> = may.iter().map(|low| low.id).collect();
+        let clearance = pool.make_room(&[id], &candidates, &[], &mut |pool| {
+            let gone = may.iter().filter(|low| pool.pod_node(low.id).is_none()).map(|low| low.cpu).sum();
+            tree.place(quota, &cpu(gone), -1);
+            let admitted = tree.admits(quota, &cpu(amount)).is_ok();
+            tree.place(quota, &cpu(gone), 1);
+            if admitted { pool.decide_gang(&[id], 1) } else { None }
+        });
+        let Some(clearance) = clearance else {
+            assert!(enough.is_empty(), "seed {seed}: {enough:?} would do");
+            none += 1;
+            continue;
+        };
+        let victims: BTreeSet<PodId> = clearance.victims.iter().map(|victim| victim.pod).collect();
+        assert!(enough.contains(&victims), "seed {seed}: {victims:?} is none of {enough:?}");
+        assert!(!enough.iter().any(|set| set.is_subset(&victims) && set.len() < victims.len()), "seed {seed}: in vain");
+        let highest = |set: &BTreeSet<PodId>| may.iter().filter(|l| set.contains(&l.id)).map(|l| l.priority).max();
+        let lowest = enough.iter().map(highest).min().flatten();
+        assert_eq!(highest(&victims), lowest, "seed {seed}");
+        let among = enough.iter().filter(|set| highest(set) == lowest);
+        fewest += usize::from(among.map(BTreeSet::len).min() == Some(victims.len()));
+        found += 1;
+    }
+    println!("{found} {none}, fewest {fewest}");
+    assert!(found > 500 && none > 500 && fewest * 100 >= found * 90, "{found} {none} {fewest}");
 }

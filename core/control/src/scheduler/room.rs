@@ -134,11 +134,12 @@ impl Scheduler {
     pub(super) fn end_victim(&mut self, id: PodId, by: &str, now: Timestamp, orders: &mut Vec<Order>) {
         let node = self.pool.pod_node(id).map(|node| self.pool.node_name(node).clone()).unwrap_or_default();
         let target = self.target(id);
+        let whom = if by.starts_with("pod group") { "pod group" } else { "pod" };
         let condition = Condition {
             kind: "DisruptionTarget".into(),
             status: Truth::True,
             reason: "PreemptionByScheduler".into(),
-            message: format!("{NAME}: preempting to accommodate a higher priority pod").into(),
+            message: format!("{NAME}: preempting to accommodate a higher priority {whom}").into(),
             last_transition: now,
             last_update: now,
         };
