@@ -35,6 +35,10 @@ pub struct Answered {
     pub by_index: u64,
     /// By the whole evaluation.
     pub in_full: u64,
+    /// Changes of nodes that indexes read to catch up.
+    pub replayed: u64,
+    /// Indexes that were made from scratch, one pass over all nodes each: layouts, shapes, and classes' splits of them.
+    pub rebuilt: u64,
 }
 
 impl Decision {

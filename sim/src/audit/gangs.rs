@@ -76,7 +76,9 @@ impl Auditor {
         let due: Vec<Key> = self.gangs.losing.iter().filter(|(_, l)| l.due < now).map(|(key, _)| key.clone()).collect();
         for key in due {
             let Some(losing) = self.gangs.losing.remove(&key) else { continue };
-            let (least, left) = (self.gangs.of.get(&key).map_or(0, |gang| gang.least), losing.before - losing.gone);
+            let least = self.gangs.of.get(&key).map_or(0, |gang| gang.least);
+            // Those who were bound meanwhile, and had to go too, come on top of those who were there.
+            let left = losing.before.saturating_sub(losing.gone);
             // Orders that were lost are given again: what was meant is not to be seen.
             let sure = self.doubt.plus_ms(4 * LAG_MS) < now;
             if sure && losing.before >= least && left > 0 && left < least {

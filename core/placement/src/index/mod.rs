@@ -133,6 +133,7 @@ impl Pool {
             return;
         }
         self.indexes.layout_is_old = false;
+        self.answered.rebuilt += 1;
         self.indexes.layout = Layout::of(self);
         let Indexes { layout, matchers, shapes, views, .. } = &mut self.indexes;
         for matcher in &mut matchers.matchers {

@@ -118,12 +118,16 @@ impl Pool {
     pub(crate) fn refresh_shape(&mut self, id: ShapeId, class: ClassId) {
         let mut shape = match self.indexes.shapes.shapes[id as usize].take() {
             Some(shape) if self.indexes.journal.reaches(shape.seen) => shape,
-            _ => self.new_shape(class),
+            _ => {
+                self.answered.rebuilt += 1;
+                self.new_shape(class)
+            }
         };
         // The class that made the shape may be gone; any of the shape serves.
         shape.class = class;
-        let from = shape.seen;
-        for at in self.indexes.journal.since(from) {
+        let changes = self.indexes.journal.since(shape.seen);
+        self.answered.replayed += changes.len() as u64;
+        for at in changes {
             let node = self.indexes.journal.nodes[at];
             self.update_shape(&mut shape, node);
         }

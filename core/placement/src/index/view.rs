@@ -172,6 +172,11 @@ impl Pool {
         self.meet_holders(id, &mut view);
         self.refresh_shape(view.shape, id);
         if !view.split.parts.is_empty() {
+            let journal = &self.indexes.journal;
+            match view.split.ready && journal.reaches(view.split.seen) {
+                true => self.answered.replayed += journal.since(view.split.seen).len() as u64,
+                false => self.answered.rebuilt += 1,
+            }
             self.refresh_split(id, &mut view);
             if view.split.keys.len() > MOST_SPLITS {
                 return None;
