@@ -60,6 +60,9 @@ pub struct Settings {
     /// API server [default: 0.0.0.0:6443].
     #[arg(long, env = "DIOLKOS_API_LISTEN", global = true, value_name = "ADDR")]
     pub api_listen: Option<SocketAddr>,
+    /// Controllers that run, as kube-controller-manager takes them: `*` for all, `-NAME` for all but one (docs/configuration.md) [default: *].
+    #[arg(long, env = "DIOLKOS_CONTROLLERS", global = true, value_name = "LIST", allow_hyphen_values = true)]
+    pub controllers: Option<String>,
     /// Dashboard, plain HTTP with sign-in by token [default: 127.0.0.1:7070].
     #[arg(long, env = "DIOLKOS_DASHBOARD_LISTEN", global = true, value_name = "ADDR")]
     pub dashboard_listen: Option<SocketAddr>,
@@ -159,6 +162,8 @@ pub struct Config {
     pub access_log_file: Option<PathBuf>,
     pub traces_to: Option<String>,
     pub traces_ca: Option<PathBuf>,
+    /// The list of controllers as given.
+    pub controllers: String,
     pub trace_sampling: f64,
     pub skywalking_listen: Option<SocketAddr>,
     pub skywalking_token: Option<String>,
@@ -248,6 +253,7 @@ impl Settings {
             access_log_file: self.access_log_file.or(lower.access_log_file),
             traces_to: self.traces_to.or(lower.traces_to),
             traces_ca: self.traces_ca.or(lower.traces_ca),
+            controllers: self.controllers.or(lower.controllers),
             trace_sampling: self.trace_sampling.or(lower.trace_sampling),
             skywalking_listen: self.skywalking_listen.or(lower.skywalking_listen),
             skywalking_token: self.skywalking_token.or(lower.skywalking_token),
@@ -324,6 +330,7 @@ impl Settings {
             access_log_file: self.access_log_file,
             traces_to: self.traces_to,
             traces_ca: self.traces_ca,
+            controllers: self.controllers.unwrap_or_else(|| "*".to_owned()),
             trace_sampling: self.trace_sampling.unwrap_or(0.01),
             skywalking_listen: self.skywalking_listen,
             skywalking_token: self.skywalking_token,
@@ -365,6 +372,13 @@ impl Config {
         }
         if !(0.0..=1.0).contains(&self.trace_sampling) {
             return Err(value("trace-sampling", format!("{}", self.trace_sampling), "a share from 0 to 1"));
+        }
+        if let Err(control::UnknownController(name)) = control::switched_off(&self.controllers) {
+            return Err(value(
+                "controllers",
+                format!("no controller {name:?}"),
+                "docs/configuration.md has their names",
+            ));
         }
         if let Err(error) = self.access_log_settings() {
             return Err(value("access-log-format", error.to_string(), "docs/mesh.md lists the operators"));

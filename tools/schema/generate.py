@@ -32,7 +32,7 @@ META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 CORE = "io.k8s.api.core.v1."
 
 KINDS = {
-    CORE: "Namespace Node Pod PodTemplate ConfigMap Secret ServiceAccount Service Endpoints Event PersistentVolumeClaim "
+    CORE: "Namespace Node Pod PodTemplate ReplicationController ConfigMap Secret ServiceAccount Service Endpoints Event PersistentVolumeClaim "
     "PersistentVolume ResourceQuota LimitRange Binding",
     "io.k8s.api.discovery.v1.": "EndpointSlice",
     "io.k8s.api.events.v1.": "Event",

@@ -54,6 +54,8 @@ fn control_config(config: &Config, root_ca: &str) -> control::Config {
     control::Config {
         root_ca: Some(root_ca.into()),
         volume_dir: config.data_dir.join("volumes").to_string_lossy().into(),
+        // Checked when the settings were read.
+        off: control::switched_off(&config.controllers).unwrap_or_default(),
         ..control::Config::default()
     }
 }

@@ -253,6 +253,7 @@ fn flags(config: &Config) -> Vec<String> {
         format!("--cluster-domain={}", config.cluster_domain),
         format!("--workload-cert-ttl-s={}", config.workload_cert_ttl_s),
         format!("--mesh-root-days={}", config.mesh_root_days),
+        format!("--controllers={}", config.controllers),
         format!("--scrape-s={}", config.scrape_s),
     ];
     flags.extend(config.access_log_format.as_ref().map(|text| format!("--access-log-format={text}")));

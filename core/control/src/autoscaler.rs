@@ -58,8 +58,8 @@ fn target(cx: &Cx, hpa: &HorizontalPodAutoscaler) -> Option<TargetView> {
         Kind::Deployment => {
             cx.world.deployments.get(&key).map(|d| view(&d.meta, d.replicas, d.status.replicas, &d.selector))
         }
-        Kind::ReplicaSet => {
-            cx.world.replica_sets.get(&key).map(|s| view(&s.meta, s.replicas, s.status.replicas, &s.selector))
+        Kind::ReplicaSet | Kind::ReplicationController => {
+            cx.world.replicas(kind, &key).map(|s| view(&s.meta, s.replicas, s.status.replicas, &s.selector))
         }
         Kind::StatefulSet => {
             cx.world.stateful_sets.get(&key).map(|s| view(&s.meta, s.replicas, s.status.replicas, &s.selector))

@@ -201,6 +201,9 @@ impl Control {
         self.expire(now);
         self.queue.fire(now);
         while let Some(item) = self.queue.pop() {
+            if self.config.off.contains(&item.controller) {
+                continue;
+            }
             self.look(item, now, &mut out);
         }
         out

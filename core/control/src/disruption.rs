@@ -18,7 +18,13 @@ const EVICTION_WITHIN_MS: i64 = 120_000;
 pub fn reconcile(cx: &Cx, key: &Key) -> Plan {
     let mut plan = Plan::default();
     let Some(budget) = cx.world.disruption_budgets.get(key) else { return plan };
-    if !cx.world.all_synced(&[Kind::Pod, Kind::ReplicaSet, Kind::Deployment, Kind::StatefulSet]) {
+    if !cx.world.all_synced(&[
+        Kind::Pod,
+        Kind::ReplicaSet,
+        Kind::ReplicationController,
+        Kind::Deployment,
+        Kind::StatefulSet,
+    ]) {
         return plan;
     }
     // Ended pods are no part of what a budget guards.
@@ -93,6 +99,7 @@ fn scale(world: &World, uid: &str) -> Option<(Arc<str>, i32)> {
                 _ => Some((set.meta.uid.clone(), set.replicas)),
             }
         }
+        Kind::ReplicationController => world.replicas(*kind, key).map(|set| (set.meta.uid.clone(), set.replicas)),
         Kind::StatefulSet => world.stateful_sets.get(key).map(|set| (set.meta.uid.clone(), set.replicas)),
         _ => None,
     }

@@ -104,6 +104,10 @@ macro_rules! inner {
                 let $inner = Arc::make_mut(o);
                 $with
             }
+            Object::ReplicationController(o) => {
+                let $inner = Arc::make_mut(o);
+                $with
+            }
             Object::StatefulSet(o) => {
                 let $inner = Arc::make_mut(o);
                 $with

@@ -37,7 +37,7 @@ mod tests;
 pub mod trust;
 pub mod world;
 
-pub use config::Config;
+pub use config::{Config, UnknownController, switched_off};
 pub use control::{Control, Counters, Cx, Memory, Order};
 pub use deployment::TEMPLATE_HASH;
 
@@ -52,7 +52,7 @@ fn reconcile(cx: &Cx, memory: &mut Memory, item: &Item) -> Plan {
         Controller::ServiceAccount => namespace::reconcile_account(cx, key),
         Controller::RootCa => namespace::reconcile_root_ca(cx, key),
         Controller::Deployment => deployment::reconcile(cx, key),
-        Controller::ReplicaSet => replica_set::reconcile(cx, key),
+        Controller::ReplicaSet => replica_set::reconcile(cx, item.kind, key),
         Controller::StatefulSet => stateful_set::reconcile(cx, key),
         Controller::DaemonSet => daemon_set::reconcile(cx, key),
         Controller::EndpointSlice => endpoints::reconcile_slices(cx, key),

@@ -1,4 +1,4 @@
-//! ReplicaSet: so many pods of one kind.
+//! ReplicaSet: so many pods of one kind; and ReplicationController, which is the same in the core group.
 
 use crate::control::Cx;
 use crate::plan::{Plan, Reporter};
@@ -11,38 +11,42 @@ use model::{Condition, Key, Kind, Phase, Pod, ReplicaSet, Timestamp, Truth, cond
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-const SOURCE: &str = "replicaset-controller";
 /// Pods with lower values of this annotation go first.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-/// Looks at one replica set.
-pub fn reconcile(cx: &Cx, key: &Key) -> Plan {
+/// Looks at one replica set or replication controller.
+pub fn reconcile(cx: &Cx, kind: Kind, key: &Key) -> Plan {
     let mut plan = Plan::default();
-    let Some(set) = cx.world.replica_sets.get(key) else { return plan };
-    if !cx.world.all_synced(&[Kind::Pod, Kind::ReplicaSet]) {
+    let Some(set) = cx.world.replicas(kind, key) else { return plan };
+    if !cx.world.all_synced(&[Kind::Pod, kind]) {
         return plan;
     }
-    let active = adoption::pods(cx.world, (Kind::ReplicaSet, &set.meta), &set.selector, Pod::is_active, &mut plan);
+    let active = adoption::pods(cx.world, (kind, &set.meta), &set.selector, Pod::is_active, &mut plan);
     plan.cost = active.len();
     let mut failure = None;
     if !set.meta.is_deleting() {
-        failure = manage(cx, set, &active, &mut plan);
+        failure = manage(cx, kind, set, &active, &mut plan);
     }
     let status = status(cx, set, &active, failure, &mut plan);
     if status != set.status {
-        plan.status(Kind::ReplicaSet, &set.meta, Status::ReplicaSet(status));
+        plan.status(kind, &set.meta, Status::ReplicaSet(status));
     }
     plan
 }
 
+/// Who its events come from.
+fn source(kind: Kind) -> &'static str {
+    if kind == Kind::ReplicationController { "replication-controller" } else { "replicaset-controller" }
+}
+
 /// Makes or deletes pods until their number is right. Returns why making failed the last time, when it has to be tried again.
-fn manage(cx: &Cx, set: &ReplicaSet, active: &[Arc<Pod>], plan: &mut Plan) -> Option<Condition> {
-    let report = Reporter::new(SOURCE, Kind::ReplicaSet, &set.meta, cx.now);
+fn manage(cx: &Cx, kind: Kind, set: &ReplicaSet, active: &[Arc<Pod>], plan: &mut Plan) -> Option<Condition> {
+    let report = Reporter::new(source(kind), kind, &set.meta, cx.now);
     let missing = i64::from(set.replicas) - active.len() as i64;
     if missing > 0 {
         let count = (missing as usize).min(cx.burst);
         for index in 0..count {
-            let meta = new_pod_meta(cx, set, index);
+            let meta = new_pod_meta(cx, kind, set, index);
             let note = report.normal("SuccessfulCreate", format!("Created pod: {}", meta.key.name));
             plan.create(meta, Body::Pod(Box::new(NewPod { template: set.template.body.clone(), ..NewPod::default() })))
                 .note(note);
@@ -59,7 +63,7 @@ fn manage(cx: &Cx, set: &ReplicaSet, active: &[Arc<Pod>], plan: &mut Plan) -> Op
     }
 }
 
-fn new_pod_meta(cx: &Cx, set: &ReplicaSet, index: usize) -> NewMeta {
+fn new_pod_meta(cx: &Cx, kind: Kind, set: &ReplicaSet, index: usize) -> NewMeta {
     let base = format!("{}-", set.meta.key.name);
     NewMeta {
         key: Key {
@@ -69,7 +73,7 @@ fn new_pod_meta(cx: &Cx, set: &ReplicaSet, index: usize) -> NewMeta {
         generate_name: base.into(),
         labels: set.template.labels.clone(),
         annotations: set.template.annotations.clone(),
-        owners: vec![controller_ref(Kind::ReplicaSet, &set.meta)],
+        owners: vec![controller_ref(kind, &set.meta)],
         finalizers: Vec::new(),
     }
 }

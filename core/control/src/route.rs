@@ -37,6 +37,8 @@ fn synced(world: &World, kind: Kind, touch: &mut dyn FnMut(Item)) {
         }
     };
     all(Controller::ReplicaSet, Kind::ReplicaSet, world.replica_sets.keys().cloned().collect());
+    let controllers = world.replication_controllers.keys().cloned().collect();
+    all(Controller::ReplicaSet, Kind::ReplicationController, controllers);
     all(Controller::Deployment, Kind::Deployment, world.deployments.keys().cloned().collect());
     all(Controller::StatefulSet, Kind::StatefulSet, world.stateful_sets.keys().cloned().collect());
     all(Controller::DaemonSet, Kind::DaemonSet, world.daemon_sets.keys().cloned().collect());
@@ -158,6 +160,7 @@ fn specific(
                 }
             }
         }
+        Object::ReplicationController(_) => own(Controller::ReplicaSet),
         Object::StatefulSet(_) => own(Controller::StatefulSet),
         Object::DaemonSet(_) => own(Controller::DaemonSet),
         Object::ControllerRevision(_) => {
@@ -248,8 +251,9 @@ fn pod(world: &World, old: Option<&Arc<Pod>>, new: &Arc<Pod>, deleted: bool, tou
 }
 
 fn pod_owner(world: &World, pod: &Pod, touch: &mut dyn FnMut(Item)) {
-    const OWNERS: [(Kind, Controller); 4] = [
+    const OWNERS: [(Kind, Controller); 5] = [
         (Kind::ReplicaSet, Controller::ReplicaSet),
+        (Kind::ReplicationController, Controller::ReplicaSet),
         (Kind::StatefulSet, Controller::StatefulSet),
         (Kind::DaemonSet, Controller::DaemonSet),
         (Kind::Job, Controller::Job),
@@ -269,6 +273,9 @@ fn pod_owner(world: &World, pod: &Pod, touch: &mut dyn FnMut(Item)) {
     let namespace = &meta.key.namespace;
     for set in within(&world.replica_sets, namespace).filter(|set| set.selector.matches(&meta.labels)) {
         touch(Item::new(Controller::ReplicaSet, Kind::ReplicaSet, &set.meta.key));
+    }
+    for set in within(&world.replication_controllers, namespace).filter(|set| set.selector.matches(&meta.labels)) {
+        touch(Item::new(Controller::ReplicaSet, Kind::ReplicationController, &set.meta.key));
     }
     for set in within(&world.stateful_sets, namespace).filter(|set| set.selector.matches(&meta.labels)) {
         touch(Item::new(Controller::StatefulSet, Kind::StatefulSet, &set.meta.key));

@@ -140,6 +140,9 @@ impl Scheduler {
             Event::Applied(Object::ReplicaSet(set)) => {
                 self.spread_owner(&set.meta.key, "ReplicaSet", set.selector.clone())
             }
+            Event::Applied(Object::ReplicationController(set)) => {
+                self.spread_owner(&set.meta.key, "ReplicationController", set.selector.clone())
+            }
             Event::Applied(Object::StatefulSet(set)) => {
                 self.spread_owner(&set.meta.key, "StatefulSet", set.selector.clone())
             }
@@ -189,6 +192,9 @@ impl Scheduler {
             Kind::PodDisruptionBudget => self.pool.remove_budget(&key.namespace, &key.name),
             Kind::Service => self.pool.remove_spread_owner(&key.namespace, "Service", &key.name),
             Kind::ReplicaSet => self.pool.remove_spread_owner(&key.namespace, "ReplicaSet", &key.name),
+            Kind::ReplicationController => {
+                self.pool.remove_spread_owner(&key.namespace, "ReplicationController", &key.name)
+            }
             Kind::StatefulSet => self.pool.remove_spread_owner(&key.namespace, "StatefulSet", &key.name),
             _ => {}
         }

@@ -7,8 +7,8 @@ use model::selector::Operator;
 use model::{
     ConfigMap, ControllerRevision, CronJob, CustomResourceDefinition, DaemonSet, Deployment, EndpointSlice, Endpoints,
     Event, HorizontalPodAutoscaler, Job, Key, Kind, Labels, Lease, Meta, Namespace, Node, Object, OwnerRef,
-    PersistentVolume, PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, ReplicaSet, ResourceType,
-    Service, ServiceAccount, StatefulSet, StorageClass,
+    PersistentVolume, PersistentVolumeClaim, Pod, PodDisruptionBudget, PriorityClass, ReplicaSet,
+    ReplicationController, ResourceType, Service, ServiceAccount, StatefulSet, StorageClass,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -78,6 +78,7 @@ world! {
     endpoint_slices: EndpointSlice,
     deployments: Deployment,
     replica_sets: ReplicaSet,
+    replication_controllers: ReplicationController,
     stateful_sets: StatefulSet,
     daemon_sets: DaemonSet,
     controller_revisions: ControllerRevision,
@@ -411,6 +412,13 @@ impl World {
     /// Replica sets of a namespace that no controller owns.
     pub fn orphan_sets(&self, namespace: &str) -> impl Iterator<Item = &Arc<ReplicaSet>> {
         self.index.orphan_sets.get(namespace).into_iter().flatten().filter_map(|key| self.replica_sets.get(key))
+    }
+    /// A ReplicaSet, or a ReplicationController, which is one by another name.
+    pub fn replicas(&self, kind: Kind, key: &Key) -> Option<&ReplicaSet> {
+        match kind {
+            Kind::ReplicationController => self.replication_controllers.get(key).map(|controller| &controller.0),
+            _ => self.replica_sets.get(key).map(|set| &**set),
+        }
     }
     /// Pods that this object controls.
     pub fn controlled_pods(&self, uid: &str) -> impl Iterator<Item = &Arc<Pod>> {

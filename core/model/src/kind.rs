@@ -73,6 +73,8 @@ kinds! {
     Deployment = "apps" "v1" "deployments" true;
     /// A number of equal pods.
     ReplicaSet = "apps" "v1" "replicasets" true;
+    /// The same in the core group, from before there were replica sets.
+    ReplicationController = "" "v1" "replicationcontrollers" true;
     /// Pods with names and claims of their own.
     StatefulSet = "apps" "v1" "statefulsets" true;
     /// A pod on every eligible node.

@@ -41,4 +41,4 @@ pub use service::{EndpointSlice, Endpoints, Service};
 pub use taint::{Taint, Toleration};
 pub use time::Timestamp;
 pub use volume::{PersistentVolume, PersistentVolumeClaim, StorageClass};
-pub use workload::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+pub use workload::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, ReplicationController, StatefulSet};

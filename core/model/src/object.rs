@@ -5,7 +5,7 @@ use crate::cluster::{ConfigMap, CustomResourceDefinition, Lease, Namespace, Node
 use crate::policy::{HorizontalPodAutoscaler, PodDisruptionBudget, PriorityClass};
 use crate::service::{EndpointSlice, Endpoints, Service};
 use crate::volume::{PersistentVolume, PersistentVolumeClaim, StorageClass};
-use crate::workload::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use crate::workload::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, ReplicationController, StatefulSet};
 use crate::{Key, Kind, Meta, Pod};
 use std::sync::Arc;
 
@@ -55,6 +55,7 @@ objects! {
     EndpointSlice,
     Deployment,
     ReplicaSet,
+    ReplicationController,
     StatefulSet,
     DaemonSet,
     ControllerRevision,

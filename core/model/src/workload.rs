@@ -87,6 +87,24 @@ pub struct ReplicaSet {
     pub status: ReplicaSetStatus,
 }
 
+/// A replica set of the core group, with a map of labels for its selector: what came before ReplicaSet. One concept, two kinds of
+/// the API.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReplicationController(pub ReplicaSet);
+
+impl std::ops::Deref for ReplicationController {
+    type Target = ReplicaSet;
+    fn deref(&self) -> &ReplicaSet {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for ReplicationController {
+    fn deref_mut(&mut self) -> &mut ReplicaSet {
+        &mut self.0
+    }
+}
+
 /// `status` of a ReplicaSet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaSetStatus {

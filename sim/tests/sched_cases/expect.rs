@@ -54,6 +54,21 @@ fn names(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect()
 }
 
+/// The steps after the pods: a list, or one alone.
+pub fn steps(case: &Value) -> Vec<&Value> {
+    match &case["after"] {
+        Value::Array(steps) => steps.iter().collect(),
+        Value::Null => Vec::new(),
+        step => vec![step],
+    }
+}
+
+/// Pods that the case itself deletes: nobody's victims, whether a case lists them or not.
+fn deleted_by_steps(case: &Value) -> BTreeSet<String> {
+    let deletions = steps(case).into_iter().map(|step| &step["delete"]).filter(|body| body["kind"] == json!("Pod"));
+    deletions.map(|body| short(&json!({"metadata": {"name": body["name"], "namespace": body["namespace"]}}))).collect()
+}
+
 /// Whether everything came as the case says.
 pub fn check(seen: &Seen, case: &Value) -> Check {
     let expect = &case["expect"];
@@ -65,14 +80,15 @@ pub fn check(seen: &Seen, case: &Value) -> Check {
         check_pod(seen, name, expected)?;
     }
     if !expect["victims"].is_null() {
-        let wanted: BTreeSet<String> = names(&expect["victims"]).into_iter().collect();
+        let deleted = deleted_by_steps(case);
+        let wanted: BTreeSet<String> = names(&expect["victims"]).into_iter().filter(|n| !deleted.contains(n)).collect();
         let gone = |pod: &&Value| {
             let terminating = pod["x_terminating"] == json!(true) || pod["metadata"]["x_terminating"] == json!(true);
             let now = seen.pod(&short(pod));
             !terminating && now.is_none_or(|now| now["metadata"]["deletionTimestamp"].is_string())
         };
         let existing = case["existing_pods"].as_array().into_iter().flatten();
-        let got: BTreeSet<String> = existing.filter(gone).map(short).collect();
+        let got: BTreeSet<String> = existing.filter(gone).map(short).filter(|name| !deleted.contains(name)).collect();
         if wanted != got {
             return Err(format!("victims {got:?} instead of {wanted:?}"));
         }

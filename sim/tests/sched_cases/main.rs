@@ -397,7 +397,7 @@ fn run_case(case: &Value) -> Result<(), String> {
         }
     }
     world.run();
-    for step in case["after"].as_array().into_iter().flatten() {
+    for step in expect::steps(case) {
         world.step(step);
     }
     if !case["expect"]["bound"].is_null() {

@@ -77,6 +77,7 @@ pub fn project_value(resource: &'static ResourceType, object: &Value) -> Object 
         Kind::EndpointSlice => service::endpoint_slice(object).into(),
         Kind::Deployment => workload::deployment(object).into(),
         Kind::ReplicaSet => workload::replica_set(object).into(),
+        Kind::ReplicationController => workload::replication_controller(object).into(),
         Kind::StatefulSet => workload::stateful_set(object).into(),
         Kind::DaemonSet => workload::daemon_set(object).into(),
         Kind::ControllerRevision => workload::controller_revision(object).into(),

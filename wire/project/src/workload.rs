@@ -2,12 +2,12 @@
 
 use crate::meta::meta;
 use crate::pod::template;
-use crate::read::{amount, at, conditions, flag, int, items, opt_i32, opt_int, path, str_at, text};
+use crate::read::{amount, at, conditions, flag, int, items, labels, opt_i32, opt_int, path, str_at, text};
 use crate::scheduling::selector;
 use model::condition::Amount;
 use model::workload::{
     ControllerRevision, DaemonSet, DaemonSetStatus, DaemonSetUpdate, Deployment, DeploymentStatus, DeploymentStrategy,
-    ReplicaSet, ReplicaSetStatus, StatefulSet, StatefulSetStatus, StatefulSetUpdate,
+    ReplicaSet, ReplicaSetStatus, ReplicationController, StatefulSet, StatefulSetStatus, StatefulSetUpdate,
 };
 use model::{Doc, LabelSelector};
 use serde_json::Value;
@@ -69,6 +69,12 @@ pub fn replica_set(object: &Value) -> ReplicaSet {
         },
         meta,
     }
+}
+
+/// A ReplicationController: a ReplicaSet but for the selector, which is a map of labels.
+pub fn replication_controller(object: &Value) -> ReplicationController {
+    let selector = labels(at(at(object, "spec"), "selector"));
+    ReplicationController(ReplicaSet { selector: LabelSelector::from_labels(selector.iter()), ..replica_set(object) })
 }
 
 /// A StatefulSet.

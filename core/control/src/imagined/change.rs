@@ -149,6 +149,10 @@ fn scale(object: &mut Object, replicas: i32) {
             let set = Arc::make_mut(set);
             (&mut set.replicas, &mut set.meta)
         }
+        Object::ReplicationController(set) => {
+            let set = &mut Arc::make_mut(set).0;
+            (&mut set.replicas, &mut set.meta)
+        }
         Object::StatefulSet(set) => {
             let set = Arc::make_mut(set);
             (&mut set.replicas, &mut set.meta)
@@ -166,6 +170,7 @@ pub fn status(object: &mut Object, status: &Status) {
     match (object, status) {
         (Object::Deployment(o), Status::Deployment(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::ReplicaSet(o), Status::ReplicaSet(s)) => Arc::make_mut(o).status = s.clone(),
+        (Object::ReplicationController(o), Status::ReplicaSet(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::StatefulSet(o), Status::StatefulSet(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::DaemonSet(o), Status::DaemonSet(s)) => Arc::make_mut(o).status = s.clone(),
         (Object::Job(o), Status::Job(s)) => Arc::make_mut(o).status = s.clone(),

@@ -1,8 +1,8 @@
-use crate::harness::{Cluster, labels, truth};
+use crate::harness::{Cluster, labels, meta, truth};
 use model::condition::Amount;
 use model::effect::Propagation;
 use model::workload::{DaemonSetUpdate, DeploymentStrategy, StatefulSetUpdate};
-use model::{Effect, Kind, Object, Truth};
+use model::{Effect, Kind, LabelSelector, Object, ReplicaSet, ReplicationController, Truth};
 use std::sync::Arc;
 
 fn set_template(cluster: &mut Cluster, kind: Kind, name: &str, version: &str) {
@@ -43,6 +43,28 @@ fn a_deployment_makes_its_pods_once() {
     assert_eq!(truth(&status.conditions, "Available"), (Truth::True, "MinimumReplicasAvailable".into()));
     assert_eq!(truth(&status.conditions, "Progressing"), (Truth::True, "NewReplicaSetAvailable".into()));
     assert_eq!(cluster.deployment("web").meta.annotation(crate::deployment::REVISION), Some("1"));
+}
+
+#[test]
+fn a_replication_controller_is_a_replica_set_of_the_core_group() {
+    let mut cluster = Cluster::new(3);
+    let template = cluster.template("old", "1");
+    let selector = LabelSelector::from_labels(&labels(&[("app", "old")]));
+    let set = ReplicaSet { meta: meta("default", "old", 1), replicas: 3, selector, template, ..ReplicaSet::default() };
+    cluster.put(ReplicationController(set));
+    cluster.run(10);
+    let owners: Vec<_> = cluster.pods().iter().map(|pod| pod.meta.controller().cloned().unwrap()).collect();
+    assert!(owners.len() == 3 && owners.iter().all(|o| (&*o.kind, &*o.api_version) == ("ReplicationController", "v1")));
+    cluster.edit(Kind::ReplicationController, "default", "old", |object| {
+        let Object::ReplicationController(set) = object else { unreachable!() };
+        assert_eq!((set.status.replicas, set.status.ready, set.status.fully_labeled), (3, 3, 3));
+        Arc::make_mut(set).replicas = 1;
+    });
+    cluster.run(10);
+    assert_eq!(cluster.pods().len(), 1);
+    cluster.delete(Kind::ReplicationController, "default", "old", Propagation::Background);
+    cluster.run(10);
+    assert_eq!((cluster.count(Kind::ReplicationController), cluster.pods().len()), (0, 0));
 }
 
 #[test]

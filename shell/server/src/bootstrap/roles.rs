@@ -77,7 +77,7 @@ const ROLES: &[RoleRow] = &[
             (
                 EDIT,
                 "core",
-                "configmaps events persistentvolumeclaims secrets serviceaccounts services services/proxy endpoints",
+                "configmaps events persistentvolumeclaims replicationcontrollers replicationcontrollers/scale secrets serviceaccounts services services/proxy endpoints",
             ),
             (EDIT, "apps", WORKLOADS),
             (EDIT, "autoscaling", "horizontalpodautoscalers"),
@@ -97,12 +97,12 @@ const ROLES: &[RoleRow] = &[
             (
                 READ,
                 "core",
-                "configmaps endpoints persistentvolumeclaims persistentvolumeclaims/status pods serviceaccounts services services/status",
+                "configmaps endpoints persistentvolumeclaims persistentvolumeclaims/status pods replicationcontrollers replicationcontrollers/scale serviceaccounts services services/status",
             ),
             (
                 READ,
                 "core",
-                "bindings events limitranges namespaces/status pods/log pods/status resourcequotas resourcequotas/status",
+                "bindings events limitranges namespaces/status pods/log pods/status replicationcontrollers/status resourcequotas resourcequotas/status",
             ),
             (READ, "core", "namespaces"),
             (READ, "discovery.k8s.io", "endpointslices"),

@@ -62,6 +62,10 @@ pub fn scale_of(target: &Target, object: &Value) -> Value {
     }
     let selector = match &places.selector {
         Some(path) => at(object, path).as_str().unwrap_or_default().to_owned(),
+        // The oldest kind's selector is a map of labels.
+        None if target.resource.plural() == "replicationcontrollers" => {
+            selector_text(&json!({"matchLabels": object["spec"]["selector"]}))
+        }
         None if target.resource.is_kubernetes_own() => selector_text(&object["spec"]["selector"]),
         None => String::new(),
     };

@@ -7,6 +7,7 @@ use std::time::Duration;
 pub fn run(runner: &mut Runner, p: &Platform) {
     runner.check("workloads::StatefulSet with claims", || p.in_namespace("stateful", |ns| stateful(p, ns)));
     runner.check("workloads::DaemonSet", || p.in_namespace("daemon", |ns| daemon(p, ns)));
+    runner.check("workloads::ReplicationController", || p.in_namespace("controllers", |ns| controller(p, ns)));
     runner.check("workloads::Job and CronJob", || p.in_namespace("jobs", |ns| jobs(p, ns)));
     runner.check("workloads::HPA on CPU", || p.in_namespace("hpa", |ns| hpa(p, ns)));
     runner.check("workloads::PDB guards eviction", || p.in_namespace("pdb", |ns| budget(p, ns)));
@@ -56,6 +57,38 @@ spec:
     eventually(Duration::from_secs(30), || {
         let who = p.kubectl(&["-n", ns, "exec", "db-1", "--", "/busybox", "cat", "/data/who"]).ok()?;
         contains(&who, &["db-1\ndb-1"])
+    })
+}
+
+fn controller(p: &Platform, ns: &str) -> Check {
+    let manifest = "apiVersion: v1
+kind: ReplicationController
+metadata: {name: old}
+spec:
+  replicas: 2
+  template:
+    metadata: {labels: {app: old}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: main, image: toolbox:v1, command: [/busybox, sleep, '1000']}]
+";
+    p.kubectl_in(&["-n", ns, "create", "-f", "-"], manifest).ok()?;
+    let ready = |count: &'static str| {
+        eventually(Duration::from_secs(40), || {
+            let shown = "jsonpath={.status.readyReplicas} of {.status.replicas}, {.spec.selector}";
+            let shown = p.kubectl(&["-n", ns, "get", "rc", "old", "-o", shown]).ok()?;
+            contains(&shown, &[&format!("{count} of {count}, {{\"app\":\"old\"}}")])
+        })
+    };
+    ready("2")?;
+    contains(&p.kubectl(&["-n", ns, "get", "rc"]).ok()?, &["DESIRED", "old", "2"])?;
+    p.kubectl(&["-n", ns, "scale", "rc/old", "--replicas=1"]).ok()?;
+    ready("1")?;
+    contains(&p.kubectl(&["-n", ns, "describe", "rc", "old"]).ok()?, &["replication-controller", "Deleted pod: old-"])?;
+    p.kubectl(&["-n", ns, "delete", "rc", "old"]).ok()?;
+    eventually(Duration::from_secs(20), || {
+        let pods = p.kubectl(&["-n", ns, "get", "pods", "-o", "name"]).ok()?;
+        if pods.trim().is_empty() { Ok(()) } else { Err(pods) }
     })
 }
 

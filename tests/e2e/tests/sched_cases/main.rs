@@ -1,5 +1,7 @@
 //! Scheduling cases through the platform's API: a control plane without node agents, nodes as API objects. Each case says what
 //! kube-scheduler does; `tests/e2e/cases` has ours, `DIOLKOS_SCHED_CASES` names more directories (separated by `:`) of cases of that form.
+//! `DIOLKOS_SCHED_CONTROLLERS` says which controllers run beside (as `diolkos server --controllers`): cases that were recorded from a scheduler
+//! alone have taints and owners that a whole control plane acts on.
 
 /// One home for what the cases expect: the test that plays them without I/O.
 #[path = "../../../../sim/tests/sched_cases/expect.rs"]
@@ -44,7 +46,9 @@ fn main() -> ExitCode {
     let mut started = None;
     runner.always("sched_cases::a control plane comes up", || {
         std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
-        let mut server = Server::start(&binary, &dir, PORT)?;
+        let controllers = std::env::var("DIOLKOS_SCHED_CONTROLLERS").ok();
+        let settings: Vec<String> = controllers.iter().map(|list| format!("--controllers={list}")).collect();
+        let mut server = Server::start_with(&binary, &dir, PORT, &settings)?;
         let api = runtime.block_on(server.ready())?;
         started = Some((server, api));
         Ok(())

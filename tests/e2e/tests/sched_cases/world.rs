@@ -4,7 +4,9 @@ use crate::expect::{self, Seen};
 use bytes::Bytes;
 use client::{DeleteOptions, HttpsApi, ListOptions, ObjectApi, PatchKind, Resource};
 use e2e::Check;
+use http::Method;
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -44,22 +46,12 @@ const STILL: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(25);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn resource(kind: &str) -> Check<Resource> {
-    let found = KINDS.iter().find(|(name, _)| *name == kind).map(|(_, resource)| *resource);
-    found.ok_or_else(|| format!("no case uses a {kind:?}"))
-}
+/// Kinds that belong to no namespace.
+const CLUSTER_WIDE: &[&str] =
+    &["Namespace", "Node", "PersistentVolume", "CSINode", "CSIDriver", "VolumeAttachment", "ResourceSlice"];
 
 fn namespaced(kind: &str) -> bool {
-    matches!(
-        kind,
-        "Pod"
-            | "PersistentVolumeClaim"
-            | "PodDisruptionBudget"
-            | "Service"
-            | "ReplicaSet"
-            | "StatefulSet"
-            | "ReplicationController"
-    )
+    !(CLUSTER_WIDE.contains(&kind) || kind.ends_with("Class"))
 }
 
 fn namespace_of<'a>(kind: &str, object: &'a Value) -> &'a str {
@@ -72,11 +64,13 @@ fn name_of(object: &Value) -> &str {
 
 struct World<'a> {
     api: &'a HttpsApi,
+    /// What was made of kinds that are not in `KINDS`.
+    others: RefCell<Vec<(Resource, String, String)>>,
 }
 
 /// Plays a case; whatever comes of it, the API is as before afterwards.
 pub async fn play(api: &HttpsApi, case: &Value) -> Check {
-    let world = World { api };
+    let world = World { api, others: RefCell::default() };
     let before = world.names().await?;
     let outcome = world.play(case).await;
     world.clear(&before).await?;
@@ -86,6 +80,40 @@ pub async fn play(api: &HttpsApi, case: &Value) -> Check {
 type Names = BTreeSet<(usize, String, String)>;
 
 impl World<'_> {
+    /// Where a kind lives: one of `KINDS`, or what discovery says of `api_version` (any group's first that has it, when empty).
+    async fn resource(&self, kind: &str, api_version: &str) -> Check<Resource> {
+        if let Some((_, resource)) = KINDS.iter().find(|(name, _)| *name == kind) {
+            return Ok(*resource);
+        }
+        let groups = self.document("/apis").await?;
+        let served = groups["groups"].as_array().into_iter().flatten();
+        let preferred =
+            served.filter_map(|group| group["preferredVersion"]["groupVersion"].as_str().map(str::to_owned));
+        let versions = if api_version.is_empty() {
+            std::iter::once("v1".to_owned()).chain(preferred).collect()
+        } else {
+            vec![api_version.to_owned()]
+        };
+        for version in versions {
+            let root = if version.contains('/') { "/apis" } else { "/api" };
+            let list = self.document(&format!("{root}/{version}")).await?;
+            let resources = list["resources"].as_array().into_iter().flatten();
+            let plural = resources.filter(|r| r["kind"] == kind).find_map(|r| r["name"].as_str());
+            if let Some(plural) = plural.filter(|plural| !plural.contains('/')) {
+                let (group, version) = version.split_once('/').unwrap_or(("", &version));
+                let keep = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
+                return Ok(Resource { group: keep(group), version: keep(version), plural: keep(plural) });
+            }
+        }
+        Err(format!("nobody serves a {kind:?} of {api_version:?}"))
+    }
+
+    async fn document(&self, path: &str) -> Check<Value> {
+        let answer = self.api.call(Method::GET, path, "application/json", Bytes::new()).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        serde_json::from_slice(&answer.body).map_err(|error| format!("{path}: {error}"))
+    }
+
     async fn list(&self, of: Resource) -> Check<Vec<Value>> {
         let all = match self.api.list(of, ListOptions::default()).await {
             // A kind that is not served.
@@ -106,6 +134,9 @@ impl World<'_> {
     }
 
     async fn clear(&self, before: &Names) -> Check {
+        for (of, namespace, name) in self.others.take().into_iter().rev() {
+            let _ = self.api.delete(of, &namespace, &name, DeleteOptions::default()).await;
+        }
         let deadline = Instant::now() + PATIENCE;
         loop {
             let rest: Vec<_> = self.names().await?.difference(before).cloned().collect();
@@ -132,10 +163,12 @@ impl World<'_> {
 
     async fn create(&self, kind: &str, object: &Value) -> Check {
         let kind = object["kind"].as_str().filter(|kind| !kind.is_empty()).unwrap_or(kind);
-        let (of, namespace) = (resource(kind)?, namespace_of(kind, object));
+        let of = self.resource(kind, object["apiVersion"].as_str().unwrap_or_default()).await?;
+        let namespace = namespace_of(kind, object);
         let mut new = object.clone();
         if let Some(fields) = new.as_object_mut() {
-            fields.remove("x_terminating");
+            // Marks of the cases' own.
+            fields.retain(|key, _| !key.starts_with("x_"));
             let version = if of.group.is_empty() { of.version.into() } else { format!("{}/{}", of.group, of.version) };
             fields.insert("apiVersion".into(), json!(version));
             fields.insert("kind".into(), json!(kind));
@@ -143,7 +176,12 @@ impl World<'_> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.api.create(of, namespace, None, Bytes::from(new.to_string())).await {
-                Ok(_) => break,
+                Ok(_) => {
+                    if KINDS.iter().all(|(name, _)| *name != kind) {
+                        self.others.borrow_mut().push((of, namespace.to_owned(), name_of(object).to_owned()));
+                    }
+                    break;
+                }
                 Err(error) if error.code == 409 && kind != "Pod" => {
                     // A namespace or class that is always there.
                     let patch = Bytes::from(json!({"metadata": new["metadata"]}).to_string());
@@ -155,17 +193,25 @@ impl World<'_> {
                 Err(error) => return Err(format!("{kind} {}: {error}", name_of(object))),
             }
         }
-        if !object["status"].is_null()
-            && matches!(kind, "Node" | "Pod" | "PersistentVolume" | "PersistentVolumeClaim" | "PodDisruptionBudget")
-        {
-            self.patch(kind, object, &json!({"status": object["status"]})).await?;
+        if object["status"].as_object().is_none_or(serde_json::Map::is_empty) {
+            return Ok(());
         }
-        Ok(())
+        let body = Bytes::from(json!({"status": object["status"]}).to_string());
+        match self.api.patch(of, namespace, name_of(object), Some("status"), PatchKind::Merge, body).await {
+            // A controller was quicker (the pod of a node that tolerates nobody), or there is no such part.
+            Err(error) if error.code != 404 => Err(format!("status of {kind} {}: {error}", name_of(object))),
+            _ => Ok(()),
+        }
     }
 
     /// A merge patch; its status goes to the status subresource.
     async fn patch(&self, kind: &str, object: &Value, patch: &Value) -> Check {
-        let (of, namespace, name) = (resource(kind)?, namespace_of(kind, object), name_of(object));
+        let (of, namespace, name) = (self.resource(kind, "").await?, namespace_of(kind, object), name_of(object));
+        if patch.is_array() {
+            let body = Bytes::from(patch.to_string());
+            let done = self.api.patch(of, namespace, name, None, PatchKind::Json, body).await;
+            return done.map(drop).map_err(|error| format!("patch of {kind} {name}: {error}"));
+        }
         let mut main = patch.clone();
         let status = main.as_object_mut().and_then(|fields| fields.remove("status"));
         let send = async |body: Value, subresource| {
@@ -184,7 +230,8 @@ impl World<'_> {
 
     async fn delete(&self, kind: &str, object: &Value, grace_s: Option<i64>) -> Check {
         let options = DeleteOptions { grace_s, ..DeleteOptions::default() };
-        let done = self.api.delete(resource(kind)?, namespace_of(kind, object), name_of(object), options).await;
+        let of = self.resource(kind, "").await?;
+        let done = self.api.delete(of, namespace_of(kind, object), name_of(object), options).await;
         done.map_err(|error| format!("delete of {kind} {}: {error}", name_of(object)))
     }
 
@@ -211,7 +258,12 @@ impl World<'_> {
                 "sleep" => tokio::time::sleep(Duration::from_secs_f64(body.as_f64().unwrap_or(0.0))).await,
                 "create" => self.create(kind, body).await?,
                 "patch" => self.patch(kind, &named, &body["patch"]).await?,
-                "delete" => self.delete(kind, &named, None).await?,
+                "delete" => self.delete(kind, &named, body["grace"].as_i64()).await?,
+                // What is there is changed to what is given; what is not is made.
+                "update" | "apply" | "replace" => match self.patch(kind, body, body).await {
+                    Err(error) if error.contains("not found") => self.create(kind, body).await?,
+                    done => done?,
+                },
                 other => return Err(format!("unknown step {other}")),
             }
         }
@@ -226,7 +278,7 @@ impl World<'_> {
             let mut now = Vec::new();
             let mut told = true;
             for kind in ["Node", "PersistentVolume", "PersistentVolumeClaim", "Pod"] {
-                for object in self.list(resource(kind)?).await? {
+                for object in self.list(self.resource(kind, "").await?).await? {
                     now.push((object["metadata"]["uid"].clone(), object["metadata"]["resourceVersion"].clone()));
                     told &=
                         kind != "Pod" || object["spec"]["nodeName"].is_string() || !expect::message(&object).is_empty();
@@ -247,7 +299,7 @@ impl World<'_> {
     async fn seen(&self) -> Check<Seen> {
         let mut objects = BTreeMap::new();
         for kind in ["Pod", "Node", "PersistentVolumeClaim"] {
-            for object in self.list(resource(kind)?).await? {
+            for object in self.list(self.resource(kind, "").await?).await? {
                 let id = (kind.to_owned(), namespace_of(kind, &object).to_owned(), name_of(&object).to_owned());
                 objects.insert(id, object);
             }
@@ -265,7 +317,7 @@ impl World<'_> {
             }
         }
         self.settle().await?;
-        for step in case["after"].as_array().into_iter().flatten() {
+        for step in expect::steps(case) {
             self.step(step).await?;
         }
         expect::check(&self.seen().await?, case)

@@ -142,6 +142,7 @@ const ROWS: &[Row] = &[
     row("v1", "persistentvolumes", "PersistentVolume", CORE).short(&["pv"]).cluster().sub(&[STATUS]),
     row("v1", "pods", "Pod", CORE).short(&["po"]).all().sub(POD_SUBRESOURCES),
     row("v1", "podtemplates", "PodTemplate", CORE),
+    row("v1", "replicationcontrollers", "ReplicationController", CORE).short(&["rc"]).all().sub(&[SCALE, STATUS]),
     row("v1", "resourcequotas", "ResourceQuota", CORE).short(&["quota"]).sub(&[STATUS]),
     row("v1", "secrets", "Secret", CORE),
     row("v1", "serviceaccounts", "ServiceAccount", CORE).short(&["sa"]).sub(&[(

@@ -22,7 +22,9 @@ pub fn of(resource: &Resource, object: &Value) -> Usage {
             let asked = quantity(&object["spec"]["resources"]["requests"]["storage"]).unwrap_or(0);
             usage.insert("requests.storage".to_owned(), asked);
         }
-        ("", "configmaps" | "secrets" | "resourcequotas") => drop(usage.insert(plural.to_owned(), 1000)),
+        ("", "configmaps" | "replicationcontrollers" | "secrets" | "resourcequotas") => {
+            usage.insert(plural.to_owned(), 1000);
+        }
         _ => {}
     }
     usage
