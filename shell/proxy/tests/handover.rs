@@ -74,7 +74,8 @@ fn a_successor_takes_over_without_a_failed_request() {
         successor.begin(Duration::from_secs(10)).unwrap()
     });
     let old = node.proxy.replace(succeeded.join().unwrap()).unwrap();
-    assert!(old.shared.is_stopping() && !node.proxy().shared.is_stopping());
+    eventually("the old one leaves", || old.shared.is_stopping());
+    assert!(!node.proxy().shared.is_stopping());
     assert!(say(&mut long), "what runs goes on");
     assert!(ask(&mut kept).contains("connection: close"), "an idle connection is told to close with its next answer");
     std::thread::sleep(Duration::from_secs(1));

@@ -134,8 +134,14 @@ fn the_first_good_answer_wins() {
     assert!(sent > 0 && sent == won, "{sent} tries beside others, {won} won");
     assert_eq!(won, dead.requests.load(Ordering::SeqCst) as u64, "each that came to the dead one was sent again");
     assert_eq!(good.requests.load(Ordering::SeqCst), 24);
-    let requests: u64 = node.edges().iter().filter_map(|edge| edge["requests"].as_u64()).max().unwrap_or(0);
-    assert_eq!(requests, 24, "a request is counted once: {:?}", node.edges());
+    let edges = node.edges();
+    let sum = |reporter: &str, what: &str| -> u64 {
+        edges.iter().filter(|edge| edge["reporter"] == reporter).filter_map(|edge| edge[what].as_u64()).sum()
+    };
+    assert_eq!(sum("source", "requests"), 24, "a request is counted once: {edges:?}");
+    // The dead one's proxy is told that nobody waits any longer.
+    let errors = (sum("source", "errors"), sum("destination", "errors"));
+    assert_eq!(errors, (0, 0), "who does not wait for an answer has not found a fault: {edges:?}");
 }
 
 #[test]

@@ -80,6 +80,18 @@ impl Fields {
         Ok(())
     }
 
+    /// Adds a field of HTTP/2, whose name has small letters only, and whose value has no blank around it (RFC 9113, 8.2.1).
+    pub fn append_lowercase(&mut self, name: &[u8], value: &[u8]) -> Result<(), FieldError> {
+        let small = !name.is_empty() && name.iter().all(|byte| is_token(*byte) && !byte.is_ascii_uppercase());
+        let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+        if !small || blank(value.first()) || blank(value.last()) || !value.iter().all(|byte| is_value(*byte)) {
+            return Err(FieldError);
+        }
+        let entry = (self.store(name), self.store(value));
+        self.entries.push(entry);
+        Ok(())
+    }
+
     /// Makes `value` the only value of `name`.
     pub fn set(&mut self, name: &str, value: &[u8]) -> Result<(), FieldError> {
         self.remove(name);
@@ -128,6 +140,19 @@ mod tests {
         assert_eq!(fields.get_all("x-A").collect::<Vec<_>>(), [b"1", b"3"]);
         fields.set("X-a", b"4").unwrap();
         assert_eq!(fields.iter().collect::<Vec<_>>(), [("b", &b"2"[..]), ("X-a", b"4")]);
+    }
+
+    #[test]
+    fn fields_of_http_2_are_as_its_rules_say() {
+        let mut fields = Fields::default();
+        fields.append_lowercase(b"x-a", b"a b").unwrap();
+        fields.append_lowercase(b"x-b", b"").unwrap();
+        for (name, value) in
+            [("X-A", "a"), ("", "a"), ("a b", "a"), ("a:", "a"), ("a", " a"), ("a", "a\t"), ("a", "\n")]
+        {
+            assert_eq!(fields.append_lowercase(name.as_bytes(), value.as_bytes()), Err(FieldError), "{name}: {value}");
+        }
+        assert_eq!(fields.iter().collect::<Vec<_>>(), [("x-a", &b"a b"[..]), ("x-b", b"")]);
     }
 
     #[test]

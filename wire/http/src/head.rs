@@ -102,6 +102,12 @@ impl RequestHead {
         self.upgrade = protocol.map(|name| Upgrade(self.fields.store(name.as_bytes())));
     }
 
+    /// Another method. Must hold no blank or control.
+    pub fn set_method(&mut self, method: &str) {
+        debug_assert!(!method.bytes().any(|byte| byte <= b' ' || byte == 0x7f));
+        self.method = self.fields.store(method.as_bytes());
+    }
+
     /// Another path and query. Must hold no blank or control (routes are validated when they are compiled).
     pub fn set_target(&mut self, target: &str) {
         debug_assert!(!target.bytes().any(|byte| byte <= b' ' || byte == 0x7f));

@@ -5,7 +5,7 @@ use super::convert;
 use super::exchange::{Body, Exchange, Outcome, in_flight};
 use super::plan::Target;
 use super::pool::{H1Connection, H2Connection};
-use super::reply::{Responder, UNANSWERED, unanswered};
+use super::reply::{Caller, Responder, UNANSWERED, unanswered};
 use super::upstream::Connected;
 use crate::telemetry::{EdgeCells, Flag, Grpc};
 use crate::upstream::Upstream;
@@ -180,7 +180,7 @@ async fn once_h1<'r>(
             let source = Source::H1(reader, BodyDecoder::new(answer.framing));
             pass(exchange, answer, source, responder).await
         });
-        both(send.as_mut(), receive.as_mut(), until).await
+        both(send.as_mut(), receive.as_mut(), until, &exchange.caller).await
     };
     let reused = connection.reused;
     let cells = connection.cells.clone();
@@ -248,7 +248,7 @@ async fn once_h2<'r>(
             unanswered(exchange, upstream, answer)?;
             pass(exchange, answer, Source::H2(response.into_body()), responder).await
         });
-        both(send.as_mut(), receive.as_mut(), until).await
+        both(send.as_mut(), receive.as_mut(), until, &exchange.caller).await
     };
     let cells = connection.cells.clone();
     match received {
@@ -264,11 +264,13 @@ async fn once_h2<'r>(
     }
 }
 
-/// Runs both halves. The answer decides when it is over: an endpoint may answer before it has read everything.
+/// Runs both halves. The answer decides when it is over: an endpoint may answer before it has read everything. A caller who leaves ends it,
+/// so that the endpoint learns that nobody waits any longer.
 async fn both<S, R>(
     mut send: Pin<&mut S>,
     mut receive: Pin<&mut R>,
     until: Option<Instant>,
+    caller: &Caller<'_>,
 ) -> (Option<Result<Pumped, PumpError>>, Result<Received, Broken>)
 where
     S: Future<Output = Result<Pumped, PumpError>>,
@@ -289,6 +291,9 @@ where
         }
         if let Poll::Ready(received) = receive.as_mut().poll(cx) {
             return Poll::Ready(received);
+        }
+        if caller.poll_gone(cx).is_ready() {
+            return Poll::Ready(Err(Broken::ClientGone("the client is gone".into())));
         }
         match timer.as_mut().map(|timer| Pin::new(timer).poll(cx)) {
             Some(Poll::Ready(())) => Poll::Ready(Err(Broken::NoAnswer(Failure::TryTimeout, "timed out".into()))),
@@ -347,8 +352,8 @@ async fn pass(
             Ok(Received::Passed(Passed { bytes, messages, keep_client, trailers }))
         }
         Err(error) => {
-            if let Sink::H2(mut stream) = sink {
-                stream.send_reset(h2::Reason::INTERNAL_ERROR);
+            if let Sink::Served(mut half) = sink {
+                half.reset();
             }
             Err(match error {
                 PumpError::Source(error) => Broken::Midway(error.to_string()),

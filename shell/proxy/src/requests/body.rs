@@ -1,6 +1,7 @@
 //! Bodies from anywhere to anywhere.
 use super::conn::{PassError, Piece, ReadError, Reader, Writer};
 use super::convert;
+use super::streams::Half;
 use crate::telemetry::Messages;
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
@@ -21,8 +22,10 @@ pub enum Source<'a> {
     Bytes(Bytes),
     /// An HTTP/1.1 connection.
     H1(&'a mut Reader, BodyDecoder),
-    /// An HTTP/2 stream.
+    /// A stream of an endpoint that speaks HTTP/2.
     H2(RecvStream),
+    /// A stream of a client that does.
+    Served(Half),
 }
 
 /// A body that is streamed, with what was taken of it so far while that is little: it can be sent again from its beginning.
@@ -111,8 +114,10 @@ impl<'a> Kept<'a> {
 pub enum Sink<'a> {
     /// An HTTP/1.1 connection; what is in its buffer already (the head) goes with the first piece.
     H1(&'a mut Writer, Framing),
-    /// An HTTP/2 stream.
+    /// A stream to an endpoint that speaks HTTP/2.
     H2(SendStream<Bytes>),
+    /// A stream to a client that does.
+    Served(Half),
     /// Nowhere: the head has ended the message.
     Ended,
 }
@@ -143,6 +148,7 @@ impl Source<'_> {
             Self::Bytes(bytes) => bytes.is_empty(),
             Self::H1(_, decoder) => decoder.is_done(),
             Self::H2(stream) => stream.is_end_stream(),
+            Self::Served(half) => half.is_at_end(),
         }
     }
 
@@ -157,6 +163,7 @@ impl Source<'_> {
             }
             Self::H1(reader, decoder) => reader.piece(decoder).await,
             Self::H2(stream) => h2_piece(stream).await,
+            Self::Served(half) => Ok(half.piece().await?),
         }
     }
 }
@@ -188,6 +195,7 @@ impl Sink<'_> {
                 if writer.out.is_empty() { Ok(()) } else { writer.flush().await }
             }
             Self::H2(stream) => h2_data(stream, bytes).await,
+            Self::Served(half) => half.data(bytes).await,
             // The answer to HEAD cannot have a body; a peer that sends one was refused by the codec.
             Self::Ended => Ok(()),
         }
@@ -201,6 +209,7 @@ impl Sink<'_> {
                 None => stream.send_data(Bytes::new(), true),
             }
             .map_err(crate::hbone::stream::to_io),
+            Self::Served(half) => half.finish(trailers),
             Self::Ended => Ok(()),
         }
     }

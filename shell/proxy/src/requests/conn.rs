@@ -139,6 +139,17 @@ impl Reader {
         if pending { Poll::Pending } else { Poll::Ready(read) }
     }
 
+    /// Ready when a peer that waits for an answer is gone. What it says meanwhile is kept for later, and then nothing more is known of it.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.inbox.is_empty() {
+            return Poll::Pending;
+        }
+        match ready!(self.poll_fill(cx)) {
+            Ok(1..) => Poll::Pending,
+            Ok(0) | Err(_) => Poll::Ready(()),
+        }
+    }
+
     /// Whether the peer of an idle connection has said nothing, as it should. A connection that ended or that has bytes
     /// nobody asked for is of no use.
     pub fn is_quiet(&mut self) -> bool {

@@ -5,7 +5,7 @@ use super::conn::Piece;
 use super::plan::{self, Plan, Target};
 use super::pool::{ByPlace, Life, PoolKey};
 use super::record::Record;
-use super::reply::{Reply, Responder, UNANSWERED, is_grpc, unanswered};
+use super::reply::{Caller, Reply, Responder, UNANSWERED, is_grpc, unanswered};
 use super::upstream::{self, Connected};
 use super::{Place, Site, affinity, guard, hedge, ratelimit};
 use crate::limits::{self, Admitted, Retrying};
@@ -82,18 +82,21 @@ pub struct Exchange<'a> {
     pub retrying: OnceLock<Retrying>,
     /// Tries that run beside each other.
     pub racing: AtomicU32,
+    /// Who waits for the answer.
+    pub caller: Caller<'a>,
 }
 
-/// Serves one request. `came_in_http2`: what the client speaks.
-pub async fn run(
-    worker: &Arc<Worker>,
-    site: &Site,
+/// Serves one request.
+pub async fn run<'a>(
+    worker: &'a Arc<Worker>,
+    site: &'a Site,
     head: &mut RequestHead,
-    mut source: Source<'_>,
+    mut source: Source<'a>,
     responder: Responder<'_>,
-    came_in_http2: bool,
+    caller: Caller<'a>,
 ) -> Outcome {
     let started = Instant::now();
+    let came_in_http2 = caller.speaks_http2();
     let mut grpc = is_grpc(&head.fields);
     let record = Record::begin(worker, site, head, came_in_http2);
     if belongs_elsewhere(site, head, grpc) {
@@ -142,6 +145,7 @@ pub async fn run(
                 record,
                 retrying: OnceLock::new(),
                 racing: AtomicU32::new(0),
+                caller,
             }
         }
         Err(reply) => {
@@ -151,7 +155,12 @@ pub async fn run(
         }
     };
     let body = match keep_small(head, &mut source).await {
-        Ok(Some(bytes)) => Body::Whole(bytes),
+        Ok(Some(bytes)) => {
+            if let Source::H1(reader, _) = source {
+                exchange.caller = Caller::H1(Mutex::new(reader));
+            }
+            Body::Whole(bytes)
+        }
         Ok(None) => Body::Stream(Kept::new(source)),
         Err(()) => return Outcome::Close,
     };

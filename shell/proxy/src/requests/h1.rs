@@ -2,7 +2,7 @@
 use super::body::Source;
 use super::conn::{self, ReadError, Reader, Writer};
 use super::exchange::{self, Outcome};
-use super::reply::{Reply, Responder};
+use super::reply::{Caller, Reply, Responder};
 use super::{Place, Site};
 use crate::connections::finish_broken;
 use crate::copy::{self, Copied};
@@ -11,7 +11,7 @@ use crate::stream::Stream;
 use crate::worker::Worker;
 use http1::{BodyDecoder, Framing, Limits, RequestHead, Version};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::time::Sleep;
 
@@ -102,12 +102,12 @@ async fn one(
         }
         head.expect_continue = false;
     }
-    let source = match head.framing {
-        Framing::Empty => Source::Empty,
-        framing => Source::H1(reader, BodyDecoder::new(framing)),
+    let (source, caller) = match head.framing {
+        Framing::Empty => (Source::Empty, Caller::H1(Mutex::new(reader))),
+        framing => (Source::H1(reader, BodyDecoder::new(framing)), Caller::Unseen),
     };
     let responder = Responder::h1(writer, head, keep_alive);
-    exchange::run(worker, site, head, source, responder, false).await
+    exchange::run(worker, site, head, source, responder, caller).await
 }
 
 async fn refuse(writer: &mut Writer, status: u16) {

@@ -2,7 +2,7 @@
 use super::attempt;
 use super::exchange::{Body, Exchange};
 use super::plan::{Plan, Target};
-use super::reply::Responder;
+use super::reply::{Caller, Responder};
 use super::upstream;
 use crate::worker::Worker;
 use bytes::Bytes;
@@ -53,6 +53,7 @@ async fn send(worker: Arc<Worker>, plan: Plan, mut head: RequestHead, bytes: Byt
         record: Mutex::default(),
         retrying: OnceLock::new(),
         racing: AtomicU32::new(0),
+        caller: Caller::Unseen,
     };
     let Ok(connected) = upstream::connect(&exchange, &upstream).await else { return };
     let mut responder = Some(Responder::Nobody);

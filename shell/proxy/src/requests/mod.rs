@@ -19,6 +19,7 @@ mod ratelimit;
 mod record;
 mod reply;
 mod session;
+mod streams;
 mod upstream;
 
 pub use hedge::Counted as Hedges;

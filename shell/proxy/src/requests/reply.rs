@@ -1,13 +1,13 @@
 //! Answers that the proxy gives itself.
 use super::body::Sink;
-use super::conn::Writer;
-use super::convert;
+use super::conn::{Reader, Writer};
+use super::streams::Half;
 use crate::telemetry::Flag;
 use bytes::Bytes;
-use h2::server::SendResponse;
 use http1::{Fields, Framing, RequestHead, ResponseHead, Version};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
 /// Set on an answer that the proxy before a process gives in its place: what became of the request there. The caller's proxy takes
 /// it off and asks another endpoint, if the request may be sent again.
@@ -131,11 +131,38 @@ pub enum Responder<'a> {
     /// An HTTP/1.1 connection.
     H1 { writer: &'a mut Writer, version: Version, keep_alive: bool, head_request: bool },
     /// An HTTP/2 stream.
-    H2 { respond: SendResponse<Bytes>, head_request: bool },
+    Served { half: Half, head_request: bool },
     /// Nobody waits for it (a mirrored request).
     Nobody,
     /// Several tries race for it: the first that begins an answer takes it.
     Raced(Prize<'a>),
+}
+
+/// Whoever waits for an answer, as far as it can be seen whether he still does.
+#[derive(Debug)]
+pub enum Caller<'a> {
+    /// It cannot be seen: his request is still being read, which tells, or nobody waits.
+    Unseen,
+    /// An HTTP/1.1 connection.
+    H1(Mutex<&'a mut Reader>),
+    /// An HTTP/2 stream.
+    Served(Half),
+}
+
+impl Caller<'_> {
+    /// Ready when he is gone.
+    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Unseen => Poll::Pending,
+            Self::H1(reader) => reader.lock().unwrap_or_else(PoisonError::into_inner).poll_gone(cx),
+            Self::Served(half) => half.poll_gone(cx),
+        }
+    }
+
+    /// Whether he speaks HTTP/2.
+    pub fn speaks_http2(&self) -> bool {
+        matches!(self, Self::Served(_))
+    }
 }
 
 /// Where the answer of the try goes that wins a race; empty from then on.
@@ -166,11 +193,10 @@ impl<'a> Responder<'a> {
                 http1::encode_response(head, version, keep_alive, &mut writer.out);
                 Ok((Sink::H1(writer, head.framing), keep_alive))
             }
-            Self::H2 { mut respond, head_request } => {
+            Self::Served { mut half, head_request } => {
                 let ended = head_request || head.framing == Framing::Empty;
-                let sent = respond.send_response(convert::http2_response(head), ended);
-                let stream = sent.map_err(crate::hbone::stream::to_io)?;
-                Ok((if ended { Sink::Ended } else { Sink::H2(stream) }, true))
+                half.respond(head, ended)?;
+                Ok((if ended { Sink::Ended } else { Sink::Served(half) }, true))
             }
             Self::Nobody => Ok((Sink::Ended, true)),
             Self::Raced(prize) => {

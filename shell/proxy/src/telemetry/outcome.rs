@@ -154,8 +154,11 @@ impl From<Outcome> for OutcomeKey {
 }
 
 impl Outcome {
-    /// Not answered, answered 5xx, or a gRPC status that is the server's fault.
+    /// Not answered, answered 5xx, or a gRPC status that is the server's fault. A caller who did not wait is nobody's.
     pub fn is_failure(self) -> bool {
+        if self.flag == Flag::DownstreamTermination {
+            return false;
+        }
         self.status == 0 || self.status >= 500 || (self.grpc != Grpc::No && self.grpc.is_failure())
     }
 }

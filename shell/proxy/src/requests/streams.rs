@@ -1,0 +1,316 @@
+//! The streams of one client that speaks HTTP/2, between the task that reads and writes its connection and the tasks that serve requests.
+use super::conn::Piece;
+use bytes::Bytes;
+use http1::{Fields, RequestHead, ResponseHead};
+use http2::{Code, Connection, Event, Events, Fault, Limits, Output, Sent};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// Heads whose memory the next requests use.
+const SPARE_HEADS: usize = 256;
+
+thread_local! {
+    static EVENTS: RefCell<Events> = RefCell::default();
+}
+
+/// A request that came: its stream, its head, and whether it has no body.
+pub type Asked = (Half, RequestHead, bool);
+
+/// What both sides know.
+#[derive(Debug)]
+pub struct Streams(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    connection: Connection,
+    /// By the connection's handles.
+    slots: Vec<Slot>,
+    /// The task that reads and writes, when it sleeps.
+    driver: Option<Waker>,
+    /// It ended: nothing is sent or will come.
+    over: bool,
+}
+
+/// What came for the owner of a stream.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Holders of a [`Half`].
+    halves: u32,
+    pieces: VecDeque<Bytes>,
+    end: Option<Option<Fields>>,
+    gone: Option<Code>,
+    writable: bool,
+    /// The task that serves the request.
+    waits: Option<Waker>,
+}
+
+impl Streams {
+    /// Of a new connection.
+    pub fn new(limits: Limits) -> Arc<Self> {
+        let connection = Connection::new(limits);
+        Arc::new(Self(Mutex::new(State { connection, slots: Vec::new(), driver: None, over: false })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes this task when there is something to be sent.
+    pub fn watch(&self, cx: &Context<'_>) {
+        let mut state = self.lock();
+        if !state.driver.as_ref().is_some_and(|driver| driver.will_wake(cx.waker())) {
+            state.driver = Some(cx.waker().clone());
+        }
+    }
+
+    /// Takes what came; requests that begin are added to `asked`. Bytes that were taken.
+    pub fn receive(self: &Arc<Self>, bytes: &[u8], now_ms: u64, asked: &mut Vec<Asked>) -> Result<usize, Fault> {
+        EVENTS.with_borrow_mut(|events| {
+            let mut state = self.lock();
+            let taken = state.connection.receive(bytes, now_ms, events);
+            for event in events.list.drain(..) {
+                if let Some((stream, head, ended)) = state.take(event) {
+                    asked.push((Half { streams: self.clone(), stream }, head, ended));
+                }
+            }
+            if taken.is_err() {
+                state.break_off();
+            }
+            taken
+        })
+    }
+
+    /// Lets `send` send what waits; it says how many bytes it did.
+    pub fn send<E>(&self, send: impl FnOnce(&Output) -> Result<usize, E>) -> Result<(), E> {
+        let mut state = self.lock();
+        let sent = send(state.connection.output())?;
+        EVENTS.with_borrow_mut(|events| {
+            state.connection.flushed(sent, events);
+            for event in events.list.drain(..) {
+                state.take(event);
+            }
+        });
+        Ok(())
+    }
+
+    /// Asks the connection something.
+    pub fn ask<T>(&self, ask: impl FnOnce(&Connection) -> T) -> T {
+        ask(&self.lock().connection)
+    }
+
+    /// Tells the client to leave.
+    pub fn leave(&self) {
+        self.lock().connection.leave();
+    }
+
+    /// The connection is gone, and with it all that was under way.
+    pub fn end(&self) {
+        let mut state = self.lock();
+        state.over = true;
+        state.break_off();
+    }
+}
+
+impl State {
+    fn take(&mut self, event: Event) -> Option<(usize, RequestHead, bool)> {
+        let stream = match event {
+            Event::Request { stream, head, ended } => {
+                if self.slots.len() <= stream {
+                    self.slots.resize_with(stream + 1, Slot::default);
+                }
+                let slot = &mut self.slots[stream];
+                *slot = Slot {
+                    halves: 1,
+                    end: ended.then_some(None),
+                    pieces: std::mem::take(&mut slot.pieces),
+                    ..Slot::default()
+                };
+                return Some((stream, head, ended));
+            }
+            Event::Data { stream, bytes, ended } => {
+                let slot = &mut self.slots[stream];
+                if !bytes.is_empty() {
+                    slot.pieces.push_back(bytes);
+                }
+                if ended {
+                    slot.end = Some(None);
+                }
+                stream
+            }
+            Event::Trailers { stream, fields } => {
+                self.slots[stream].end = Some(Some(fields));
+                stream
+            }
+            Event::Reset { stream, code } => {
+                self.slots[stream].gone = Some(code);
+                stream
+            }
+            Event::Writable { stream } => {
+                self.slots[stream].writable = true;
+                stream
+            }
+        };
+        if let Some(waits) = self.slots[stream].waits.take() {
+            waits.wake();
+        }
+        None
+    }
+
+    fn break_off(&mut self) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.halves > 0) {
+            slot.gone.get_or_insert(Code::CANCEL);
+            if let Some(waits) = slot.waits.take() {
+                waits.wake();
+            }
+        }
+    }
+
+    fn wake_driver(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
+    }
+}
+
+/// One end of a stream: whoever reads the request, and whoever writes the answer. The stream ends with the last of them.
+#[derive(Debug)]
+pub struct Half {
+    streams: Arc<Streams>,
+    stream: usize,
+}
+
+impl Clone for Half {
+    fn clone(&self) -> Self {
+        self.streams.lock().slots[self.stream].halves += 1;
+        Self { streams: self.streams.clone(), stream: self.stream }
+    }
+}
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        let mut state = self.streams.lock();
+        let slot = &mut state.slots[self.stream];
+        slot.halves -= 1;
+        if slot.halves == 0 {
+            slot.pieces.clear();
+            (slot.end, slot.waits) = (None, None);
+            let waiting = state.connection.output().len();
+            state.connection.forget(self.stream);
+            if state.connection.output().len() > waiting || state.connection.is_done() {
+                state.wake_driver();
+            }
+        }
+    }
+}
+
+fn gone(code: Code) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, format!("the stream was reset (HTTP/2 error {})", code.0))
+}
+
+impl Half {
+    /// The next piece of the request's body.
+    pub async fn piece(&mut self) -> io::Result<Piece> {
+        poll_fn(|cx| self.poll_piece(cx)).await
+    }
+
+    fn poll_piece(&mut self, cx: &Context<'_>) -> Poll<io::Result<Piece>> {
+        let mut state = self.streams.lock();
+        let slot = &mut state.slots[self.stream];
+        if let Some(bytes) = slot.pieces.pop_front() {
+            // The client may send more as soon as this was taken; it is passed on before the next is asked for.
+            let waiting = state.connection.output().len();
+            state.connection.release(self.stream, bytes.len());
+            if state.connection.output().len() > waiting {
+                state.wake_driver();
+            }
+            return Poll::Ready(Ok(Piece::Data(bytes)));
+        }
+        if let Some(code) = slot.gone {
+            return Poll::Ready(Err(gone(code)));
+        }
+        if let Some(trailers) = &mut slot.end {
+            return Poll::Ready(Ok(Piece::End(trailers.take())));
+        }
+        slot.waits = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Whether all of the body was taken.
+    pub fn is_at_end(&self) -> bool {
+        let state = self.streams.lock();
+        let slot = &state.slots[self.stream];
+        slot.pieces.is_empty() && slot.end.is_some()
+    }
+
+    /// Ready when the client has taken its request back, or is gone.
+    pub fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.streams.lock();
+        let slot = &mut state.slots[self.stream];
+        if slot.gone.is_some() {
+            return Poll::Ready(());
+        }
+        if !slot.waits.as_ref().is_some_and(|waits| waits.will_wake(cx.waker())) {
+            slot.waits = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn sent(&self, state: &mut State, sent: Sent) -> io::Result<()> {
+        state.wake_driver();
+        match sent {
+            Sent::Whole | Sent::Blocked => Ok(()),
+            Sent::Gone => Err(gone(state.slots[self.stream].gone.unwrap_or(Code::CANCEL))),
+        }
+    }
+
+    /// Sends the head of the answer. `ended`: it has no body.
+    pub fn respond(&mut self, head: &ResponseHead, ended: bool) -> io::Result<()> {
+        let mut state = self.streams.lock();
+        let sent = if state.over { Sent::Gone } else { state.connection.respond(self.stream, head, ended) };
+        self.sent(&mut state, sent)
+    }
+
+    /// Sends a piece of the answer's body: as fast as the client takes it.
+    pub async fn data(&mut self, mut bytes: Bytes) -> io::Result<()> {
+        poll_fn(|cx| {
+            let mut state = self.streams.lock();
+            let sent = if state.over { Sent::Gone } else { state.connection.send(self.stream, &mut bytes) };
+            if sent == Sent::Blocked {
+                state.wake_driver();
+                let slot = &mut state.slots[self.stream];
+                slot.waits = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Poll::Ready(self.sent(&mut state, sent))
+        })
+        .await
+    }
+
+    /// Ends the answer.
+    pub fn finish(&mut self, trailers: Option<&Fields>) -> io::Result<()> {
+        let mut state = self.streams.lock();
+        let sent = if state.over { Sent::Gone } else { state.connection.finish(self.stream, trailers) };
+        self.sent(&mut state, sent)
+    }
+
+    /// Breaks the answer off.
+    pub fn reset(&mut self) {
+        let mut state = self.streams.lock();
+        state.connection.reset(self.stream, Code::INTERNAL_ERROR);
+        state.wake_driver();
+    }
+}
+
+/// Gives the memory of a request's head to a later one.
+pub fn recycle(mut head: RequestHead) {
+    EVENTS.with_borrow_mut(|events| {
+        if events.heads.len() < SPARE_HEADS {
+            head.clear();
+            events.heads.push(head);
+        }
+    });
+}

@@ -1,0 +1,80 @@
+//! Callers who do not wait for their answer: the process learns it, through every proxy between them.
+mod support;
+
+use model::mesh::*;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use support::{Node, curl, eventually, gateway, inside};
+
+/// A process on port 8080 that begins every request and ends none: requests that it got, and of these the ones that it saw taken back.
+/// `said`: what it answers at once.
+fn patient(netns: &str, said: &'static [u8]) -> Arc<[AtomicUsize; 2]> {
+    let (ready, started) = std::sync::mpsc::channel();
+    let counts: Arc<[AtomicUsize; 2]> = Arc::default();
+    let seen = counts.clone();
+    inside(netns, move || {
+        let listener = TcpListener::bind("0.0.0.0:8080").unwrap();
+        ready.send(()).unwrap();
+        for mut stream in listener.incoming().flatten() {
+            let seen = seen.clone();
+            std::thread::spawn(move || {
+                stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+                let mut bytes = [0; 4096];
+                if !stream.read(&mut bytes).is_ok_and(|count| count > 0) {
+                    return;
+                }
+                seen[0].fetch_add(1, Ordering::Relaxed);
+                let _ = stream.write_all(said);
+                loop {
+                    match stream.read(&mut bytes) {
+                        Ok(1..) => {}
+                        Ok(0) => break,
+                        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                        Err(_) => break,
+                    }
+                }
+                seen[1].fetch_add(1, Ordering::Relaxed);
+            });
+        }
+    });
+    started.recv().unwrap();
+    counts
+}
+
+/// From a pod, and through a gateway, behind which a process is spoken to in HTTP/1.1 whatever its client speaks.
+fn everybody_leaves(port: u16, said: &'static [u8]) {
+    let mut node = Node::start(|_| {});
+    let (client, web, host) = (node.pod(5, "client"), node.pod(6, "web"), node.net.node());
+    let counts = patient(&web, said);
+    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
+    node.proxy().apply(gateway(port, "/", "web"));
+    let (service, edge) = ("http://10.96.0.50/a".to_owned(), format!("http://127.0.0.1:{port}/a"));
+    let ways: [(&str, &[&str], &str); 5] = [
+        (&client, &[], &service),
+        (&client, &["-d", "body"], &service),
+        (&host, &["--http1.1"], &edge),
+        (&host, &["--http2-prior-knowledge"], &edge),
+        (&host, &["--http2-prior-knowledge", "-d", "body"], &edge),
+    ];
+    for (index, (netns, args, url)) in ways.into_iter().enumerate() {
+        let answer = curl(netns, &[args, &["-m", "1", url]].concat());
+        assert!(!answer.contains("HTTP"), "{answer}");
+        let now = || [0, 1].map(|which| counts[which].load(Ordering::Relaxed));
+        eventually(&format!("the process learns it: {args:?}"), || now() == [index + 1; 2]);
+    }
+}
+
+#[test]
+fn before_the_answer_begins() {
+    need_root!("before_the_answer_begins");
+    everybody_leaves(25_101, b"");
+}
+
+#[test]
+fn within_an_answer() {
+    need_root!("within_an_answer");
+    everybody_leaves(25_102, b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n");
+}
