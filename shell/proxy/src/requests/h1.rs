@@ -41,7 +41,9 @@ pub async fn serve(worker: &Arc<Worker>, site: Arc<Site>, mut reader: Reader, mu
             Err(_) => return,
         }
         // Apart, so that a connection that waits holds no room for what a request needs; the allocator gives the next one the same.
-        match Box::pin(one(worker, &site, &mut reader, &mut writer, &mut head)).await {
+        // Made where it stays: to make it first and then move it would copy all of it.
+        let served = Box::write(Box::new_uninit(), one(worker, &site, &mut reader, &mut writer, &mut head));
+        match Box::into_pin(served).await {
             Outcome::Keep => {}
             Outcome::Close => return close(&mut writer).await,
             Outcome::Switched(upstream) => return Box::pin(switched(reader, writer, upstream)).await,

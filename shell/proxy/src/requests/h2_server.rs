@@ -70,9 +70,9 @@ async fn drive(worker: &Arc<Worker>, site: &Arc<Site>, wire: &mut Wire) -> io::R
         }
         let over = wire.poll(cx, worker);
         for (half, head, ended) in wire.asked.drain(..) {
-            // A task is moved several times before and after it runs: what is large stays where it is.
-            let one = Box::new_uninit();
-            tokio::spawn(Box::into_pin(Box::write(one, one_request(worker.clone(), site.clone(), half, head, ended))));
+            // A task is moved several times before and after it runs: what is large is made where it stays.
+            let served = Box::write(Box::new_uninit(), one_request(worker.clone(), site.clone(), half, head, ended));
+            tokio::spawn(Box::into_pin(served));
         }
         over
     })
