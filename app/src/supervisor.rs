@@ -141,7 +141,8 @@ async fn stop(config: &Config, args: &UpArgs, mut children: Vec<Child>) {
         let begun = Instant::now();
         let patience = match role {
             Role::Node => Duration::from_secs(45),
-            Role::Proxy => Duration::from_secs(10),
+            // It ends by itself what does not end.
+            Role::Proxy => proxy::shared::STOP_PATIENCE + Duration::from_secs(5),
             Role::Containerd | Role::Server => Duration::from_secs(15),
         };
         let gracious = child.stop(config, role == Role::Node && !args.leave_pods, patience).await;

@@ -6,6 +6,7 @@ use crate::peer_tls::{self, Hello};
 use crate::pods::Pod;
 use crate::policy::{self, Admission, Caller};
 use crate::requests::Site;
+use crate::shared::Work;
 use crate::stream::{Chunk, Stream};
 use crate::telemetry::{Carries, Peers};
 use crate::worker::Worker;
@@ -21,7 +22,7 @@ use tokio::time::timeout;
 
 /// Serves one captured connection.
 pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: SocketAddr) {
-    let _busy = worker.shared.busy();
+    let _busy = worker.shared.busy(Work::Inbound);
     let to = match netns::original_destination(&stream) {
         Ok(to) => to,
         Err(error) => return tracing::debug!(%error, pod = %pod.attachment.name, "not a redirected connection"),

@@ -4,6 +4,7 @@ use crate::dial;
 use crate::netns;
 use crate::pods::Pod;
 use crate::requests::{self, Site};
+use crate::shared::Work;
 use crate::stream::Stream;
 use crate::upstream::Upstream;
 use crate::worker::Worker;
@@ -20,7 +21,7 @@ const SNIFF_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Serves one captured connection.
 pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: SocketAddr) {
-    let _busy = worker.shared.busy();
+    let _busy = worker.shared.busy(Work::Outbound);
     let to = match netns::original_destination(&stream) {
         Ok(to) => to,
         Err(error) => return tracing::debug!(%error, pod = %pod.attachment.name, "not a redirected connection"),

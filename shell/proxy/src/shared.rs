@@ -27,6 +27,25 @@ const IDLE_GRACE: Duration = Duration::from_secs(15);
 /// A process that was told to leave stays at least for so long: what was accepted last is not counted yet.
 const LEAVE_LEAST: Duration = Duration::from_secs(2);
 
+/// What must finish first, by where it came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// A connection that a pod opened.
+    Outbound,
+    /// A connection to a pod, not through a tunnel.
+    Inbound,
+    /// A stream of a tunnel that ends here.
+    Tunnelled,
+    /// A connection of a gateway's client.
+    Gateway,
+    /// A request in HTTP/2.
+    Request,
+}
+
+impl Work {
+    const ALL: [Work; 5] = [Work::Outbound, Work::Inbound, Work::Tunnelled, Work::Gateway, Work::Request];
+}
+
 /// How far the process is with its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Ending {
@@ -73,16 +92,16 @@ pub struct Shared {
     orders_held: watch::Sender<bool>,
     /// The control plane has told everything.
     synced: watch::Sender<bool>,
-    busy: AtomicUsize,
+    busy: [AtomicUsize; Work::ALL.len()],
 }
 
 /// Something that must finish before the process ends.
 #[derive(Debug)]
-pub struct Busy(Arc<Shared>);
+pub struct Busy(Arc<Shared>, Work);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+        self.0.busy[self.1 as usize].fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -107,7 +126,7 @@ impl Shared {
             ending: watch::Sender::new(Ending::Not),
             orders_held: watch::Sender::new(false),
             synced: watch::Sender::new(false),
-            busy: AtomicUsize::new(0),
+            busy: Default::default(),
         }
     }
 
@@ -187,18 +206,33 @@ impl Shared {
             if begun.elapsed() >= IDLE_GRACE {
                 self.stop();
             }
-            if begun.elapsed() >= LEAVE_LEAST && self.busy.load(Ordering::Relaxed) == 0 {
+            if begun.elapsed() >= LEAVE_LEAST && !self.is_busy() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        tracing::warn!(busy = self.busy.load(Ordering::Relaxed), "connections are cut: they did not end in time");
+        self.cut();
     }
 
     /// Marks something that must finish first.
-    pub fn busy(self: &Arc<Self>) -> Busy {
-        self.busy.fetch_add(1, Ordering::Relaxed);
-        Busy(self.clone())
+    pub fn busy(self: &Arc<Self>, what: Work) -> Busy {
+        self.busy[what as usize].fetch_add(1, Ordering::Relaxed);
+        Busy(self.clone(), what)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.busy.iter().any(|count| count.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Says what is cut.
+    fn cut(&self) {
+        let counts = Work::ALL.map(|what| (what, self.busy[what as usize].load(Ordering::Relaxed)));
+        let open: Vec<String> = counts
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(what, count)| format!("{count} {what:?}").to_ascii_lowercase())
+            .collect();
+        tracing::warn!(open = open.join(", "), "connections are cut: they did not end in time");
     }
 
     /// Milliseconds since the process began.
@@ -223,7 +257,10 @@ impl Shared {
     /// Waits until nothing is busy, or patience ends.
     pub async fn finished(&self) {
         let deadline = Instant::now() + STOP_PATIENCE;
-        while self.busy.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
+        while self.is_busy() {
+            if Instant::now() >= deadline {
+                return self.cut();
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

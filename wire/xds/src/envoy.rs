@@ -5,6 +5,7 @@
 mod cluster;
 mod filter;
 mod jwt;
+mod limit;
 mod listener;
 mod message;
 mod peer;
@@ -13,8 +14,9 @@ mod route;
 mod secret;
 
 pub use cluster::{Call, Cluster, LocalEndpoint, assignment, cluster, passthrough};
-pub use filter::{CorsPolicy, HttpFault};
+pub use filter::{CorsPolicy, HttpFault, SessionState};
 pub use jwt::jwt_filter;
+pub use limit::{LimitPart, LocalLimit, local_limits};
 pub use listener::{Door, api_listener, listener};
 pub use peer::{OWN_SECRET, Peers, ROOTS_SECRET};
 pub use rbac::{Permission, Principal, RbacRule, rbac_filter};

@@ -6,10 +6,12 @@
 
 mod audience;
 mod endpoints;
+mod limits;
 mod policies;
 mod role;
 mod routes;
 mod secrets;
+mod tokens;
 
 pub use audience::{Audience, Claim};
 pub use role::Role;
@@ -27,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use traffic::{Directory, GatewayEntry, PortEntry, ServiceEntry};
 use xds::catalog::Catalog;
-use xds::envoy::{self, Door, VirtualHost, types};
+use xds::envoy::{self, Door, LocalLimit, VirtualHost, types};
 
 /// What a sidecar listens on for captured connections, and for requests by name.
 const CAPTURE_PORT: u16 = 15_001;
@@ -45,8 +47,8 @@ pub struct View {
     of_workload: HashMap<Arc<str>, BTreeSet<Key>>,
     policies: BTreeMap<Key, Arc<AuthorizationPolicy>>,
     tokens: BTreeMap<Key, Arc<RequestAuthentication>>,
-    /// Resource names of routes whose slow tries are sent again beside the first.
-    hedged: BTreeMap<Key, Vec<Arc<str>>>,
+    /// TrafficPolicies of which something is told.
+    attached: limits::Policies,
     catalog: Catalog,
     /// What each place was told last: resources of types and names.
     told: HashMap<Place, BTreeSet<(&'static str, String)>>,
@@ -87,7 +89,7 @@ impl View {
             directory: Directory::new(),
             policies: BTreeMap::new(),
             tokens: BTreeMap::new(),
-            hedged: BTreeMap::new(),
+            attached: BTreeMap::new(),
             catalog,
             told: HashMap::default(),
         };
@@ -139,7 +141,7 @@ impl View {
                     self.tokens.insert(of.key.clone(), of.clone());
                     wide = true;
                 }
-                Some(Resource::AttachedPolicy(policy)) => wide |= self.hedge(&policy.key, Some(policy.as_ref())),
+                Some(Resource::AttachedPolicy(policy)) => wide |= self.attach(&policy.key, Some(policy)),
                 Some(Resource::Secret(secret)) => {
                     let value = envoy::tls_secret(&name, &secret.certificate_chain, &secret.private_key);
                     self.catalog.set(types::SECRET, &name, Some(value));
@@ -190,7 +192,7 @@ impl View {
                 self.tokens.remove(&key);
                 true
             }
-            (ResourceKind::AttachedPolicy, Some(key)) => self.hedge(&key, None),
+            (ResourceKind::AttachedPolicy, Some(key)) => self.attach(&key, None),
             (ResourceKind::Service, Some(key)) => {
                 services.insert(key);
                 true
@@ -199,28 +201,24 @@ impl View {
         }
     }
 
-    /// Notes which routes a TrafficPolicy wants hedged in the way that Envoy knows. True: other ones than before.
-    fn hedge(&mut self, key: &Key, policy: Option<&AttachedPolicy>) -> bool {
-        let wanted = policy.filter(|it| it.hedging.is_some_and(|hedging| hedging.after_ms.is_none()));
-        let routes: Vec<_> = wanted
-            .iter()
-            .flat_map(|policy| &policy.targets)
-            .filter_map(|target| match target {
-                PolicyTarget::Route { route, rule } if rule.is_empty() => Some(route.clone()),
-                _ => None,
-            })
-            .collect();
-        if self.hedged.get(key).is_none_or(Vec::is_empty) && routes.is_empty() {
-            return false;
+    /// Notes a TrafficPolicy of which something is told. True: there is, or was.
+    fn attach(&mut self, key: &Key, policy: Option<&Arc<AttachedPolicy>>) -> bool {
+        match policy.filter(|it| is_hedged(it) || !it.limits.is_empty()) {
+            Some(policy) => self.attached.insert(key.clone(), policy.clone()).as_ref() != Some(policy),
+            None => self.attached.remove(key).is_some(),
         }
-        self.hedged.insert(key.clone(), routes);
-        true
     }
 
     /// A route table, with what TrafficPolicies say of its routes.
     fn table(&self, name: &str, mut hosts: Vec<VirtualHost>) -> bytes::Bytes {
-        if !self.hedged.is_empty() {
-            let routes: BTreeSet<&str> = self.hedged.values().flatten().map(|name| &**name).collect();
+        let hedged = self.attached.values().filter(|policy| is_hedged(policy)).flat_map(|policy| &policy.targets);
+        let routes: BTreeSet<&str> = hedged
+            .filter_map(|target| match target {
+                PolicyTarget::Route { route, rule } if rule.is_empty() => Some(&**route),
+                _ => None,
+            })
+            .collect();
+        if !routes.is_empty() {
             hosts.iter_mut().flat_map(|host| &mut host.routes).for_each(|it| it.hedged = routes.contains(&*it.name));
         }
         envoy::route_configuration(name, &hosts)
@@ -275,7 +273,8 @@ impl View {
         let door = if port.app_protocol().is_http() {
             Door { routes: Some(table), ..Door::default() }
         } else {
-            Door { cluster, ..Door::default() }
+            let pool = port.port.traffic.as_ref().map(|policy| policy.pool).unwrap_or_default();
+            Door { cluster, lasting_ms: (pool.tcp_idle_timeout_ms, pool.tcp_max_duration_ms), ..Door::default() }
         };
         for vip in &entry.service.vips {
             let name = format!("sidecar/{host}:{number}/{vip}");
@@ -325,8 +324,19 @@ impl View {
                 .filter(|it| matches!(it.listener.protocol, ListenerProtocol::Http | ListenerProtocol::Https))
                 .collect();
             let mut doors = Vec::new();
+            let mut filters = filters.clone();
             if !http.is_empty() {
-                let hosts = routes::of_gateway(&self.directory, &entry.gateway.key, &http);
+                let mut hosts = routes::of_gateway(&self.directory, &entry.gateway.key, &http);
+                // What a listener's policy says is told where it is the port's only one: a table is a port's.
+                let listener = if let [only] = &http[..] { &*only.listener.name } else { "" };
+                let all = hosts.iter_mut().flat_map(|host| &mut host.routes);
+                limits::note(&self.attached, &entry.gateway.key, listener, all);
+                let noted = hosts.iter().flat_map(|host| &host.routes).flat_map(|route| &route.limits);
+                let noted: BTreeMap<&str, &LocalLimit> = noted.map(|limit| (limit.key.as_str(), limit)).collect();
+                if !noted.is_empty() {
+                    let buckets: Vec<LocalLimit> = noted.into_values().cloned().collect();
+                    filters.push(envoy::local_limits(&buckets));
+                }
                 out.add(types::ROUTE, &name, self.table(&name, hosts));
             }
             let mut plain = false;
@@ -354,6 +364,11 @@ impl View {
         }
         out
     }
+}
+
+/// Envoy's way of hedging: by the time-out of a try.
+fn is_hedged(policy: &AttachedPolicy) -> bool {
+    policy.hedging.is_some_and(|hedging| hedging.after_ms.is_none())
 }
 
 /// Whether a workload is called in the same way as before.

@@ -1,5 +1,7 @@
 //! Other trust domains: their bundles are fetched where they publish them, ours is published for them (spiffe.io, "SPIFFE Federation" and "SPIFFE
-//! Trust Domain and Bundle"; profile `https_web`).
+//! Trust Domain and Bundle"; profiles `https_web` and `https_spiffe`).
+
+mod endpoint;
 
 use super::core::Core;
 use super::jwks;
@@ -10,7 +12,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +29,15 @@ const MOST_KEYS: usize = 64;
 pub struct Federated {
     /// Its name.
     pub trust_domain: String,
-    /// Where it publishes its bundle: `https://...`, with a certificate that this machine trusts.
+    /// Where it publishes its bundle: `https://...`.
     pub bundle_endpoint: String,
+    /// Profile `https_spiffe`: the endpoint proves to be this, by the bundle that was fetched last. None: profile `https_web`, by its host's name.
+    #[serde(default)]
+    pub endpoint_spiffe_id: Option<String>,
+    /// Certificates, PEM, to verify the endpoint with: in `https_web` in place of what this machine trusts, in `https_spiffe` (which needs it) until
+    /// the first bundle came.
+    #[serde(default)]
+    pub roots: Option<PathBuf>,
 }
 
 /// A file that cannot be used. The operator's to mend.
@@ -36,10 +45,10 @@ pub struct Federated {
 pub enum FederationError {
     /// It cannot be read.
     #[error("{0}: {1}")]
-    File(std::path::PathBuf, std::io::Error),
+    File(PathBuf, std::io::Error),
     /// It says something else than it should.
     #[error("{0}: {1}")]
-    Content(std::path::PathBuf, String),
+    Content(PathBuf, String),
 }
 
 /// Reads a JSON list of [`Federated`].
@@ -50,10 +59,19 @@ pub fn read(path: &Path) -> Result<Vec<Federated>, FederationError> {
     let text = std::fs::read(path).map_err(|error| FederationError::File(path.to_owned(), error))?;
     let wrong = |what: String| FederationError::Content(path.to_owned(), what);
     let list: Vec<Federated> = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
-    match list.iter().find(|it| !it.bundle_endpoint.starts_with("https://") || it.trust_domain.is_empty()) {
-        Some(bad) => Err(wrong(format!("{} needs a trust domain and an https:// address", bad.trust_domain))),
-        None => Ok(list),
+    for it in &list {
+        if !it.bundle_endpoint.starts_with("https://") || it.trust_domain.is_empty() {
+            return Err(wrong(format!("{} needs a trust domain and an https:// address", it.trust_domain)));
+        }
+        let within = |id: &String| id.strip_prefix("spiffe://").is_some_and(|rest| rest.contains('/'));
+        if it.endpoint_spiffe_id.as_ref().is_some_and(|id| !within(id) || it.roots.is_none()) {
+            return Err(wrong(format!(
+                "{}: endpointSpiffeId is spiffe://DOMAIN/PATH, and needs roots",
+                it.trust_domain
+            )));
+        }
     }
+    Ok(list)
 }
 
 /// Follows all of them, for ever.
@@ -71,10 +89,11 @@ pub async fn run(core: Arc<Core>) {
 }
 
 async fn follow(core: Arc<Core>, of: Federated) {
+    let mut known: Option<TrustBundle> = None;
     loop {
-        let fetched = jwks::fetch(&core, &of.bundle_endpoint).await.and_then(|text| parse(&of.trust_domain, &text));
-        let pause = match fetched {
+        let pause = match fetch(&core, &of, known.as_ref()).await {
             Ok((bundle, refresh_s)) => {
+                known = Some(bundle.clone());
                 core.publish_bundle(bundle);
                 Duration::from_secs(refresh_s)
             }
@@ -90,6 +109,22 @@ async fn follow(core: Arc<Core>, of: Federated) {
         };
         tokio::time::sleep(pause).await;
     }
+}
+
+/// A bundle as it is now. `known`: the last one.
+async fn fetch(core: &Core, of: &Federated, known: Option<&TrustBundle>) -> Result<(TrustBundle, u64), String> {
+    let own = || {
+        of.roots
+            .as_ref()
+            .map(|path| std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display())))
+    };
+    let how = match (&of.endpoint_spiffe_id, known) {
+        (Some(id), Some(known)) => Some(endpoint::by_identity(known.roots.iter().map(|pem| &**pem), id)?),
+        (Some(id), None) => Some(endpoint::by_identity(own().transpose()?.as_deref().into_iter(), id)?),
+        (None, _) => own().transpose()?.map(|pem| endpoint::by_name(&pem)).transpose()?,
+    };
+    let text = jwks::fetch_trusting(core, &of.bundle_endpoint, how).await?;
+    parse(&of.trust_domain, &text)
 }
 
 /// A bundle, and after how many seconds to ask again.

@@ -8,6 +8,7 @@ use hyper_util::rt::TokioIo;
 use model::Key;
 use model::mesh::Resource;
 use model::mesh::api::{FetchedJwks, ObjectKind};
+use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use std::collections::BTreeMap;
@@ -71,6 +72,14 @@ pub async fn run(core: Arc<Core>, facts: mpsc::UnboundedSender<Fact>) {
 /// # Errors
 /// Why not, in words.
 pub async fn fetch(core: &Core, uri: &str) -> Result<Arc<str>, String> {
+    fetch_trusting(core, uri, None).await
+}
+
+/// The same from a server that is verified in another way than by what this machine trusts.
+///
+/// # Errors
+/// Why not, in words.
+pub async fn fetch_trusting(core: &Core, uri: &str, how: Option<Arc<ClientConfig>>) -> Result<Arc<str>, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let uri: http::Uri = uri.parse().map_err(|error: http::uri::InvalidUri| text(&error))?;
     let host = uri.host().ok_or("the address has no host")?.trim_matches(['[', ']']).to_owned();
@@ -85,7 +94,7 @@ pub async fn fetch(core: &Core, uri: &str) -> Result<Arc<str>, String> {
         return get(stream, &uri).await;
     }
     let name = ServerName::try_from(host).map_err(|error| text(&error))?;
-    let config = trust().ok_or("this host has no certificates that it trusts")?;
+    let config = how.or_else(trust).ok_or("this host has no certificates that it trusts")?;
     let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(|error| text(&error))?;
     get(stream, &uri).await
 }
@@ -140,11 +149,11 @@ where
     Ok(set.to_string().into())
 }
 
-fn trust() -> Option<Arc<rustls::ClientConfig>> {
+fn trust() -> Option<Arc<ClientConfig>> {
     let pem = SYSTEM_ROOTS.iter().find_map(|path| std::fs::read(path).ok())?;
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
     Some(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }

@@ -1,6 +1,7 @@
 //! Mesh control against a small API in memory, its clients real: TLS, HTTP/2, gRPC on loopback.
 
 mod api;
+mod federation;
 mod outside;
 mod peer;
 mod roots;
@@ -32,9 +33,19 @@ struct Running {
 
 impl Running {
     async fn start(api: Arc<MemoryApi>, pki: Pki, listen: SocketAddr) -> Running {
+        Running::start_with(api, pki, listen, |_| {}).await
+    }
+
+    async fn start_with(
+        api: Arc<MemoryApi>,
+        pki: Pki,
+        listen: SocketAddr,
+        configure: impl FnOnce(&mut Config),
+    ) -> Running {
         let mut config = Config::new(pki.dir().to_owned());
         config.listen = listen;
         config.host_grace = Duration::from_millis(200);
+        configure(&mut config);
         let mesh = Mesh::bind(api.clone(), config).await.expect("binds");
         let (address, handle) = (mesh.local_addr().expect("is bound"), mesh.handle());
         follow(api.clone(), mesh.ear());

@@ -4,6 +4,7 @@ use crate::netns;
 use crate::origin::Origin;
 use crate::pacing;
 use crate::requests::{self, Site};
+use crate::shared::Work;
 use crate::stream::Stream;
 use crate::worker::Worker;
 use model::mesh::{Hostname, ListenerProtocol, TlsMode};
@@ -296,7 +297,7 @@ async fn accept(worker: Arc<Worker>, door: Arc<Door>, listener: TcpListener) {
 }
 
 async fn connection(worker: Arc<Worker>, door: Arc<Door>, mut stream: TcpStream, mut from: SocketAddr) {
-    let _busy = worker.shared.busy();
+    let _busy = worker.shared.busy(Work::Gateway);
     if door.requires_proxy_protocol() {
         match Box::pin(proxied::take(&mut stream, from)).await {
             Ok(opened_by) => from = opened_by,

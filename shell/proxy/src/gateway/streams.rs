@@ -2,6 +2,7 @@
 use super::doors::{Found, Rank};
 use crate::connections::{self, Onward};
 use crate::random;
+use crate::shared::Work;
 use crate::stream::Stream;
 use crate::upstream::Port;
 use crate::worker::Worker;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 
 /// Passes a connection on, to a backend of the route that takes it.
 pub async fn serve(worker: &Arc<Worker>, found: &Found, stream: Stream, from: SocketAddr, name: &str) {
-    let _busy = worker.shared.busy();
+    let _busy = worker.shared.busy(Work::Gateway);
     match backend(worker, found, name, Transport::Tcp) {
         Ok(port) => {
             let onward = Onward { origin: found.origin(), gateway: Some(found.gateway()), from };

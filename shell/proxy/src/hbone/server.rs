@@ -10,6 +10,7 @@ use crate::outbox::Tcp;
 use crate::peer_tls::{self, Secured};
 use crate::pods::{Phase, Pod};
 use crate::policy::{self, Admission, Caller};
+use crate::shared::Work;
 use crate::stream::{Io, Stream};
 use crate::worker::Worker;
 use bytes::Bytes;
@@ -110,7 +111,7 @@ async fn serve_stream(
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
-    let _busy = worker.shared.busy();
+    let _busy = worker.shared.busy(Work::Tunnelled);
     let to = match destination(&pod, &request) {
         Ok(to) => to,
         Err(status) => return answer(&mut respond, status, None),

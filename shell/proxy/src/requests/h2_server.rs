@@ -7,6 +7,7 @@ use super::streams::{self, Asked, Half, Streams};
 use super::{Place, Site};
 use crate::hbone::{STREAM_WINDOW_BYTES, TUNNEL_WINDOW_BYTES};
 use crate::pods::Phase;
+use crate::shared::Work;
 use crate::stream::{Chunk, Stream};
 use crate::worker::Worker;
 use bytes::Bytes;
@@ -200,7 +201,7 @@ impl Wire {
 }
 
 async fn one_request(worker: Arc<Worker>, site: Arc<Site>, half: Half, mut head: RequestHead, ended: bool) {
-    let _busy = worker.shared.busy();
+    let _busy = worker.shared.busy(Work::Request);
     let head_request = head.method() == "HEAD";
     let source = if ended { Source::Empty } else { Source::Served(half.clone()) };
     let caller = Caller::Served(half.clone());

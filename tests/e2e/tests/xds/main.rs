@@ -1,6 +1,7 @@
 //! Envoy and gRPC as clients of mesh control, the real ones, against a control plane alone: no node, no containers. Joined hosts need root, for network
 //! namespaces.
 
+mod features;
 mod peers;
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ const CERTIFICATE_S: u32 = 10;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const SERVICES: Resource = Resource { group: "", version: "v1", plural: "services" };
+const PODS: Resource = Resource { group: "", version: "v1", plural: "pods" };
 const SLICES: Resource = Resource { group: "discovery.k8s.io", version: "v1", plural: "endpointslices" };
 const GATEWAYS: Resource = Resource { group: "gateway.networking.k8s.io", version: "v1", plural: "gateways" };
 const ROUTES: Resource = Resource { group: "gateway.networking.k8s.io", version: "v1", plural: "httproutes" };
@@ -36,12 +38,13 @@ fn main() -> ExitCode {
     let mut runner = Runner::from_arguments();
     let gateway =
         "xds::an Envoy serves a Gateway, by delta and by state of the world, with its routes, endpoints and policies";
+    let features = "xds::an Envoy is told nearness, sessions, TLS to services, limits and tokens";
     let sidecar = "xds::an Envoy beside a process reaches services by name";
     let peers = "xds::Envoys speak the mesh's TLS, as who they are, and are sent new certificates";
     let grpc_peers = "xds::a gRPC client with a certificate provider speaks the mesh's TLS";
     let grpc = "xds::a gRPC client without a proxy finds its endpoints and follows them";
     let Some(binary) = platform::binary("DIOLKOS_BIN") else {
-        for name in [gateway, sidecar, peers, grpc, grpc_peers] {
+        for name in [gateway, features, sidecar, peers, grpc, grpc_peers] {
             runner.skip(name, "DIOLKOS_BIN does not name the binary; run it with `cargo xtask test --only e2e`");
         }
         return runner.finish();
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
     match platform::binary("ENVOY") {
         None => {
             runner.skip(gateway, "ENVOY names no Envoy");
+            runner.skip(features, "ENVOY names no Envoy");
             runner.skip(sidecar, "ENVOY names no Envoy");
             runner.skip(peers, "ENVOY names no Envoy");
         }
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
                 world.gateway(&envoy, "DELTA_GRPC")?;
                 world.gateway(&envoy, "GRPC")
             });
+            _ = runner.check(features, || world.features(&envoy));
             _ = runner.check(sidecar, || world.sidecar(&envoy));
             match platform::is_root() {
                 true => _ = runner.check(peers, || world.peers(&binary, &envoy)),

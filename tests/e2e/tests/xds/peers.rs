@@ -1,8 +1,8 @@
 //! The mesh's own TLS, spoken by Envoys and by gRPC: to a joined host that takes nothing in plain text, as who their certificate says.
 
 use super::{
-    AUTHENTICATION, Envoy, GATEWAY_PORT, GATEWAYS, HTTP_BACKEND, MESH_PORT, PATIENCE, POLICIES, Process, ROUTES, World,
-    ask, status,
+    AUTHENTICATION, DESTINATION_RULES, Envoy, GATEWAY_PORT, GATEWAYS, HTTP_BACKEND, MESH_PORT, PATIENCE, PODS,
+    POLICIES, Process, ROUTES, World, ask, status,
 };
 use client::{DeleteOptions, ObjectApi, Resource};
 use e2e::{Check, contains, eventually, shell};
@@ -10,10 +10,6 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-const DESTINATION_RULES: Resource =
-    Resource { group: "networking.istio.io", version: "v1", plural: "destinationrules" };
-const PODS: Resource = Resource { group: "", version: "v1", plural: "pods" };
 
 /// A network namespace with a joined process in it; both go with the value.
 pub struct Guest {
@@ -98,7 +94,7 @@ fn identity(account: &str) -> String {
 }
 
 impl World {
-    fn delete(&self, resource: Resource, name: &str) -> Check {
+    pub fn delete(&self, resource: Resource, name: &str) -> Check {
         let gone = self.api.delete(resource, "default", name, DeleteOptions::default());
         self.runtime.block_on(gone).map(drop).map_err(|error| error.to_string())
     }
@@ -198,8 +194,14 @@ impl World {
                 contains(&ask(15_080, "legacy.default", "/s", &[])?, &["remote connection failure"])
             })?;
         }
-        self.delete(PODS, "beside")?;
         self.only("legacy", "legacy")?;
+        // The host's certificate and key are renewed every few seconds, one after the other: an Envoy that read them in between ends.
+        eventually(PATIENCE, || self.on_host(guest, envoy))?;
+        self.delete(POLICIES, "only")
+    }
+
+    /// An Envoy on the joined host, with the host's certificate.
+    fn on_host(&self, guest: &Guest, envoy: &Path) -> Check {
         let join = guest.dir.join("join");
         let own = self.envoy_of(&Envoy {
             kind: "DELTA_GRPC",
@@ -217,8 +219,7 @@ impl World {
             curl.args(["curl", "-sS", "-m", "3", "-H", "Host: legacy.default", "http://127.0.0.1:15080/own"]);
             contains(&shell::run(&mut curl, None).ok()?, &["legacy GET /own ", &identity("legacy")])
         };
-        eventually(PATIENCE, get).map_err(|why| format!("{why}\n{}", self.log("DELTA_GRPC")))?;
-        self.delete(POLICIES, "only")
+        eventually(Duration::from_secs(5), get).map_err(|why| format!("{why}\n{}", self.log("DELTA_GRPC")))
     }
 
     /// Certificates are renewed several times, and the root is replaced, while each request opens a connection: none fails.
@@ -237,15 +238,18 @@ impl World {
         let mut rotate = Command::new(binary);
         rotate.args(["mesh", "rotate-root", &data]);
         shell::run(&mut rotate, None).ok()?;
-        let (end, mut asked) = (Instant::now() + Duration::from_secs(u64::from(super::CERTIFICATE_S) * 2), 0);
-        while Instant::now() < end {
-            get().map_err(|why| format!("after {asked} requests: {why}"))?;
-            asked += 1;
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let trust = self.mesh()?["trust"].clone();
-        if trust["phase"] != "steady" {
-            return Err(format!("the old root is still there: {trust}"));
+        // Nodes without a proxy are waited for as long as certificates live, at each step.
+        let (begun, mut asked) = (Instant::now(), 0);
+        let lives = Duration::from_secs(u64::from(super::CERTIFICATE_S) * 2);
+        while begun.elapsed() < lives || self.mesh()?["trust"]["phase"] != "steady" {
+            for _ in 0..25 {
+                get().map_err(|why| format!("after {asked} requests: {why}"))?;
+                asked += 1;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            if begun.elapsed() > 6 * lives {
+                return Err(format!("the old root is still there: {}", self.mesh()?["trust"]));
+            }
         }
         self.delete(DESTINATION_RULES, "legacy")
     }
@@ -273,7 +277,7 @@ impl World {
         self.strict()?;
         self.put(
             PODS,
-            &json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "beside" }, "spec": { "nodeName": "alone",
+            &json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "beside-grpc" }, "spec": { "nodeName": "alone",
                 "serviceAccountName": "default", "containers": [{ "name": "c", "image": "none" }] } }),
         )?;
         let (pki, own) = (self.dir.join("pki"), self.dir.join("grpc"));
@@ -310,8 +314,7 @@ impl World {
         eventually(PATIENCE, || contains(&call()?, &["PERMISSION_DENIED"])).map_err(log)?;
         self.only("secret-calls", "default")?;
         eventually(PATIENCE, || contains(&call()?, &["16492 hello"])).map_err(log)?;
-        self.delete(POLICIES, "only")?;
-        self.delete(PODS, "beside")
+        self.delete(POLICIES, "only")
     }
 }
 

@@ -35,6 +35,10 @@ pub struct Cluster<'a> {
     pub policy: Option<&'a TrafficPolicy>,
     /// TLS.
     pub call: Call<'a>,
+    /// For gRPC, which refuses a cluster whose balancing it does not know.
+    pub grpc: bool,
+    /// Localities have shares.
+    pub shares: bool,
 }
 
 /// `envoy.config.cluster.v3.Cluster` whose endpoints come on the same stream.
@@ -63,12 +67,47 @@ pub fn cluster(of: &Cluster<'_>) -> Bytes {
         Call::Provider(instance, peers) => by_provider(message, instance, &peers),
         Call::Own(tls) => message.child(24, upstream_tls(tls, http2)),
     };
-    let panic = policy.outlier.as_ref().map(|outlier| Message::new().percent(1, outlier.min_health_percent));
-    balanced(message, &policy.balancer).maybe(27, panic).finish()
+    // common_lb_config { healthy_panic_threshold, locality_weighted_lb_config }
+    let common = Message::new();
+    let common = match &policy.outlier {
+        Some(outlier) => common.percent(1, outlier.min_health_percent),
+        None => common,
+    };
+    let common = common.maybe(3, of.shares.then(Message::new));
+    let message = if of.grpc { balanced_for_grpc(message, &policy.balancer) } else { balanced(message, policy) };
+    message.maybe(27, (policy.outlier.is_some() || of.shares).then_some(common)).finish()
 }
 
-/// `lb_policy`. Only what gRPC knows, too: it refuses a cluster whose balancing it does not know.
-fn balanced(message: Message, balancer: &Balancer) -> Message {
+/// `lb_policy` and what belongs to it.
+fn balanced(message: Message, policy: &TrafficPolicy) -> Message {
+    // slow_start_window, aggression { default_value, runtime_key }, min_weight_percent
+    let slow_start = policy.warmup.map(|warmup| {
+        let aggression = Message::new().double(1, f64::from(warmup.aggression_percent.max(1)) / 100.0);
+        let message = Message::new().duration_ms(1, warmup.duration_ms).child(2, aggression.text(2, "aggression"));
+        message.percent(3, warmup.minimum_percent.min(100))
+    });
+    match &policy.balancer {
+        // LEAST_REQUEST, least_request_lb_config { slow_start_config }
+        Balancer::LeastRequest => message.number(6, 1).child(37, Message::new().maybe(3, slow_start)),
+        // ROUND_ROBIN, round_robin_lb_config { slow_start_config }
+        Balancer::RoundRobin => message.number(6, 0).child(56, Message::new().maybe(1, slow_start)),
+        Balancer::Random => message.number(6, 3),
+        // MAGLEV, maglev_lb_config { table_size }
+        Balancer::Hash { table: HashTable::Maglev { entries }, .. } => {
+            message.number(6, 5).child(52, Message::new().wrapped(1, u64::from(prime(*entries))))
+        }
+        ring @ Balancer::Hash { .. } => balanced_for_grpc(message, ring),
+    }
+}
+
+/// The first prime from a number on, up to the largest table that Envoy takes.
+fn prime(from: u32) -> u32 {
+    let is_prime = |n: u32| (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d));
+    (from.max(2)..=5_000_011).find(|n| is_prime(*n)).unwrap_or(5_000_011)
+}
+
+/// In turn, or by a ring.
+fn balanced_for_grpc(message: Message, balancer: &Balancer) -> Message {
     match balancer {
         Balancer::LeastRequest | Balancer::RoundRobin | Balancer::Random => message.number(6, 0),
         Balancer::Hash { table, .. } => {

@@ -7,6 +7,14 @@ const FAULT: &str = "envoy.filters.http.fault";
 const CORS_FILTER: &str = "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors";
 const CORS_POLICY: &str = "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy";
 const HTTP_FAULT: &str = "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault";
+const SESSION: &str = "envoy.filters.http.stateful_session";
+const STATEFUL: &str = "type.googleapis.com/envoy.extensions.filters.http.stateful_session.v3.StatefulSession";
+const STATEFUL_ROUTE: &str =
+    "type.googleapis.com/envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute";
+const SESSION_COOKIE: &str =
+    "type.googleapis.com/envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState";
+const SESSION_HEADER: &str =
+    "type.googleapis.com/envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState";
 const FILTER_CONFIG: &str = "type.googleapis.com/envoy.config.route.v3.FilterConfig";
 
 /// Cross-origin requests.
@@ -26,6 +34,17 @@ pub struct CorsPolicy {
     pub credentials: bool,
 }
 
+/// What keeps a client on an endpoint: Envoy's `stateful_session`, which names the endpoint in a cookie or a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionState {
+    /// Of the cookie or header.
+    pub name: String,
+    /// It is a header.
+    pub header: bool,
+    /// How long the cookie is kept; 0: for the client's session.
+    pub ttl_s: u64,
+}
+
 /// Failures that are made, each with its share in parts of a million.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HttpFault {
@@ -42,6 +61,24 @@ pub(super) fn cors_filter() -> Message {
 
 pub(super) fn fault_filter() -> Message {
     extension(FAULT, 4, HTTP_FAULT, Message::new())
+}
+
+pub(super) fn session_filter() -> Message {
+    extension(SESSION, 4, STATEFUL, Message::new())
+}
+
+impl SessionState {
+    pub(super) fn entry(&self) -> Message {
+        let state = if self.header {
+            extension("envoy.http.stateful_session.header", 2, SESSION_HEADER, Message::new().text(1, &self.name))
+        } else {
+            let cookie = Message::new().text(1, &self.name).duration_ms(2, self.ttl_s * 1_000).text(3, "/");
+            extension("envoy.http.stateful_session.cookie", 2, SESSION_COOKIE, Message::new().child(1, cookie))
+        };
+        // stateful_session { session_state }
+        let session = Message::new().child(1, state);
+        entry(SESSION, STATEFUL_ROUTE, Message::new().child(2, session))
+    }
 }
 
 /// `envoy.type.v3.FractionalPercent`, of a million.

@@ -14,6 +14,8 @@ fn provider(rule: &JwtRule) -> Message {
     let headers = rule.from_headers.iter().map(|(name, before)| Message::new().text(1, name).text(2, before));
     let message = message.children(6, headers);
     let message = rule.from_params.iter().fold(message, |message, it| message.text(7, it));
+    // Where policies find its claims: payload_in_metadata.
+    let message = message.text(9, super::rbac::PAYLOAD);
     let message = rule.from_cookies.iter().fold(message, |message, it| message.text(13, it));
     let message = if rule.payload_header.is_empty() { message } else { message.text(8, &rule.payload_header) };
     // claim_to_headers { header_name, claim_name }

@@ -1,5 +1,5 @@
 //! Listeners.
-use super::filter::{cors_filter, fault_filter};
+use super::filter::{cors_filter, fault_filter, session_filter};
 use super::message::{Message, address, ads, extension};
 use bytes::Bytes;
 
@@ -21,6 +21,8 @@ pub struct Door {
     pub routes: Option<String>,
     /// Where opaque bytes go.
     pub cluster: String,
+    /// How long opaque connections may be without bytes, and last at all, in milliseconds; 0: as Envoy has it.
+    pub lasting_ms: (u64, u64),
     /// Filters before the router, encoded by [`rbac_filter`](super::rbac_filter).
     pub filters: Vec<Bytes>,
 }
@@ -33,7 +35,7 @@ fn manager(routes: &str, filters: &[Bytes]) -> Message {
     // codec_type AUTO, stat_prefix, rds
     let first = Message::new().text(2, routes).child(3, Message::new().child(1, ads()).text(2, routes));
     let before = filters.iter().fold(first.child(5, cors_filter()), |message, filter| message.bytes(5, filter));
-    let before = before.child(5, fault_filter());
+    let before = before.child(5, fault_filter()).child(5, session_filter());
     // http_filters; normalize_path; upgrade_configs websocket; strip_any_host_port is left alone
     before.child(5, router()).wrapped(30, 1).child(23, Message::new().text(1, "websocket"))
 }
@@ -46,6 +48,10 @@ impl Door {
             }
             None => {
                 let proxy = Message::new().text(1, &self.cluster).text(2, &self.cluster);
+                // idle_timeout, max_downstream_connection_duration
+                let (idle_ms, most_ms) = self.lasting_ms;
+                let proxy = if idle_ms > 0 { proxy.duration_ms(8, idle_ms) } else { proxy };
+                let proxy = if most_ms > 0 { proxy.duration_ms(13, most_ms) } else { proxy };
                 extension("envoy.filters.network.tcp_proxy", 4, TCP_PROXY, proxy)
             }
         };

@@ -34,10 +34,14 @@ impl Message {
 
     /// `envoy.type.v3.Percent`.
     pub fn percent(self, tag: u32, percent: u32) -> Self {
-        let mut value = Self::default();
-        encode_key(1, WireType::SixtyFourBit, &mut value.0);
-        value.0.extend_from_slice(&f64::from(percent).to_le_bytes());
-        self.child(tag, value)
+        self.child(tag, Self::default().double(1, f64::from(percent)))
+    }
+
+    /// A double.
+    pub fn double(mut self, tag: u32, value: f64) -> Self {
+        encode_key(tag, WireType::SixtyFourBit, &mut self.0);
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
     }
 
     /// A number's wrapper, if it is not 0.

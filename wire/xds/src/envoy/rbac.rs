@@ -3,6 +3,8 @@ use super::message::{Message, extension};
 use super::route::{Text, string_matcher};
 use bytes::Bytes;
 
+/// Under which name the token filter leaves a verified token's claims.
+pub(super) const PAYLOAD: &str = "payload";
 const FILTER: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
 
 /// Who.
@@ -16,6 +18,12 @@ pub enum Principal {
     Remote(String, u32),
     /// A header.
     Header(String, Text),
+    /// A claim of the verified token: the way to it, and its text or one of its texts.
+    Claim(Vec<String>, Text),
+    /// All of these.
+    All(Vec<Principal>),
+    /// One of these.
+    OneOf(Vec<Principal>),
     /// Anybody.
     Any,
     /// Not this one.
@@ -69,6 +77,17 @@ fn header(name: &str, text: &Text) -> Message {
     }
 }
 
+/// `type.matcher.v3.MetadataMatcher`: what the token filter left of the verified token.
+fn claim(path: &[String], text: &Text) -> Message {
+    let way = [PAYLOAD].into_iter().chain(path.iter().map(String::as_str));
+    let segments = way.map(|segment| Message::new().text(1, segment));
+    let value = || Message::new().child(3, string_matcher(text));
+    // or_match { string_match, list_match { one_of } }
+    let listed = Message::new().child(6, Message::new().child(1, value()));
+    let either = Message::new().child(7, Message::new().children(1, [value(), listed]));
+    Message::new().text(1, "envoy.filters.http.jwt_authn").children(2, segments).child(3, either)
+}
+
 /// `envoy.config.core.v3.CidrRange`.
 fn block(address: &str, length: u32) -> Message {
     Message::new().text(1, address).wrapped(2, u64::from(length))
@@ -81,6 +100,9 @@ fn principal(of: &Principal) -> Message {
         Principal::Address(address, length) => Message::new().child(10, block(address, *length)),
         Principal::Remote(address, length) => Message::new().child(11, block(address, *length)),
         Principal::Header(name, text) => Message::new().child(6, header(name, text)),
+        Principal::Claim(path, text) => Message::new().child(13, Message::new().child(1, claim(path, text))),
+        Principal::All(all) => all_of(all.iter().map(principal).collect()),
+        Principal::OneOf(any) => any_of(any.iter().map(principal)),
         Principal::Any => Message::new().number(3, 1),
         Principal::Not(inner) => Message::new().child(8, principal(inner)),
     }

@@ -1,11 +1,12 @@
 //! Route tables.
-use super::filter::{CorsPolicy, HttpFault};
+use super::filter::{CorsPolicy, HttpFault, SessionState};
+use super::limit::LocalLimit;
 use super::message::Message;
 use bytes::Bytes;
 use model::mesh::traffic::HashKey;
 
 /// How a text matches.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Text {
     /// Equal.
     Exact(String),
@@ -79,6 +80,8 @@ pub enum RouteAction {
 pub struct RouteEntry {
     /// For logs.
     pub name: String,
+    /// The rule that it was made of; may be empty.
+    pub rule: String,
     /// On the path.
     pub path: RouteMatchPath,
     /// On headers, `:method` among them.
@@ -113,6 +116,10 @@ pub struct RouteEntry {
     pub hash: Option<HashKey>,
     /// The time-out of a try sends another beside it and does not end it.
     pub hedged: bool,
+    /// What keeps a client on an endpoint.
+    pub session: Option<SessionState>,
+    /// Limits that its requests count in.
+    pub limits: Vec<LocalLimit>,
 }
 
 /// Hosts and their routes; the first that matches counts.
@@ -226,6 +233,7 @@ fn route(entry: &RouteEntry) -> Message {
     // typed_per_filter_config
     let message = message.children(13, entry.cors.iter().map(CorsPolicy::entry));
     let message = message.children(13, entry.fault.iter().map(HttpFault::entry));
+    let message = message.children(13, entry.session.iter().map(SessionState::entry));
     change(change(message, (9, 12), &entry.request), (10, 11), &entry.response)
 }
 
@@ -264,7 +272,8 @@ fn to_clusters(entry: &RouteEntry, clusters: &[(String, u32, HeaderChange)]) -> 
             message.child(9, codes.iter().fold(retry, |message, code| message.number(7, u64::from(*code))))
         }
     };
-    // hash_policy; hedge_policy { hedge_on_per_try_timeout }
+    // rate_limits; hash_policy; hedge_policy { hedge_on_per_try_timeout }
+    let message = message.children(13, entry.limits.iter().map(LocalLimit::on_route));
     let message = message.maybe(15, entry.hash.as_ref().map(hash_policy));
     let message = message.maybe(27, entry.hedged.then(|| Message::new().number(3, 1)));
     message.children(

@@ -45,6 +45,8 @@ impl View {
     pub(super) fn told(&self, name: &str, entry: &ServiceEntry, port: &PortEntry) -> Told {
         let policy = port.port.traffic.as_deref();
         let own = policy.and_then(|policy| policy.tls.as_deref());
+        let of_gateways = port.port.tls.as_deref().filter(|_| self.audience.kind == Kind::Gateway);
+        let own = own.or(of_gateways);
         let secured = self.audience.secured && own.is_none();
         let marks = match self.audience.kind {
             Kind::Grpc => secured && self.all_secured(port),
@@ -73,11 +75,19 @@ impl View {
             (_, Kind::Grpc) => Call::Provider(PROVIDER, peers),
             (_, Kind::Sidecar | Kind::Gateway) => Call::Marked(peers),
         };
-        let cluster = xds::envoy::cluster(&Cluster { name, http2, policy, call });
+        let grpc = self.audience.kind == Kind::Grpc;
+        let shares = matches!(self.groups(port), Some(Groups::Shares(_)));
+        let cluster = xds::envoy::cluster(&Cluster { name, http2, policy, call, grpc, shares });
         // What cannot be called as it must be is not called at all.
         let flawed = own.is_some_and(|tls| !tls.flaw.is_empty());
         let endpoints = if flawed { Vec::new() } else { self.placed(port, marks) };
         Told { cluster, endpoints: xds::envoy::assignment(name, endpoints) }
+    }
+
+    /// Near endpoints first, if a DestinationRule says so.
+    fn groups(&self, port: &PortEntry) -> Option<Groups> {
+        let place = Place { region: self.audience.region.clone(), zone: self.audience.zone.clone(), node: "".into() };
+        Groups::new(port.port.traffic.as_ref()?, &place, port.pool.endpoints())
     }
 
     /// Endpoints in their order for this place: by priority, or each locality with its share.
@@ -97,9 +107,7 @@ impl View {
                 locality_weight,
             }
         };
-        let place = Place { region: self.audience.region.clone(), zone: self.audience.zone.clone(), node: "".into() };
-        let groups = port.port.traffic.as_ref().and_then(|policy| Groups::new(policy, &place, all));
-        let mut out: Vec<LocalEndpoint<'a>> = match groups {
+        let mut out: Vec<LocalEndpoint<'a>> = match self.groups(port) {
             None => all.iter().map(|it| at(it, 0, 0)).collect(),
             Some(Groups::Priorities(priorities)) => {
                 let ranked = priorities.iter().zip(0..);

@@ -1,5 +1,6 @@
 //! Authorization policies of a gateway as Envoy's RBAC. What cannot be said errs towards refusal, as it does in our own proxies: a rule of an
 //! ALLOW policy that needs it is left out, a DENY rule matches without that part.
+use super::tokens;
 use bytes::Bytes;
 use model::Key;
 use model::mesh::{Action, AuthorizationPolicy, Gateway, Operation, PolicyRule, RequestAuthentication, Scope, Source};
@@ -59,7 +60,7 @@ fn rules(policy: &AuthorizationPolicy, deny: bool) -> Vec<RbacRule> {
             from.iter().flat_map(|from| to.iter().map(move |to| (from, to))).enumerate()
         {
             let name = format!("{}/{index}/{number}", policy.key);
-            if !deny && is_beyond_words(rule, source) {
+            if !deny && is_beyond_words(rule) {
                 continue;
             }
             out.push(one(name, rule, source, operation));
@@ -68,10 +69,9 @@ fn rules(policy: &AuthorizationPolicy, deny: bool) -> Vec<RbacRule> {
     out
 }
 
-/// What Envoy would need a token for, or what nobody knows.
-fn is_beyond_words(rule: &PolicyRule, source: &Source) -> bool {
-    let tokens = source.request_principals.len() + source.not_request_principals.len();
-    tokens > 0 || rule.when.iter().any(|condition| attribute(&condition.key).is_none())
+/// What nobody knows.
+fn is_beyond_words(rule: &PolicyRule) -> bool {
+    rule.when.iter().any(|condition| attribute(&condition.key).is_none())
 }
 
 /// What a condition looks at.
@@ -95,6 +95,7 @@ fn attribute(key: &str) -> Option<Attribute<'_>> {
         }),
         "destination.port" => what(|text| Permission::Port(text.parse().unwrap_or(0))),
         "connection.sni" => what(|text| Permission::ServerName(pattern("", text))),
+        _ if key.starts_with("request.auth.") => Some(Attribute::Who(tokens::attribute(key)?)),
         _ => {
             let name = key.strip_prefix("request.headers[")?.strip_suffix(']')?.to_ascii_lowercase();
             Some(Attribute::Who(Box::new(move |text| Principal::Header(name.clone(), pattern("", text)))))
@@ -103,7 +104,7 @@ fn attribute(key: &str) -> Option<Attribute<'_>> {
 }
 
 /// Istio's texts: exact, `prefix*`, `*suffix`, `*`.
-fn pattern(before: &str, text: &str) -> Text {
+pub(super) fn pattern(before: &str, text: &str) -> Text {
     match (text.strip_suffix('*'), text.strip_prefix('*')) {
         (Some(""), _) => Text::Prefix(before.to_owned()),
         (Some(prefix), _) => Text::Prefix(format!("{before}{prefix}")),
@@ -177,6 +178,8 @@ fn one(name: String, rule: &PolicyRule, source: &Source, operation: &Operation) 
     let nothing: fn(Permission) -> Permission = |it| Permission::Not(Box::new(it));
     let (mut who, mut what) = (Vec::new(), Vec::new());
     groups(&mut who, (&source.principals, &source.not_principals), identity, nobody);
+    let tokens = (&source.request_principals[..], &source.not_request_principals[..]);
+    groups(&mut who, tokens, tokens::request_principal, nobody);
     groups(&mut who, (&source.namespaces, &source.not_namespaces), namespace, nobody);
     groups(&mut who, (&source.service_accounts, &source.not_service_accounts), account, nobody);
     groups(&mut who, (&source.ip_blocks, &source.not_ip_blocks), address, nobody);

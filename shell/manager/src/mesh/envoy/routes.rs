@@ -12,7 +12,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use traffic::{Directory, ListenerEntry, PortEntry, ServiceEntry};
 use xds::envoy::{
-    CorsPolicy, HeaderChange, HttpFault, PathRewrite, RouteAction, RouteEntry, RouteMatchPath, Text, VirtualHost,
+    CorsPolicy, HeaderChange, HttpFault, PathRewrite, RouteAction, RouteEntry, RouteMatchPath, SessionState, Text,
+    VirtualHost,
 };
 
 /// A cluster that never is: its share of requests is answered with 500.
@@ -172,6 +173,7 @@ fn text(of: &TextMatch) -> Text {
 fn plain(cluster: String) -> RouteEntry {
     RouteEntry {
         name: cluster.clone(),
+        rule: String::new(),
         path: RouteMatchPath::Prefix("/".to_owned()),
         headers: Vec::new(),
         without: Vec::new(),
@@ -189,6 +191,8 @@ fn plain(cluster: String) -> RouteEntry {
         fault: None,
         hash: None,
         hedged: false,
+        session: None,
+        limits: Vec::new(),
     }
 }
 
@@ -232,6 +236,12 @@ fn entry(directory: &Directory, route: &Route, rule: &Rule, matched: &Match, por
     });
     let mut entry = RouteEntry {
         name: route.name.to_string(),
+        rule: rule.name.to_string(),
+        session: rule.session.as_ref().map(|session| SessionState {
+            name: session.name.to_string(),
+            header: session.header,
+            ttl_s: if session.permanent { session.absolute_s } else { 0 },
+        }),
         path,
         headers: method.chain(pseudo).chain(matched.headers.iter().map(named)).collect(),
         without: more.into_iter().flat_map(|more| &more.without_headers).map(named).collect(),
