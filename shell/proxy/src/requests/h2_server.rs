@@ -82,8 +82,9 @@ async fn drive(worker: &Arc<Worker>, site: &Arc<Site>, wire: &mut Wire) -> io::R
 
 async fn told_to_leave(worker: &Worker, site: &Site) {
     match &site.place {
-        Place::Process { pod, .. } => tokio::select! {
+        Place::Process { pod, caller, .. } => tokio::select! {
             () = pod.reached(Phase::Draining) => {}
+            () = caller.coming_again(pod) => {}
             () = worker.shared.stopped() => {}
         },
         Place::Service { .. } | Place::Gateway(..) => worker.shared.stopped().await,
