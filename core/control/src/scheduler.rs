@@ -15,6 +15,7 @@ mod gang;
 mod machines;
 mod parts;
 mod quota;
+mod reserve;
 mod room;
 
 /// The name by which pods ask for this scheduler.
@@ -89,6 +90,7 @@ pub struct Scheduler {
     packed: BTreeMap<Key, gang::Packing>,
     quotas: quota::Quotas,
     reports: machines::Reports,
+    reserved: reserve::Reserved,
     /// Pods of this step that were told what would help.
     helped: usize,
     next_order: u64,
@@ -302,6 +304,7 @@ impl Scheduler {
     }
 
     fn forget_pod(&mut self, key: &Key) {
+        self.reserved.forget(key);
         self.told.remove(key);
         if let Some(id) = self.pool.pod_id(&key.namespace, &key.name) {
             self.drop_pod(id, key);
@@ -379,6 +382,7 @@ impl Scheduler {
         self.end_again(now, &mut orders);
         self.settle_claims(now, &mut orders);
         self.expire_reports(now);
+        self.settle_known_reservations();
         self.expire_reservations(now);
         self.heed_quotas();
         for _ in 0..limit {
@@ -386,6 +390,7 @@ impl Scheduler {
             self.decide(id, now, &mut orders);
         }
         self.reclaim(now, &mut orders);
+        self.tell_of_reservations(now, &mut orders);
         orders
     }
 

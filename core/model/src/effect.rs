@@ -5,6 +5,7 @@ use crate::batch::{CronJobStatus, JobStatus};
 use crate::cluster::Namespace;
 use crate::condition::Condition;
 use crate::policy::{AutoscalerStatus, DisruptionStatus};
+use crate::scheduling::ReservationStatus;
 use crate::service::{AddressType, Endpoint, EndpointPort, EndpointSubset};
 use crate::taint::Taint;
 use crate::volume::{ClaimPhase, VolumePhase};
@@ -304,6 +305,8 @@ pub enum Status {
         /// `nominatedNodeName`, when it is to change; empty clears it.
         nominated_node: Option<Arc<str>>,
     },
+    /// Of a Reservation.
+    Reservation(ReservationStatus),
     /// A pod's end as seen from outside: phase, reason, message and conditions.
     PodFailed {
         /// `reason`.

@@ -3,7 +3,7 @@
 
 use crate::selector::{LabelSelector, Requirement};
 use crate::taint::{Taint, Toleration};
-use crate::{Labels, Timestamp, pod::Protocol};
+use crate::{Condition, Key, Labels, Timestamp, pod::Protocol};
 use std::sync::Arc;
 
 /// Amounts by resource name, sorted by name, without zeros: `cpu` in thousandths, everything else in whole units (bytes, pieces).
@@ -369,6 +369,61 @@ pub struct UsageFacts {
     pub memory: i64,
     /// When it was measured.
     pub at: Timestamp,
+}
+
+/// Whom a reservation is for: pods that all of what is given means.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReservationOwner {
+    /// Their namespace.
+    pub namespace: Option<Arc<str>>,
+    /// The pod of this name.
+    pub pod: Option<Arc<str>>,
+    /// Pods of this controller: kind and name.
+    pub controller: Option<(Arc<str>, Arc<str>)>,
+    /// Pods with such labels.
+    pub labels: Option<LabelSelector>,
+}
+
+/// A Reservation (Koordinator's): room that is held for pods to come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReservationFacts {
+    /// Name.
+    pub name: Arc<str>,
+    /// Uid.
+    pub uid: Arc<str>,
+    /// The template's namespace: for its rules about other pods.
+    pub namespace: Arc<str>,
+    /// The template's labels.
+    pub labels: Arc<Labels>,
+    /// What is held, and where it may be.
+    pub template: Arc<SchedulingSpec>,
+    /// Any of these; none: nobody.
+    pub owners: Vec<ReservationOwner>,
+    /// The first pod uses it up.
+    pub allocate_once: bool,
+    /// When it ends by itself.
+    pub expires: Option<Timestamp>,
+    /// `status.phase`.
+    pub phase: Arc<str>,
+    /// `status.nodeName`.
+    pub node: Arc<str>,
+}
+
+/// `status` of a Reservation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReservationStatus {
+    /// `Pending`, `Available`, `Succeeded` or `Failed`.
+    pub phase: &'static str,
+    /// Where it is held, or empty.
+    pub node: Arc<str>,
+    /// What is held for its owners.
+    pub allocatable: Amounts,
+    /// What they have of it: an amount for each resource of `allocatable`.
+    pub allocated: Amounts,
+    /// Pods that have part of it, with their uids.
+    pub owners: Vec<(Key, Arc<str>)>,
+    /// Conditions `Scheduled` and `Ready`.
+    pub conditions: Vec<Condition>,
 }
 
 /// Who selects pods for the default spreading: a Service, ReplicaSet, StatefulSet or ReplicationController.

@@ -161,7 +161,7 @@ impl State {
                 | ("scheduling.x-k8s.io" | "scheduling.sigs.k8s.io", "podgroups")
                 | ("topology.node.k8s.io", "noderesourcetopologies")
                 | ("slo.koordinator.sh", "nodemetrics")
-                | ("scheduling.koordinator.sh", "devices")
+                | ("scheduling.koordinator.sh", "devices" | "reservations")
         );
         if !known {
             return false;
@@ -175,6 +175,7 @@ impl State {
                     self.scheduler.topology(&gone);
                 }
                 "devices" => self.scheduler.gpus(&key.name, None),
+                "reservations" => self.scheduler.unreserve(&key.name),
                 _ => self.scheduler.usage_gone(&key.name),
             }
             return true;
@@ -187,6 +188,7 @@ impl State {
                 "podgroups" => self.scheduler.pod_group(key, custom::least_members(&object)),
                 "noderesourcetopologies" => self.scheduler.topology(&custom::node_topology(&object)),
                 "devices" => self.scheduler.gpus(&key.name, Some(&custom::gpus(&object))),
+                "reservations" => self.scheduler.reserve(Kind::Other(resource), custom::reservation(&object)),
                 _ => match custom::node_metric(&object) {
                     Some(usage) => self.scheduler.usage(usage),
                     None => self.scheduler.usage_gone(&key.name),

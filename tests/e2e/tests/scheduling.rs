@@ -90,7 +90,12 @@ impl Cluster {
     /// Defines a kind, as its project would.
     fn define(&self, (group, version, kind, plural): (&str, &str, &str, &str), namespaced: bool) -> Check {
         let schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-        let version = json!({"name": version, "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}});
+        let mut version =
+            json!({"name": version, "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}});
+        if kind == "Reservation" {
+            // The one whose status the platform writes.
+            version["subresources"] = json!({"status": {}});
+        }
         let names = json!({"kind": kind, "plural": plural, "singular": kind.to_lowercase()});
         self.apply(&json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
             "metadata": {"name": format!("{plural}.{group}"),
@@ -223,6 +228,62 @@ fn gpus_again(c: &Cluster) -> Check {
     if four == five { Err(format!("both have {five}")) } else { Ok(()) }
 }
 
+fn reservations(c: &Cluster) -> Check {
+    c.define(("scheduling.koordinator.sh", "v1alpha1", "Reservation", "reservations"), false)?;
+    c.kubectl(&["create", "namespace", "held"], None).ok()?;
+    c.node("held-a", 4, &[])?;
+    let make = |name: &str, cores: &str, once: bool, app: &str| {
+        let resources = json!({"requests": {"cpu": cores, "memory": "64Mi"}});
+        c.apply(&json!({"apiVersion": "scheduling.koordinator.sh/v1alpha1", "kind": "Reservation",
+            "metadata": {"name": name},
+            "spec": {"allocateOnce": once, "ttl": "1h", "owners": [{"labelSelector": {"matchLabels": {"app": app}}}],
+                "template": {"metadata": {"namespace": "held"}, "spec": {"nodeSelector": {"pool": "held"},
+                    "containers": [{"name": "c", "image": "registry.example/pause:1", "resources": resources}]}}}}))
+    };
+    let shows = |name: &str, wanted: &str| {
+        eventually(SOON, || {
+            let path = "jsonpath={.status.phase} {.status.nodeName} {.status.allocated.cpu}/{.status.allocatable.cpu} {.status.currentOwners[*].name}";
+            contains(&c.kubectl(&["get", "reservation", name, "-o", path], None).ok()?, &[wanted])
+        })
+    };
+    make("shared", "2", false, "web")?;
+    shows("shared", "Available held-a 0/2 ")?;
+    // Four cores, two of them held: there is no room for three, but for those whom it is for.
+    c.cores("held", &["wide"], "held", "3", &json!({}))?;
+    eventually(SOON, || c.expect_told("held", "wide", "1 Insufficient cpu"))?;
+    c.cores("held", &["web"], "held", "1", &json!({"app": "web"}))?;
+    shows("shared", "Available held-a 1/2 web")?;
+    let path = "jsonpath={.metadata.annotations.scheduling\\.koordinator\\.sh/reservation-allocated}";
+    contains(
+        &c.kubectl(&["-n", "held", "get", "pod", "web", "-o", path], None).ok()?,
+        &["\"name\":\"shared\",\"uid\":"],
+    )?;
+    make("once", "2", true, "db")?;
+    shows("once", "Available held-a 0/2 ")?;
+    c.cores("held", &["db"], "held", "1", &json!({"app": "db"}))?;
+    shows("once", "Succeeded held-a 1/2 db")?;
+    c.expect_bound("held", &["db=held-a", "web=held-a"])
+}
+
+/// What was held is held after a restart, on the same node, and free once its time is over.
+fn reservations_again(c: &Cluster) -> Check {
+    c.cores("held", &["web2"], "held", "1", &json!({"app": "web"}))?;
+    c.expect_bound("held", &["db=held-a", "web=held-a", "web2=held-a"])?;
+    eventually(SOON, || {
+        let path = "jsonpath={.status.phase} {.status.allocated.cpu} {.status.currentOwners[*].name}";
+        contains(&c.kubectl(&["get", "reservation", "shared", "-o", path], None).ok()?, &["Available 2 web web2"])
+    })?;
+    c.kubectl(&["-n", "held", "delete", "pod", "web", "web2", "db"], None).ok()?;
+    eventually(SOON, || c.expect_told("held", "wide", "1 Insufficient cpu"))?;
+    let over = r#"{"spec":{"ttl":null,"expires":"2026-01-01T00:00:00Z"}}"#;
+    c.kubectl(&["patch", "reservation", "shared", "--type=merge", "-p", over], None).ok()?;
+    c.expect_bound("held", &["wide=held-a"])?;
+    eventually(SOON, || {
+        let path = "jsonpath={.status.phase} {.status.conditions[?(@.type==\"Ready\")].reason}";
+        contains(&c.kubectl(&["get", "reservation", "shared", "-o", path], None).ok()?, &["Failed Expired"])
+    })
+}
+
 fn start(binary: &Path, dir: &Path, runtime: &tokio::runtime::Runtime) -> Check<Server> {
     let mut server = Server::start(binary, dir, PORT)?;
     runtime.block_on(server.ready())?;
@@ -251,18 +312,24 @@ fn main() -> ExitCode {
     });
     if server.is_some() {
         let c = Cluster { dir: dir.clone(), kubectl };
-        let mut shared = false;
+        let (mut shared, mut held) = (false, false);
         runner.check("scheduling::a quota lends, refuses and takes back", || quotas(&c));
         runner.check("scheduling::a gang is bound whole or not at all", || gangs(&c));
         runner.check("scheduling::a busy node gets no more pods", || load(&c));
         runner.check("scheduling::NUMA zones that are too small refuse a pod", || zones(&c));
         runner.check("scheduling::GPUs are shared one by one", || gpus(&c).inspect(|()| shared = true));
-        if shared {
+        runner.check("scheduling::a reservation holds room for its owners", || {
+            reservations(&c).inspect(|()| held = true)
+        });
+        if shared || held {
             runner.check("scheduling::and after a restart as before", || {
                 drop(server.take());
                 server = Some(start(&binary, &dir, &runtime)?);
-                gpus_again(&c)
+                if shared { gpus_again(&c) } else { Ok(()) }
             });
+        }
+        if held {
+            runner.check("scheduling::a reservation outlives a restart and ends", || reservations_again(&c));
         }
     }
     drop(server);

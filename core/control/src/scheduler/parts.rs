@@ -62,8 +62,11 @@ impl Scheduler {
         if let Some(text) = annotations.get(DEVICES) {
             self.pool.set_gpus_of(id, &read_devices(text));
         }
-        if let Some(name) = annotations.get(DRAWN).and_then(|text| read_drawn(text)) {
-            self.pool.draw(id, name);
+        if let Some(name) = annotations.get(DRAWN).and_then(|text| read_drawn(text))
+            && !self.pool.draw(id, name)
+            && self.pool.drawn_on(id).is_none()
+        {
+            self.reserved.expect(self.pool.pod_key(id), name);
         }
     }
 
@@ -75,7 +78,11 @@ impl Scheduler {
             annotations.insert(DEVICES.into(), devices_text(&given).into());
         }
         if let Some(name) = self.pool.drawn_on(id) {
-            annotations.insert(DRAWN.into(), format!("{{\"name\":\"{name}\"}}").into());
+            let text = match self.reserved.uid(name) {
+                uid if uid.is_empty() => format!("{{\"name\":\"{name}\"}}"),
+                uid => format!("{{\"name\":\"{name}\",\"uid\":\"{uid}\"}}"),
+            };
+            annotations.insert(DRAWN.into(), text.into());
         }
         annotations
     }
@@ -119,7 +126,10 @@ impl Scheduler {
                 self.queue.wake(&self.pool, &Hint::PodCame(id));
                 self.queue.wake(&self.pool, &Hint::Reserved(id));
             }
-            Decision::Refuse(diagnosis) => self.queue.refuse(id, &diagnosis),
+            Decision::Refuse(diagnosis) => {
+                self.reserved.refused(&self.pool.pod_key(id).name, &diagnosis.message());
+                self.queue.refuse(id, &diagnosis);
+            }
         }
     }
 

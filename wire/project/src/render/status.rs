@@ -5,6 +5,7 @@ use super::json::{condition, conditions, count, opt_time, quantity, strings, tim
 use model::batch::{CronJobStatus, JobStatus};
 use model::effect::Status;
 use model::policy::{AutoscalerStatus, DisruptionStatus};
+use model::scheduling::{Amounts, ReservationStatus};
 use model::{Condition, Quantity};
 use serde_json::{Map, Value, json};
 
@@ -63,11 +64,28 @@ pub fn body(status: &Status) -> (PatchKind, Value) {
             }
             (PatchKind::Strategic, body.into())
         }
+        Status::Reservation(s) => merge(reservation(s)),
         Status::PodFailed { reason, message, conditions } => (
             PatchKind::Strategic,
             json!({ "phase": "Failed", "reason": &**reason, "message": &**message, "conditions": pod_conditions(conditions) }),
         ),
     }
+}
+
+fn reservation(s: &ReservationStatus) -> Value {
+    let list = |amounts: &Amounts| -> Value {
+        let amount = |(name, amount): &(std::sync::Arc<str>, i64)| {
+            let of = if **name == *"cpu" { Quantity::from_milli(*amount) } else { Quantity::from_units(*amount) };
+            (name.to_string(), Value::String(quantity(of)))
+        };
+        if amounts.is_empty() { Value::Null } else { Value::Object(amounts.iter().map(amount).collect()) }
+    };
+    let owner = |(key, uid): &(model::Key, std::sync::Arc<str>)| json!({ "apiVersion": "v1", "kind": "Pod", "namespace": &*key.namespace, "name": &*key.name, "uid": &**uid });
+    json!({
+        "phase": s.phase, "nodeName": if s.node.is_empty() { Value::Null } else { json!(&*s.node) },
+        "allocatable": list(&s.allocatable), "allocated": list(&s.allocated),
+        "currentOwners": s.owners.iter().map(owner).collect::<Value>(), "conditions": plain(&s.conditions),
+    })
 }
 
 fn pod_conditions(list: &[Condition]) -> Value {

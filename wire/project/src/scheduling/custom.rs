@@ -1,9 +1,12 @@
 //! Kinds of the field, of others' groups, that bear on placement, for clusters in which somebody has defined them: ElasticQuota and
 //! PodGroup (scheduling.sigs.k8s.io and scheduling.x-k8s.io), NodeResourceTopology (topology.node.k8s.io), NodeMetric
-//! (slo.koordinator.sh), Device (scheduling.koordinator.sh).
+//! (slo.koordinator.sh), Device and Reservation (scheduling.koordinator.sh).
 
-use super::{amounts, at, items, labels, number, quantity, text, timestamp};
-use model::scheduling::{Amounts, GpuFacts, QuotaFacts, TopologyFacts, UsageFacts};
+use super::{amounts, at, items, labels, number, pod_spec, quantity, selector, text, timestamp};
+use model::scheduling::{
+    Amounts, GpuFacts, NodeTerm, QuotaFacts, ReservationFacts, ReservationOwner, TopologyFacts, UsageFacts,
+};
+use model::selector::{Operator, Requirement};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -15,6 +18,8 @@ const ROOT: &str = "koordinator-root-quota";
 const SHARED_WEIGHT: &str = "quota.scheduling.koordinator.sh/shared-weight";
 /// Weights are at most this.
 const WEIGHT_MAX: i64 = 1000;
+/// How long a reservation lasts that does not say.
+const DAY_MS: i64 = 24 * 3_600_000;
 
 /// An ElasticQuota.
 pub fn elastic_quota(object: &Value) -> QuotaFacts {
@@ -95,6 +100,60 @@ pub fn node_metric(object: &Value) -> Option<UsageFacts> {
     })
 }
 
+/// A Reservation. Its time is `spec.expires`, or else `spec.ttl` (a day when nothing is said, `0`: none) from its creation. A template that
+/// names its node is held there or nowhere.
+pub fn reservation(object: &Value) -> ReservationFacts {
+    let (metadata, spec, status) = (at(object, "metadata"), at(object, "spec"), at(object, "status"));
+    let template = at(spec, "template");
+    let own = labels(at(at(template, "metadata"), "labels"));
+    let namespace = Some(text(at(template, "metadata"), "namespace")).filter(|namespace| !namespace.is_empty());
+    let namespace = namespace.unwrap_or_else(|| "default".into());
+    let name = text(metadata, "name");
+    let mut scheduling = pod_spec(at(template, "spec"), &namespace, &name, &own);
+    let node = text(at(template, "spec"), "nodeName");
+    if !node.is_empty() {
+        let here = Requirement { key: "metadata.name".into(), operator: Operator::In, values: vec![node] };
+        let terms = scheduling.node_affinity.get_or_insert_with(|| vec![NodeTerm::default()]);
+        terms.iter_mut().for_each(|term| term.fields.push(here.clone()));
+    }
+    let ttl = match at(spec, "ttl").as_str() {
+        None => Some(DAY_MS),
+        // What is no duration is nothing that ends it.
+        Some(ttl) => ttl.parse::<jiff::SignedDuration>().ok().and_then(|ttl| i64::try_from(ttl.as_millis()).ok()),
+    };
+    let created = timestamp(metadata, "creationTimestamp").unwrap_or_default();
+    let lasts = ttl.filter(|ms| *ms > 0).map(|ms| created.plus_ms(ms));
+    let open = !at(spec, "unschedulable").as_bool().unwrap_or(false);
+    ReservationFacts {
+        uid: text(metadata, "uid"),
+        namespace,
+        labels: Arc::new(own),
+        template: Arc::new(scheduling),
+        owners: items(spec, "owners").iter().filter(|_| open).filter_map(reservation_owner).collect(),
+        allocate_once: at(spec, "allocateOnce").as_bool().unwrap_or(true),
+        expires: timestamp(spec, "expires").or(lasts),
+        phase: text(status, "phase"),
+        node: text(status, "nodeName"),
+        name,
+    }
+}
+
+/// None: it names nobody, or what is no pod.
+fn reservation_owner(owner: &Value) -> Option<ReservationOwner> {
+    let (object, controller) = (at(owner, "object"), at(owner, "controller"));
+    let given = |of: &Value, field: &str| Some(text(of, field)).filter(|text| !text.is_empty());
+    if given(object, "kind").is_some_and(|kind| *kind != *"Pod") {
+        return None;
+    }
+    let owner = ReservationOwner {
+        namespace: given(object, "namespace").or_else(|| given(controller, "namespace")),
+        pod: given(object, "name"),
+        controller: given(controller, "name").map(|name| (text(controller, "kind"), name)),
+        labels: selector(at(owner, "labelSelector")),
+    };
+    (owner != ReservationOwner::default()).then_some(owner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,6 +192,48 @@ mod tests {
         assert_eq!(topology.zones[1][0], ("cpu".into(), 4000));
         let old = node_topology(&json!({"topologyPolicies": ["SingleNUMANodePodLevel"]}));
         assert_eq!((&*old.policy, old.zones.len()), ("single-numa-node", 0));
+    }
+
+    #[test]
+    fn reads_whom_and_how_long_room_is_held_for() {
+        let mut object = json!({
+            "metadata": {"name": "r", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {
+                "template": {"metadata": {"namespace": "team", "labels": {"app": "web"}},
+                    "spec": {"nodeName": "n7", "containers": [{"resources": {"requests": {"cpu": "2"}}}]}},
+                "owners": [
+                    {"object": {"kind": "Pod", "namespace": "team", "name": "p"}},
+                    {"controller": {"kind": "ReplicaSet", "name": "web", "namespace": "team"}},
+                    {"labelSelector": {"matchLabels": {"app": "web"}}},
+                    {"object": {"kind": "Node", "name": "p"}},
+                    {},
+                ],
+            },
+            "status": {"phase": "Available", "nodeName": "n7"},
+        });
+        let facts = reservation(&object);
+        assert_eq!((&*facts.name, &*facts.namespace, facts.allocate_once), ("r", "team", true));
+        assert_eq!(facts.template.requests, [("cpu".into(), 2000)]);
+        assert!(facts.template.node_affinity.as_ref().unwrap()[0].matches("n7", &model::Labels::new()));
+        assert_eq!(facts.owners.len(), 3, "what names no pod is nobody");
+        assert_eq!(facts.owners[1].controller, Some(("ReplicaSet".into(), "web".into())));
+        let created = Timestamp::from_secs(1_767_225_600);
+        for (ttl, expires) in [
+            (Value::Null, Some(DAY_MS)),
+            (json!("1h30m"), Some(5_400_000)),
+            (json!("1h30m0s"), Some(5_400_000)),
+            (json!("90s"), Some(90_000)),
+            (json!("0s"), None),
+            (json!("0"), None),
+            (json!("soon"), None),
+        ] {
+            object["spec"]["ttl"] = ttl.clone();
+            assert_eq!(reservation(&object).expires, expires.map(|ms| created.plus_ms(ms)), "{ttl}");
+        }
+        object["spec"]["expires"] = json!("2026-01-01T00:01:00Z");
+        object["spec"]["unschedulable"] = json!(true);
+        let facts = reservation(&object);
+        assert_eq!((facts.expires, facts.owners.len()), (Some(created.plus_ms(60_000)), 0));
     }
 
     #[test]
