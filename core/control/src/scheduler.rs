@@ -261,7 +261,13 @@ impl Scheduler {
         {
             self.drop_pod(id, key);
         }
+        let held = self.pool.pod_id(&key.namespace, &key.name).and_then(|id| self.pool.pod_nominated(id));
         let (id, renewed) = self.pool.set_pod(facts);
+        if let Some(node) =
+            held.filter(|node| ![self.pool.pod_nominated(id), self.pool.pod_node(id)].contains(&Some(*node)))
+        {
+            self.release_hold(node);
+        }
         if renewed {
             self.join_gang(id);
         }
@@ -312,6 +318,8 @@ impl Scheduler {
     }
 
     fn drop_pod(&mut self, id: PodId, key: &Key) {
+        let (held, waited) = (self.pool.pod_nominated(id), self.queue.contains(id));
+        let gang = self.gang_of(id).filter(|_| waited);
         self.let_go(id);
         let orphan = self.pool.pod_node(id).is_none() && self.pool.is_placed(id);
         if let Some(node) = self.pool.remove_pod(&key.namespace, &key.name) {
@@ -321,6 +329,9 @@ impl Scheduler {
             self.queue.wake(&self.pool, &Hint::Storage);
         }
         self.account(id);
+        held.into_iter().for_each(|node| self.release_hold(node));
+        // Without it the others of its gang may be too few for the room that is held for them.
+        gang.into_iter().for_each(|gang| self.try_gang_again(&gang));
     }
 
     /// Nothing more is to be done for a pod by this number.
@@ -496,9 +507,11 @@ impl Scheduler {
         }
         match self.pool.decide(id) {
             Decision::Place(placement) => {
+                let held = self.pool.pod_nominated(id).filter(|node| *node != placement.node);
                 self.queue.remove(id);
                 self.pool.assume(id, placement.node);
                 self.account(id);
+                held.into_iter().for_each(|node| self.release_hold(node));
                 self.queue.wake(&self.pool, &Hint::PodCame(id));
                 if placement.claims.is_empty() {
                     let order = self.bind(id, placement.node, now);
@@ -533,10 +546,8 @@ impl Scheduler {
                         if nominated.is_some()
                             && let Some(node) = self.pool.pod_nominated(id)
                         {
-                            // Whoever was refused for its sake may have the room.
                             self.pool.set_nominated(id, None);
-                            self.queue.wake(&self.pool, &Hint::PodLeft(node));
-                            self.free_quotas();
+                            self.release_hold(node);
                         }
                         self.tell(
                             id,

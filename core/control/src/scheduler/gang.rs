@@ -83,7 +83,7 @@ impl Scheduler {
         }
     }
 
-    fn try_gang_again(&mut self, gang: &Key) {
+    pub(super) fn try_gang_again(&mut self, gang: &Key) {
         for member in self.members(gang) {
             if self.queue.waits_refused(member) {
                 self.queue.push(member, self.pool.pod_priority(member));
@@ -153,6 +153,8 @@ impl Scheduler {
         // Who comes to a whole gang that has to be together is placed alone, but beside it.
         let missing = if self.whole.contains(gang) { 1 } else { least - placed };
         let nominated = self.nominations(&waiting);
+        // They are placed one after the other: room that is held for those who follow must not be in the way of the first.
+        waiting.iter().for_each(|id| self.pool.set_nominated(*id, None));
         let admitted = self.within_quota(&waiting);
         let over_quota = admitted.len() < missing;
         let outcome = if over_quota { None } else { site.place(&mut self.pool, &admitted, missing) };
@@ -175,6 +177,11 @@ impl Scheduler {
             return true;
         };
         self.whole.insert(gang.clone());
+        for (id, node) in nominated.iter().filter(|held| !bound.contains(held)) {
+            if self.pool.pod_nominated(*id) != Some(*node) {
+                self.release_hold(*node);
+            }
+        }
         for (id, node) in &bound {
             self.queue.remove(*id);
             self.account(*id);

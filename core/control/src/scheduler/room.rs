@@ -46,11 +46,15 @@ impl Scheduler {
         }
         for (id, node) in &ask.nominated {
             if self.pool.pod_nominated(*id) != Some(*node) {
-                // Whoever was refused for its sake may have the room.
-                self.queue.wake(&self.pool, &Hint::PodLeft(*node));
-                self.free_quotas();
+                self.release_hold(*node);
             }
         }
+    }
+
+    /// Room on a node is held for somebody no longer: whoever was refused for his sake may have it.
+    pub(super) fn release_hold(&mut self, node: NodeId) {
+        self.queue.wake(&self.pool, &Hint::PodLeft(node));
+        self.free_quotas();
     }
 
     /// What a pod's status is to say of where room is made for it.
