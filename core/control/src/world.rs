@@ -166,6 +166,23 @@ pub fn claim_keys(pod: &Pod) -> impl Iterator<Item = Key> + '_ {
     pod.spec.claims.iter().map(|name| Key { namespace: pod.meta.key.namespace.clone(), name: name.clone() })
 }
 
+/// Whether two states of an object are found by the same indices.
+fn same_places(old: &Object, new: &Object) -> bool {
+    let (before, now) = (old.meta(), new.meta());
+    before.uid == now.uid
+        && before.owners == now.owners
+        && match (old, new) {
+            (Object::Pod(old), Object::Pod(new)) => {
+                old.spec.node_name == new.spec.node_name
+                    && old.spec.claims == new.spec.claims
+                    && old.meta.labels == new.meta.labels
+            }
+            (Object::EndpointSlice(old), Object::EndpointSlice(new)) => slice_service(old) == slice_service(new),
+            (Object::Service(old), Object::Service(new)) => service_pair(old) == service_pair(new),
+            _ => true,
+        }
+}
+
 impl Index {
     fn add(&mut self, object: &Object) {
         let meta = object.meta();
@@ -261,6 +278,19 @@ impl Index {
         }
     }
 
+    /// Notes an object in place of what it was before. Most changes are of statuses: nothing but the pods that are kept themselves differs.
+    fn replace(&mut self, old: &Object, new: &Object) {
+        if !same_places(old, new) {
+            self.drop(old);
+            self.add(new);
+        } else if let Object::Pod(pod) = new
+            && let Some(owner) = pod.meta.controller()
+            && let Some(pods) = self.pods_by_controller.get_mut(&owner.uid)
+        {
+            pods.insert(pod.meta.key.name.clone(), pod.clone());
+        }
+    }
+
     fn unselect_by(&mut self, pair: &Pair) {
         if let Some((users, _)) = self.pods_by_pair.get_mut(pair) {
             *users -= 1;
@@ -301,13 +331,13 @@ impl World {
                     return Err(Stale);
                 }
                 let old = self.put(object.clone());
-                if let Some(old) = &old {
-                    self.index.drop(old);
-                    if old.meta().uid != meta.uid {
-                        self.index.bury(old.meta().uid.clone(), kind, meta.key.clone(), old.meta().revision);
-                    }
+                match &old {
+                    Some(old) => self.index.replace(old, object),
+                    None => self.index.add(object),
                 }
-                self.index.add(object);
+                if let Some(old) = old.as_ref().filter(|old| old.meta().uid != meta.uid) {
+                    self.index.bury(old.meta().uid.clone(), kind, meta.key.clone(), old.meta().revision);
+                }
                 if let Some(pair) = selecting_pair(object) {
                     self.select_by(pair);
                 }
