@@ -27,6 +27,7 @@ pub enum ConfigError {
 /// The settings as a person writes them: each may be a flag, an environment variable, or a key of the file.
 #[derive(Args, Deserialize, Clone, Debug, Default)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+#[command(next_help_heading = "Settings of every command")]
 pub struct Settings {
     /// TOML file with any of these settings (keys as the flags, without the dashes in front).
     #[arg(long, env = "DIOLKOS_CONFIG", global = true, value_name = "FILE")]

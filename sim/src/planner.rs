@@ -3,6 +3,7 @@
 //! A [`Scenario`] is read from text ([`openb`], [`dump`], [`spec`]), [`run`] plays it in virtual time under one [`Policy`] and gives a
 //! [`Outcome`]: samples over time, and what it came to. Equal scenarios, policies and seeds give equal outcomes.
 
+mod csv;
 pub mod dump;
 mod fleet;
 mod input;

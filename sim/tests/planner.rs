@@ -139,6 +139,45 @@ fn a_dump_is_placed_anew_and_daemons_stay() {
 }
 
 #[test]
+fn a_trace_is_the_same_however_it_is_written() {
+    let read = |nodes: &str, pods: &str| {
+        let nodes = openb::node_rows(file("n.csv", nodes)).unwrap();
+        (nodes, openb::pod_rows(file("p.csv", pods)).unwrap().0)
+    };
+    let wanted = read(NODES, PODS);
+    let crlf = |text: &str| format!("\u{feff}{}\r\n", text.replace('\n', "\r\n"));
+    assert_eq!(read(&crlf(NODES), &crlf(PODS)), wanted, "as Windows writes it");
+    let quoted = |text: &str| -> String {
+        let line = |line: &str| line.split(',').map(|field| format!("\"{field}\"")).collect::<Vec<String>>().join(", ");
+        text.lines().map(|text| line(text) + "\n\n").collect()
+    };
+    assert_eq!(read(&quoted(NODES), &quoted(PODS)), wanted, "quoted, with empty lines");
+    let turned = |text: &str| -> String {
+        let line = |line: &str| line.split(',').rev().map(str::to_owned).collect::<Vec<String>>().join(",");
+        text.lines()
+            .map(|text| format!("{},{}\n", if text.contains("milli") { "qos" } else { "LS" }, line(text)))
+            .collect()
+    };
+    assert_eq!(read(&turned(NODES), &turned(PODS)), wanted, "columns the other way round, and one more");
+    let floats = PODS.replace(",1000,", ",1000.0,").replace(",8192,", ",8192.0,");
+    assert_eq!(read(NODES, &floats), wanted, "as pandas writes numbers");
+    let spaced = PODS.replace("G2|P100", "\" G2 | P100|\"").replace("P100,20", "P100 ,20");
+    assert_eq!(read(NODES, &spaced), wanted, "lists with spaces");
+}
+
+#[test]
+fn what_a_trace_does_not_say_is_assumed_and_told() {
+    let (rows, notes) = openb::pod_rows(file("p.csv", "num_gpu,name,cpu_milli\n2,b,100\n0,a,200\n")).unwrap();
+    let told: Vec<_> =
+        rows.iter().map(|row| (&*row.name, row.memory_mib, row.gpus, row.gpu_milli, row.times)).collect();
+    assert_eq!(told, [("a", 0, 0, 0, [0; 3]), ("b", 0, 2, 1000, [0; 3])]);
+    assert!(notes.len() == 2 && notes[0].contains("no memory_mib") && notes[1].contains("no gpu_milli"), "{notes:?}");
+    // A pod that was never placed has no time of it; one with nothing after the last comma is no shorter line.
+    let pending = PODS.replace("0,1000,0", "0,1000,").replace(",30,40,30", ",30,40");
+    assert_eq!(openb::pod_rows(file("p.csv", &pending)).unwrap().0[0].times, [0, 0, 1000]);
+}
+
+#[test]
 fn bad_input_is_named_with_its_line_and_a_mend() {
     let csv = |nodes: &str, pods: &str| openb::read(file("n.csv", nodes), file("p.csv", pods), Arrivals::Fill, 1);
     let toml = |text: &str| spec::read(file("s.toml", text), None);
@@ -150,6 +189,15 @@ fn bad_input_is_named_with_its_line_and_a_mend() {
         (csv("sn,cpu_milli\n", PODS), "n.csv:1: there is no column \"memory_mib\""),
         (csv(&NODES.replace("96000", "many"), PODS), "n.csv:3: cpu_milli is \"many\""),
         (csv(NODES, &PODS.replace("p2,8000", "p2,8000,9")), "p.csv:4: 10 fields under 9 columns"),
+        (csv(NODES, &PODS.replace("p3,", "p2,")), "p.csv:5: name is \"p2\" a second time"),
+        (csv(NODES, &PODS.replace("p3,", ",")), "p.csv:5: name is empty"),
+        (csv(&NODES.replace("n1,", "n0,"), PODS), "n.csv:3: sn is \"n0\" a second time"),
+        (csv(NODES, &PODS.replace("p1,", "\"p1,")), "p.csv:3: a quote is not closed on its line"),
+        (csv(NODES, &PODS.replace(",1,700,", ",1,0,")), "p.csv:3: gpu_milli is 0 and num_gpu is 1"),
+        (csv(NODES, &PODS.replace(",1,700,", ",1,7.5,")), "p.csv:3: gpu_milli is \"7.5\""),
+        (csv(NODES, &PODS.replace("gpu_milli", "num_gpu")), "p.csv:1: the column \"num_gpu\" is there twice"),
+        (csv(NODES, &PODS.replace("cpu_milli", "cpu")), "p.csv:1: there is no column \"cpu_milli\""),
+        (csv(NODES, &PODS.replace(",1000,0\n", ",-1,0\n")), "p.csv:2: deletion_time is \"-1\""),
         (csv(NODES, &PODS.replace(",500,", ",5000,")), "p.csv:2: gpu_milli is \"5000\""),
         (toml(&SPEC.replace("\"8\"", "\"8 cores\"")), "s.toml:6: \"8 cores\" is no quantity"),
         (toml(&SPEC.replace("count", "number")), "s.toml:5: unknown field `number`"),

@@ -23,10 +23,10 @@ pub struct SimulateArgs {
     /// A specification (.toml), a Kubernetes dump (.json, of `kubectl get nodes,pods --all-namespaces -o json`), or a folder of openb CSVs.
     pub input: PathBuf,
     /// The pods' file in a folder of openb CSVs.
-    #[arg(long, default_value = "openb_pod_list_default")]
+    #[arg(long, default_value = "openb_pod_list_default", value_name = "NAME")]
     pub trace: String,
     /// The nodes' file in a folder of openb CSVs.
-    #[arg(long, default_value = "openb_node_list_gpu_node")]
+    #[arg(long, default_value = "openb_node_list_gpu_node", value_name = "NAME")]
     pub nodes: String,
     /// How pods of an openb trace come: at the trace's times, or one after the other until demand is 130 % of the GPUs (as published).
     #[arg(long, value_enum, default_value_t = Coming::Fill)]

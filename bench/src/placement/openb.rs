@@ -5,31 +5,10 @@ use crate::placement::Options;
 use crate::placement::workloads::Dice;
 use crate::report::Report;
 use placement::gpu::{Demand, Devices, Fleet, Running, Task, Weighing};
+use sim::planner::openb::{self, File, NodeRow, PodRow};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
-
-/// One row of a CSV by column name.
-struct Table {
-    columns: Vec<String>,
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    fn read(path: &Path) -> Result<Table, String> {
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let split = |line: &str| line.trim_end().split(',').map(str::to_owned).collect::<Vec<String>>();
-        let mut lines = text.lines().map(split);
-        let columns = lines.next().ok_or_else(|| format!("{} is empty", path.display()))?;
-        Ok(Table { columns, rows: lines.filter(|row| row.len() > 1).collect() })
-    }
-    fn text<'a>(&self, row: &'a [String], column: &str) -> &'a str {
-        self.columns.iter().position(|name| name == column).and_then(|at| row.get(at)).map_or("", |text| text)
-    }
-    fn number(&self, row: &[String], column: &str) -> i64 {
-        self.text(row, column).parse().unwrap_or(0)
-    }
-}
 
 /// Bits of GPU models.
 #[derive(Default)]
@@ -53,16 +32,14 @@ struct Outcome {
 pub fn run(options: &Options, report: &mut Report) -> Result<(), String> {
     for trace in options.traces()? {
         let mut models = Models::default();
-        let table = Table::read(&options.openb.join("openb_node_list_gpu_node.csv"))?;
-        let nodes: Vec<Devices> = table
-            .rows
-            .iter()
-            .map(|row| {
-                let number = |column| table.number(row, column);
-                let model = models.bit(table.text(row, "model"));
-                Devices::new(number("cpu_milli"), number("memory_mib"), number("gpu") as usize, model)
-            })
-            .collect();
+        let path = options.openb.join("openb_node_list_gpu_node.csv");
+        let text = text(&path)?;
+        let rows = openb::node_rows(file(&path, &text)).map_err(|error| error.to_string())?;
+        let device = |row: &NodeRow| {
+            let model = models.bit(&row.model);
+            Devices::new(row.cpu_milli, row.memory_mib, row.gpus as usize, model)
+        };
+        let nodes: Vec<Devices> = rows.iter().map(device).collect();
         let tasks = tasks(&options.openb.join(format!("{trace}.csv")), &mut models)?;
         let play = |moving| -> Vec<Outcome> {
             (42..42 + options.seeds).map(|seed| play(&nodes, &tasks, seed, moving)).collect()
@@ -87,20 +64,28 @@ pub fn run(options: &Options, report: &mut Report) -> Result<(), String> {
     Ok(())
 }
 
+fn text(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn file<'a>(path: &'a Path, text: &'a str) -> File<'a> {
+    File { name: path.to_str().unwrap_or_default(), text }
+}
+
+/// A trace's tasks, in the order of their names.
 fn tasks(path: &Path, models: &mut Models) -> Result<Vec<Task>, String> {
-    let table = Table::read(path)?;
-    let mut rows: Vec<&Vec<String>> = table.rows.iter().collect();
-    rows.sort_by_key(|row| table.text(row, "name").to_owned());
-    let task = |row: &&Vec<String>| {
-        let gpus = table.number(row, "num_gpu") as u32;
-        let spec = table.text(row, "gpu_spec").split('|').filter(|model| !model.is_empty());
-        Task {
-            cpu: table.number(row, "cpu_milli"),
-            memory: table.number(row, "memory_mib"),
-            gpus,
-            milli: if gpus == 0 { 0 } else { table.number(row, "gpu_milli") as u32 },
-            models: spec.map(|model| models.bit(model)).fold(0, |bits, bit| bits | bit),
-        }
+    let text = text(path)?;
+    let (rows, notes) = openb::pod_rows(file(path, &text)).map_err(|error| error.to_string())?;
+    notes.iter().for_each(|note| println!("{}: {note}", path.display()));
+    if rows.iter().all(|row| row.gpus == 0) {
+        return Err(format!("{}: no pod asks for GPUs, so their demand never fills the pool", path.display()));
+    }
+    let task = |row: &PodRow| Task {
+        cpu: row.cpu_milli,
+        memory: row.memory_mib,
+        gpus: row.gpus,
+        milli: row.gpu_milli,
+        models: row.models.iter().map(|model| models.bit(model)).fold(0, |bits, bit| bits | bit),
     };
     Ok(rows.iter().map(task).collect())
 }

@@ -1,12 +1,13 @@
 //! The openb traces (Alibaba's production GPU pool, as published with "Beware of Fragmentation", ATC 2023): CSV files of nodes and pods.
 
+use super::csv::Table;
 use super::input::{InputError, Place};
 use super::scenario::{Arrivals, GPU, GPU_MODEL, GpuAsk, PlannedNode, PlannedPod, Scenario, WHOLE};
 use super::usage::Usage;
 use crate::Random;
 use model::Labels;
 use model::scheduling::{HOSTNAME, NodeFacts, NodeScheduling, SchedulingSpec};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Pods that one node may have; the traces do not say.
@@ -27,49 +28,119 @@ pub struct File<'a> {
     pub text: &'a str,
 }
 
-/// A CSV by column name.
-struct Table<'a> {
-    file: &'a str,
-    columns: Vec<&'a str>,
-    /// Line and fields.
-    rows: Vec<(usize, Vec<&'a str>)>,
+/// A node as the files tell it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRow {
+    /// Name.
+    pub name: Arc<str>,
+    /// Thousandths of cores.
+    pub cpu_milli: i64,
+    /// Memory in MiB.
+    pub memory_mib: i64,
+    /// GPUs, sixteen at most.
+    pub gpus: i64,
+    /// Their model, or empty.
+    pub model: Arc<str>,
 }
 
-impl<'a> Table<'a> {
-    fn read(file: File<'a>, needed: &[&str]) -> Result<Table<'a>, InputError> {
-        let place = |line| Place { file: file.name, line };
-        let mut lines = file.text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-        let header =
-            lines.next().ok_or_else(|| place(0).error("the file is empty", "give a CSV with a header line"))?;
-        let columns: Vec<&str> = header.1.trim().split(',').collect();
-        if let Some(absent) = needed.iter().find(|name| !columns.contains(name)) {
-            let mend = format!("the header has to name {}", needed.join(", "));
-            return Err(place(header.0 + 1).error(format!("there is no column {absent:?}"), mend));
+/// A pod as the files tell it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRow {
+    /// Name.
+    pub name: Arc<str>,
+    /// Thousandths of cores.
+    pub cpu_milli: i64,
+    /// Memory in MiB; 0 where the file does not say.
+    pub memory_mib: i64,
+    /// GPUs.
+    pub gpus: u32,
+    /// Thousandths of each, 1 to 1000 where there are any; a file that does not say means whole ones.
+    pub gpu_milli: u32,
+    /// Models that will do; none: any.
+    pub models: Vec<Arc<str>>,
+    /// When it came, was placed and ended, in seconds; 0 where the file does not say.
+    pub times: [i64; 3],
+}
+
+/// Reads a file of nodes.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub fn node_rows(file: File<'_>) -> Result<Vec<NodeRow>, InputError> {
+    let table = Table::read(file, &["sn", "cpu_milli", "memory_mib", "gpu"])?;
+    let mut nodes = Vec::with_capacity(table.rows().len());
+    let mut seen = BTreeSet::new();
+    for row in table.rows() {
+        let name = table.name(row, "sn")?;
+        if !seen.insert(name) {
+            return Err(table.error(row, format!("sn is {name:?} a second time"), "give every node a name of its own"));
         }
-        let mut rows = Vec::new();
-        for (at, line) in lines {
-            let fields: Vec<&str> = line.trim_end().split(',').collect();
-            if fields.len() != columns.len() {
-                let what = format!("{} fields under {} columns", fields.len(), columns.len());
-                return Err(place(at + 1).error(what, "give every line one field for each column"));
+        nodes.push(NodeRow {
+            name: name.into(),
+            cpu_milli: table.number(row, "cpu_milli", i64::from(u32::MAX))?,
+            memory_mib: table.number(row, "memory_mib", i64::from(u32::MAX))?,
+            gpus: table.number(row, "gpu", GPUS_MOST)?,
+            model: table.text(row, "model").into(),
+        });
+    }
+    if nodes.is_empty() {
+        return Err(Place { file: file.name, line: 0 }.error("there are no nodes", "add a line for each node"));
+    }
+    Ok(nodes)
+}
+
+/// Reads a file of pods, in the order of their names, and says what the file leaves open.
+///
+/// # Errors
+/// What is wrong with it, and where.
+pub fn pod_rows(file: File<'_>) -> Result<(Vec<PodRow>, Vec<String>), InputError> {
+    let table = Table::read(file, &["name", "cpu_milli", "num_gpu"])?;
+    let mut notes = Vec::new();
+    if !table.has("memory_mib") {
+        notes.push("the trace has no memory_mib: its pods ask for no memory".to_owned());
+    }
+    if !table.has("gpu_milli") {
+        notes.push("the trace has no gpu_milli: its pods ask for whole GPUs".to_owned());
+    }
+    let mut pods = Vec::with_capacity(table.rows().len());
+    let mut seen = BTreeSet::new();
+    for row in table.rows() {
+        let name = table.name(row, "name")?;
+        if !seen.insert(name) {
+            return Err(table.error(
+                row,
+                format!("name is {name:?} a second time"),
+                "give every pod a name of its own",
+            ));
+        }
+        let gpus = table.number(row, "num_gpu", GPUS_MOST)? as u32;
+        let said = table.number(row, "gpu_milli", i64::from(WHOLE))? as u32;
+        let gpu_milli = match (gpus, said) {
+            (0, _) => 0,
+            (_, 0) if table.text(row, "gpu_milli").is_empty() => WHOLE,
+            (_, 0) => {
+                let what = format!("gpu_milli is 0 and num_gpu is {gpus}");
+                return Err(table.error(row, what, "say how much of each GPU: 1 to 1000"));
             }
-            rows.push((at + 1, fields));
-        }
-        Ok(Table { file: file.name, columns, rows })
+            (_, milli) => milli,
+        };
+        let models = table.text(row, "gpu_spec").split('|').map(str::trim).filter(|model| !model.is_empty());
+        let time = |column| table.number(row, column, i64::MAX / 4);
+        pods.push(PodRow {
+            name: name.into(),
+            cpu_milli: table.number(row, "cpu_milli", i64::from(u32::MAX))?,
+            memory_mib: table.number(row, "memory_mib", i64::from(u32::MAX))?,
+            gpus,
+            gpu_milli,
+            models: models.map(Arc::from).collect(),
+            times: [time("creation_time")?, time("scheduled_time")?, time("deletion_time")?],
+        });
     }
-
-    fn text(&self, row: &(usize, Vec<&'a str>), column: &str) -> &'a str {
-        self.columns.iter().position(|name| *name == column).map_or("", |at| row.1[at])
+    if pods.is_empty() {
+        return Err(Place { file: file.name, line: 0 }.error("there are no pods", "add a line for each pod"));
     }
-
-    fn number(&self, row: &(usize, Vec<&'a str>), column: &str, most: i64) -> Result<i64, InputError> {
-        let text = self.text(row, column);
-        let number = if text.is_empty() { Some(0) } else { text.parse().ok() };
-        number.filter(|number| (0..=most).contains(number)).ok_or_else(|| {
-            let place = Place { file: self.file, line: row.0 };
-            place.error(format!("{column} is {text:?}"), format!("give a whole number from 0 to {most}"))
-        })
-    }
+    pods.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok((pods, notes))
 }
 
 /// Reads nodes and a trace's pods. With [`Arrivals::InTime`] pods come and go at the trace's times; with [`Arrivals::Fill`] the published
@@ -79,13 +150,15 @@ impl<'a> Table<'a> {
 /// # Errors
 /// What is wrong with the files, and where.
 pub fn read(nodes: File<'_>, pods: File<'_>, arrivals: Arrivals, seed: u64) -> Result<Scenario, InputError> {
-    let planned = read_nodes(nodes)?;
+    let planned = planned_nodes(node_rows(nodes)?);
     let name = pods.name.to_owned();
-    let mut from_trace = read_pods(pods, seed)?;
+    let (rows, left_open) = pod_rows(pods)?;
+    let mut from_trace = planned_pods(rows, seed);
     let mut notes = vec![
         "what pods really use is assumed, by a load model for each pod: the trace does not say".to_owned(),
         "fragmentation counts with the demand of all pods that are played".to_owned(),
     ];
+    notes.extend(left_open);
     let last = from_trace.iter().map(|pod| pod.arrives_s + pod.lasts_s.unwrap_or(0)).max().unwrap_or(0);
     let pods = match arrivals {
         Arrivals::InTime if last == 0 => {
@@ -109,69 +182,49 @@ pub fn read(nodes: File<'_>, pods: File<'_>, arrivals: Arrivals, seed: u64) -> R
     Ok(Scenario { name, nodes: planned, pods, arrivals, end_s: last, outages: Vec::new(), notes })
 }
 
-fn read_nodes(file: File<'_>) -> Result<Vec<PlannedNode>, InputError> {
-    let table = Table::read(file, &["sn", "cpu_milli", "memory_mib", "gpu", "model"])?;
-    let mut nodes = Vec::with_capacity(table.rows.len());
-    for row in &table.rows {
-        let name: Arc<str> = table.text(row, "sn").into();
-        let gpus = table.number(row, "gpu", GPUS_MOST)?;
-        let model: Arc<str> = table.text(row, "model").into();
+fn planned_nodes(rows: Vec<NodeRow>) -> Vec<PlannedNode> {
+    let planned = |row: NodeRow| {
         let mut allocatable: Vec<(Arc<str>, i64)> = vec![
-            ("cpu".into(), table.number(row, "cpu_milli", i64::from(u32::MAX))?),
-            ("memory".into(), table.number(row, "memory_mib", i64::from(u32::MAX))? << 20),
-            (GPU.into(), gpus),
+            ("cpu".into(), row.cpu_milli),
+            ("memory".into(), row.memory_mib << 20),
+            (GPU.into(), row.gpus),
             ("pods".into(), PODS_A_NODE),
         ];
         allocatable.retain(|(_, amount)| *amount > 0);
         let mut labels = Labels::new();
-        labels.insert(HOSTNAME.into(), name.clone());
-        if !model.is_empty() {
-            labels.insert(GPU_MODEL.into(), model.clone());
+        labels.insert(HOSTNAME.into(), row.name.clone());
+        if !row.model.is_empty() {
+            labels.insert(GPU_MODEL.into(), row.model.clone());
         }
         let scheduling = Arc::new(NodeScheduling { allocatable, images: Vec::new() });
-        let facts = Arc::new(NodeFacts { name, labels, scheduling, ..NodeFacts::default() });
-        nodes.push(PlannedNode { facts, gpus: gpus as usize, gpu_model: model });
-    }
-    if nodes.is_empty() {
-        return Err(Place { file: file.name, line: 0 }.error("there are no nodes", "add a line for each node"));
-    }
-    Ok(nodes)
+        let facts = Arc::new(NodeFacts { name: row.name, labels, scheduling, ..NodeFacts::default() });
+        PlannedNode { facts, gpus: row.gpus as usize, gpu_model: row.model }
+    };
+    rows.into_iter().map(planned).collect()
 }
 
-fn read_pods(file: File<'_>, seed: u64) -> Result<Vec<PlannedPod>, InputError> {
-    let table = Table::read(file, &["name", "cpu_milli", "memory_mib", "num_gpu", "gpu_milli"])?;
+fn planned_pods(rows: Vec<PodRow>, seed: u64) -> Vec<PlannedPod> {
     let mut specs: BTreeMap<(i64, i64), Arc<SchedulingSpec>> = BTreeMap::new();
     let labels: Arc<Labels> = Arc::default();
-    let mut pods = Vec::with_capacity(table.rows.len());
-    for row in &table.rows {
-        let name: Arc<str> = table.text(row, "name").into();
-        let cpu = table.number(row, "cpu_milli", i64::from(u32::MAX))?;
-        let memory = table.number(row, "memory_mib", i64::from(u32::MAX))? << 20;
-        let count = table.number(row, "num_gpu", GPUS_MOST)? as u32;
-        let milli = table.number(row, "gpu_milli", i64::from(WHOLE))? as u32;
-        let models = table.text(row, "gpu_spec").split('|').filter(|model| !model.is_empty()).map(Arc::from).collect();
-        let time = |column| table.number(row, column, i64::MAX / 4);
-        let (created, scheduled, deleted) = (time("creation_time")?, time("scheduled_time")?, time("deletion_time")?);
+    let mut planned = |row: PodRow| {
+        let (cpu, memory) = (row.cpu_milli, row.memory_mib << 20);
+        let [created, scheduled, deleted] = row.times;
         let begun = if scheduled > 0 { scheduled } else { created };
-        let spec = specs.entry((cpu, memory)).or_insert_with(|| Arc::new(spec(cpu, memory)));
-        pods.push(PlannedPod {
+        let ask = GpuAsk { count: row.gpus, milli: row.gpu_milli, models: row.models };
+        PlannedPod {
             namespace: "openb".into(),
             labels: labels.clone(),
-            spec: spec.clone(),
-            gpu: if count == 0 { GpuAsk::default() } else { GpuAsk { count, milli, models } },
+            spec: specs.entry((cpu, memory)).or_insert_with(|| Arc::new(spec(cpu, memory))).clone(),
+            gpu: if row.gpus == 0 { GpuAsk::default() } else { ask },
             arrives_s: created,
             lasts_s: (deleted > begun).then(|| deleted - begun),
-            usage: Usage::assumed(&name, &name, seed),
+            usage: Usage::assumed(&row.name, &row.name, seed),
             is_at: "".into(),
             pinned: false,
-            name,
-        });
-    }
-    if pods.is_empty() {
-        return Err(Place { file: file.name, line: 0 }.error("there are no pods", "add a line for each pod"));
-    }
-    pods.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(pods)
+            name: row.name,
+        }
+    };
+    rows.into_iter().map(&mut planned).collect()
 }
 
 fn spec(cpu: i64, memory: i64) -> SchedulingSpec {

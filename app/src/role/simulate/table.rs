@@ -30,7 +30,7 @@ pub fn rows(scenario: &Scenario, played: &[Played]) -> (Vec<String>, Vec<Vec<Str
     }
     heads.extend(["fragmentation %", "hot nodes mean/most", "empty nodes"]);
     if in_time {
-        heads.extend(["waited p50", "p95", "longest", "preempted", "lost with nodes"]);
+        heads.extend(["waited p50", "waited p95", "waited longest", "preempted", "lost with nodes"]);
     }
     heads.push("played in");
     let rows = played.iter().map(|played| row(played, in_time, gpus, at_100)).collect();
