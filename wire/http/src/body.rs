@@ -189,13 +189,17 @@ fn parse_trailers(text: &[u8]) -> Result<Fields, BodyError> {
     };
     let mut fields = Fields::default();
     for header in headers {
-        // RFC 9110 6.5.1: what frames, routes or authenticates a message may not come after it.
-        if FORBIDDEN_TRAILERS.iter().any(|name| header.name.eq_ignore_ascii_case(name)) {
+        if !is_trailer(header.name.as_bytes()) {
             return Err(BodyError::Trailer);
         }
         fields.append(header.name, header.value).map_err(|_| BodyError::Trailer)?;
     }
     Ok(fields)
+}
+
+/// Whether a field may come behind a body: not what frames, routes or authenticates a message (RFC 9110, 6.5.1).
+pub fn is_trailer(name: &[u8]) -> bool {
+    !FORBIDDEN_TRAILERS.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden.as_bytes()))
 }
 
 const FORBIDDEN_TRAILERS: [&str; 12] = [

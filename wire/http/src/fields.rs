@@ -23,6 +23,9 @@ impl Span {
 #[error("not a header name or value")]
 pub struct FieldError;
 
+/// Memory that is kept from head to head.
+const KEPT_BYTES: usize = 8 * 1024;
+
 /// Ordered end-to-end header fields. Names keep the letters they came with and are compared without regard to case.
 #[derive(Clone, Debug, Default)]
 pub struct Fields {
@@ -31,9 +34,10 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// Forgets everything but the memory.
+    /// Forgets everything but the memory, and of that what no usual head needs.
     pub fn clear(&mut self) {
         self.text.clear();
+        self.text.shrink_to(KEPT_BYTES);
         self.entries.clear();
     }
 

@@ -251,11 +251,11 @@ fn finish_target(head: &mut RequestHead, target: &str, block: &[u8], host: Optio
     };
     head.target = span_in(block, target.as_bytes());
     if target.starts_with('/') || (target == "*" && head.method() == "OPTIONS") {
-        return authority_is_sound(head.authority());
+        return check_authority(head.authority());
     }
     if head.method() == "CONNECT" {
         head.authority = head.target;
-        return authority_is_sound(head.authority());
+        return check_authority(head.authority());
     }
     // Absolute form: RFC 9112 3.2.2 says that its host counts and the field's does not.
     let rest = ["http://", "https://"].iter().find_map(|scheme| {
@@ -272,13 +272,17 @@ fn finish_target(head: &mut RequestHead, target: &str, block: &[u8], host: Optio
         [b'/', ..] => span_in(block, path.as_bytes()),
         _ => head.fields.store(&[b"/", path.as_bytes()].concat()),
     };
-    authority_is_sound(head.authority())
+    check_authority(head.authority())
 }
 
 /// Host and port and nothing that another parser could split elsewhere. Empty is what RFC 9112 asks of a client without one.
-fn authority_is_sound(authority: &str) -> Result<(), HeadError> {
-    let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%:[]".contains(&byte);
-    if authority.bytes().all(sound) { Ok(()) } else { Err(HeadError::BadHost) }
+fn check_authority(authority: &str) -> Result<(), HeadError> {
+    if authority_is_sound(authority) { Ok(()) } else { Err(HeadError::BadHost) }
+}
+
+/// Whether a host and port hold nothing that could be read as something else.
+pub fn authority_is_sound(authority: &str) -> bool {
+    authority.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%:[]".contains(&byte))
 }
 
 /// Fields that this codec reads itself and does not pass on.

@@ -1,7 +1,9 @@
 //! Header blocks and heads.
 use crate::error::Fault;
 use crate::hpack::{Decoder, ENTRY_BYTES, Encoder, Malformed};
-use http1::{Fields, Framing, RequestHead, ResponseHead, escapes_are_sound, method_is_sound};
+use http1::{
+    Fields, Framing, RequestHead, ResponseHead, authority_is_sound, escapes_are_sound, is_trailer, method_is_sound,
+};
 
 /// Fields that mean a connection (RFC 9113, 8.2.2).
 const CONNECTION_FIELDS: [&[u8]; 5] =
@@ -104,6 +106,9 @@ impl Parts {
                 }
                 self.cookies.extend_from_slice(value);
             }
+            // As for HTTP/1.1: the endpoint is not asked first.
+            b"expect" if value.eq_ignore_ascii_case(b"100-continue") => {}
+            b"expect" => return Err(Refusal::Status(417)),
             _ if CONNECTION_FIELDS.contains(&name) => return Err(Refusal::Malformed("a field of a connection")),
             b"http2-settings" => {}
             _ => append(&mut head.fields, name, value)?,
@@ -132,7 +137,7 @@ impl Parts {
         }
         let of_a_request = target.starts_with('/') || (target == "*" && method == "OPTIONS");
         let sound = of_a_request && method_is_sound(method) && escapes_are_sound(target) && !target.contains('#');
-        if !sound || authority.is_empty() || authority.contains(['/', '@', '?', '#']) {
+        if !sound || authority.is_empty() || !authority_is_sound(authority) {
             return Err(Refusal::Status(400));
         }
         if !self.cookies.is_empty() {
@@ -159,8 +164,8 @@ pub fn trailers(decoder: &mut Decoder, block: &[u8], most: usize) -> Result<Resu
         if bytes > most {
             return Err(Fault::too_much("a trailer list that is large when unpacked"));
         }
-        let taken = if CONNECTION_FIELDS.contains(&name) {
-            Err(Refusal::Malformed("a field of a connection"))
+        let taken = if !is_trailer(name) {
+            Err(Refusal::Malformed("a field that is no trailer"))
         } else {
             append(&mut fields, name, value)
         };
@@ -212,7 +217,9 @@ fn text(value: &[u8]) -> Result<&str, Refusal> {
     text.ok_or(Refusal::Malformed("a pseudo-header's value"))
 }
 
+/// A length; as in HTTP/1.1 none that wraps anybody's integer.
 fn decimal(value: &[u8]) -> Option<u64> {
-    let digits = std::str::from_utf8(value).ok().filter(|_| value.iter().all(u8::is_ascii_digit))?;
+    let sound = value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
+    let digits = std::str::from_utf8(value).ok().filter(|_| sound)?;
     digits.parse().ok()
 }

@@ -85,7 +85,15 @@ impl Output {
     }
 
     /// So many bytes of it were sent.
-    pub fn advance(&mut self, mut count: usize) {
+    pub fn advance(&mut self, count: usize) {
+        self.take(count);
+        // What waits is behind what was sent, bodies too.
+        if self.is_empty() || self.sent >= FORGET_BYTES {
+            self.forget_sent();
+        }
+    }
+
+    fn take(&mut self, mut count: usize) {
         while let Some((behind, bytes)) = self.bodies.front_mut() {
             let text = (*behind - self.sent).min(count);
             self.sent += text;
@@ -104,9 +112,6 @@ impl Output {
         }
         self.sent += count;
         debug_assert!(self.sent <= self.text.len());
-        if self.is_empty() || self.sent >= FORGET_BYTES {
-            self.forget_sent();
-        }
     }
 
     fn forget_sent(&mut self) {
@@ -168,6 +173,7 @@ mod tests {
                     Do::Send(count) => send(&mut output, &mut sent, count),
                 }
                 prop_assert_eq!(output.len(), put.len() - sent.len());
+                prop_assert!(output.text.len() <= output.len() + FORGET_BYTES, "what was sent is forgotten");
             }
             while !output.is_empty() {
                 send(&mut output, &mut sent, usize::MAX);

@@ -13,6 +13,7 @@ const LIMITS: Limits = Limits {
     stream_window: 65_535,
     connection_window: 131_072,
     waiting_bytes: 100_000,
+    idle_per_second: 200,
 };
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -120,6 +121,7 @@ fn what_http_1_cannot_say_is_answered_with_400() {
         pseudo("GET", "/a#b"),
         pseudo("GET", "/%zz"),
         block(&[(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a@b")]),
+        block(&[(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a,b")]),
         block(&[(":method", "GET"), (":scheme", "http"), (":path", "/")]),
     ];
     for case in cases {
@@ -165,15 +167,16 @@ fn whom_we_reset_may_have_said_more_before_he_knew() {
 #[test]
 fn what_asks_for_nothing_has_a_rate() {
     let (mut connection, mut events) = (greeted(&[]), Events::default());
-    let ping = frame(6, 0, 0, &[0; 8]);
+    let (ping, nothing) = (frame(6, 0, 0, &[0; 8]), settings(&[]));
     for now in 0..10 {
-        // 200 a second are served for ever.
+        // 200 a second are served for ever, and pings, which clients measure by, as often as they come.
         for _ in 0..200 {
-            connection.receive(&ping, 1_000 * now, &mut events).unwrap();
+            let bytes = [&nothing[..], &ping.repeat(9)].concat();
+            connection.receive(&bytes, 1_000 * now, &mut events).unwrap();
         }
         drain(&mut connection, usize::MAX);
     }
-    let fault = (0..2_000).find_map(|_| connection.receive(&ping, 10_000, &mut events).err()).unwrap();
+    let fault = (0..2_000).find_map(|_| connection.receive(&nothing, 10_000, &mut events).err()).unwrap();
     assert_eq!(fault.code, Code::ENHANCE_YOUR_CALM);
     assert!(connection.is_done() && !connection.wants_input());
 }
@@ -188,11 +191,57 @@ fn who_is_told_to_leave_is_served_until_he_knows() {
     let Some(Event::Request { stream, .. }) = events.list.pop() else { panic!() };
     connection.receive(&frame(6, 1, 0, &told[1].3), 0, &mut events).unwrap();
     assert_eq!(frames(&drain(&mut connection, usize::MAX).0), [(7, 0, 0, vec![0, 0, 0, 1, 0, 0, 0, 0])]);
-    connection.receive(&frame(1, 5, 3, &pseudo("GET", "/")), 0, &mut events).unwrap();
-    assert!(events.list.is_empty() && !connection.is_done());
+    let late = [
+        frame(1, 4, 3, &pseudo("POST", "/")),
+        frame(0, 1, 3, b"body"),
+        frame(8, 0, 3, &[0, 0, 0, 9]),
+        frame(3, 0, 3, &[0, 0, 0, 8]),
+    ];
+    connection.receive(&late.concat(), 0, &mut events).unwrap();
+    assert!(events.list.is_empty() && !connection.is_done() && connection.output().is_empty());
     assert_eq!(connection.respond(stream, &ResponseHead::new(204, Framing::Empty), true), Sent::Whole);
     connection.forget(stream);
     assert!(connection.is_done());
+}
+
+#[test]
+fn who_is_told_to_leave_before_he_said_a_word_is_heard_first() {
+    let (mut connection, mut events) = (Connection::new(LIMITS), Events::default());
+    connection.leave();
+    assert!(!connection.is_greeted());
+    let bytes = [PREFACE, &settings(&[]), &frame(1, 5, 1, &pseudo("GET", "/"))].concat();
+    assert_eq!(connection.receive(&bytes, 0, &mut events), Ok(bytes.len()));
+    assert!(matches!(events.list[..], [Event::Request { .. }]) && connection.is_greeted());
+    let kinds: Vec<u8> = frames(&drain(&mut connection, usize::MAX).0).iter().map(|frame| frame.0).collect();
+    assert_eq!(kinds, [4, 8, 7, 6, 4], "ours, then the farewell");
+}
+
+/// Two answers without end, of which each takes all the room there is when it is its turn.
+#[test]
+fn no_answer_starves_another() {
+    let (mut connection, mut events) = (greeted(&[(4, 1 << 30)]), Events::default());
+    connection.receive(&frame(8, 0, 0, &(1u32 << 30).to_be_bytes()), 0, &mut events).unwrap();
+    let ask = [1, 3].map(|id| frame(1, 5, id, &pseudo("GET", "/"))).concat();
+    connection.receive(&ask, 0, &mut events).unwrap();
+    let mut waiting = Vec::new();
+    for event in events.list.drain(..) {
+        let Event::Request { stream, .. } = event else { panic!() };
+        assert_eq!(connection.respond(stream, &ResponseHead::new(200, Framing::Chunked), false), Sent::Whole);
+        waiting.push(stream);
+    }
+    let mut got = [0usize; 4];
+    for _ in 0..40 {
+        for stream in std::mem::take(&mut waiting) {
+            assert_eq!(connection.send(stream, &mut vec![0; 1 << 20].into()), Sent::Blocked);
+        }
+        let (bytes, events) = drain(&mut connection, usize::MAX);
+        frames(&bytes).iter().filter(|frame| frame.0 == 0).for_each(|frame| got[frame.2 as usize] += frame.3.len());
+        waiting.extend(events.into_iter().map(|event| match event {
+            Event::Writable { stream } => stream,
+            other => panic!("{other:?}"),
+        }));
+    }
+    assert!(got[1].abs_diff(got[3]) <= 2 * LIMITS.waiting_bytes && got[1] > 0, "{got:?}");
 }
 
 /// Frames that a client may send, and some that it may not.

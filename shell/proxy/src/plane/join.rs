@@ -57,8 +57,10 @@ pub async fn renew(plane: ControlPlane, common_name: String, identities: Arc<Ide
             }
             None => tokio::time::sleep(RENEW_RETRY).await,
         }
-        signer = Signer::follow(identities.anchors());
-        if let Err(error) = renew_once(&plane, &common_name).await {
+        // The reason for it stands until it is done: half of the life that is left may be long.
+        loop {
+            signer = Signer::follow(identities.anchors());
+            let Err(error) = renew_once(&plane, &common_name).await else { break };
             tracing::warn!(%error, "the certificate for the control plane was not renewed; trying again");
             tokio::time::sleep(RENEW_RETRY).await;
         }

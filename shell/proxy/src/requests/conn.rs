@@ -144,6 +144,10 @@ impl Reader {
         if !self.inbox.is_empty() {
             return Poll::Pending;
         }
+        if let Some(tcp) = self.stream.lock().plain() {
+            // The usual case: nothing came.
+            let _ = ready!(tcp.stream().poll_read_ready(cx));
+        }
         match ready!(self.poll_fill(cx)) {
             Ok(1..) => Poll::Pending,
             Ok(0) | Err(_) => Poll::Ready(()),

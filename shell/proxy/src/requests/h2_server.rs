@@ -30,6 +30,9 @@ const MAX_HEADER_BYTES: usize = 64 << 10;
 const PUBLIC_WINDOW_BYTES: u32 = 256 << 10;
 /// Of answers that a client does not read as fast as they come.
 const WAITING_BYTES: usize = 256 << 10;
+/// Resets and the like that a client may send in a second. A connection within the mesh is shared by many callers, who may all leave.
+const IDLE_PER_SECOND: u32 = 20_000;
+const PUBLIC_IDLE_PER_SECOND: u32 = 200;
 /// Pieces of one write.
 const SLICES: usize = 16;
 /// How long a client that broke a rule may take to read why, and what it may still send meanwhile.
@@ -44,6 +47,7 @@ pub async fn serve(worker: &Arc<Worker>, site: Arc<Site>, stream: Stream) {
         stream_window: if site.is_public() { PUBLIC_WINDOW_BYTES } else { STREAM_WINDOW_BYTES },
         connection_window: TUNNEL_WINDOW_BYTES,
         waiting_bytes: WAITING_BYTES,
+        idle_per_second: if site.is_public() { PUBLIC_IDLE_PER_SECOND } else { IDLE_PER_SECOND },
     });
     let mut wire = Wire { stream, inbox: Inbox::default(), streams: streams.clone(), asked: Vec::new(), unsent: false };
     if let Err(error) = drive(worker, &site, &mut wire).await {

@@ -1,6 +1,6 @@
 //! The streams of one client that speaks HTTP/2, between the task that reads and writes its connection and the tasks that serve requests.
 use super::conn::Piece;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http1::{Fields, RequestHead, ResponseHead};
 use http2::{Code, Connection, Event, Events, Fault, Limits, Output, Sent};
 use std::cell::RefCell;
@@ -12,6 +12,11 @@ use std::task::{Context, Poll, Waker};
 
 /// Heads whose memory the next requests use.
 const SPARE_HEADS: usize = 256;
+
+/// Pieces of a body that wait are put together up to this.
+const SMALL_BYTES: usize = 4 * 1024;
+/// Room for so many is kept from stream to stream.
+const SPARE_PIECES: usize = 16;
 
 thread_local! {
     static EVENTS: RefCell<Events> = RefCell::default();
@@ -46,6 +51,24 @@ struct Slot {
     writable: bool,
     /// The task that serves the request.
     waits: Option<Waker>,
+}
+
+impl Slot {
+    /// Another piece of the body. Small ones become one, so that what a client makes us hold is what its window says.
+    fn put(&mut self, bytes: Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
+        if let Some(last) = self.pieces.back_mut()
+            && last.len() + bytes.len() <= SMALL_BYTES
+        {
+            let mut whole = BytesMut::from(std::mem::take(last));
+            whole.extend_from_slice(&bytes);
+            *last = whole.freeze();
+            return;
+        }
+        self.pieces.push_back(bytes);
+    }
 }
 
 impl Streams {
@@ -133,9 +156,7 @@ impl State {
             }
             Event::Data { stream, bytes, ended } => {
                 let slot = &mut self.slots[stream];
-                if !bytes.is_empty() {
-                    slot.pieces.push_back(bytes);
-                }
+                slot.put(bytes);
                 if ended {
                     slot.end = Some(None);
                 }
@@ -197,6 +218,7 @@ impl Drop for Half {
         slot.halves -= 1;
         if slot.halves == 0 {
             slot.pieces.clear();
+            slot.pieces.shrink_to(SPARE_PIECES);
             (slot.end, slot.waits) = (None, None);
             let waiting = state.connection.output().len();
             state.connection.forget(self.stream);
@@ -239,11 +261,11 @@ impl Half {
         Poll::Pending
     }
 
-    /// Whether all of the body was taken.
+    /// Whether nothing of the body is to come, not even trailers.
     pub fn is_at_end(&self) -> bool {
         let state = self.streams.lock();
         let slot = &state.slots[self.stream];
-        slot.pieces.is_empty() && slot.end.is_some()
+        slot.pieces.is_empty() && matches!(slot.end, Some(None))
     }
 
     /// Ready when the client has taken its request back, or is gone.

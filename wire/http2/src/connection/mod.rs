@@ -35,6 +35,9 @@ pub struct Limits {
     pub connection_window: u32,
     /// Bytes of answers that wait for the client to read.
     pub waiting_bytes: usize,
+    /// What costs us and asks for nothing (resets, settings, priorities, empty DATA, streams that are refused), in a second; five times as
+    /// much at once.
+    pub idle_per_second: u32,
 }
 
 /// What came. `stream` is a handle of ours, which is good until [`Connection::forget`].
@@ -138,6 +141,10 @@ pub struct Connection {
     /// What a stream may be sent at first.
     first_window: u32,
     rate: Rate,
+    /// The stream whose owner was told first, the last time that several could go on.
+    turn: u32,
+    /// It is to be told to leave when it has said what it must say first.
+    should_leave: bool,
     scratch: Vec<u8>,
 }
 
@@ -175,7 +182,9 @@ impl Connection {
             window_in: Credit::new(limits.connection_window),
             window_out: i64::from(WINDOW),
             first_window: WINDOW,
-            rate: Rate::default(),
+            rate: Rate::new(limits.idle_per_second),
+            turn: 0,
+            should_leave: false,
             scratch: Vec::new(),
         }
     }
@@ -221,7 +230,8 @@ impl Connection {
 
     /// Tells the client to leave; what it asked for before it knew is served.
     pub fn leave(&mut self) {
-        if matches!(self.phase, Phase::New | Phase::Greeted | Phase::Open) {
+        self.should_leave = true;
+        if self.phase == Phase::Open {
             self.phase = Phase::Leaving;
             frame::numbers(frame::GOAWAY, 0, &[i32::MAX as u32, 0], self.out.text());
             frame::begin(FAREWELL.len(), frame::PING, 0, 0, self.out.text());

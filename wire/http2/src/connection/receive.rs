@@ -52,6 +52,9 @@ impl Connection {
                 return Err(Fault::protocol("settings do not come first"));
             }
             self.phase = Phase::Open;
+            if self.should_leave {
+                self.leave();
+            }
         }
         if let Some(block) = &self.block
             && (head.kind != frame::CONTINUATION || head.stream != block.stream)
@@ -78,11 +81,15 @@ impl Connection {
         let body = frame::unpadded(head, payload)?;
         let bytes = payload.len() as u32;
         let ended = head.has(frame::END_STREAM);
-        if head.stream == 0 || self.is_idle(head.stream) {
+        if self.is_idle(head.stream) {
             return Err(Fault::protocol("DATA where there is no stream"));
         }
         if !self.window_in.spend(bytes) {
             return Err(Fault::window("more than the connection's window"));
+        }
+        if self.is_left_alone(head.stream) {
+            self.give_back(bytes);
+            return Ok(());
         }
         let Some(stream) = self.find(head.stream) else {
             self.give_back(bytes);
@@ -164,8 +171,8 @@ impl Connection {
         }
         // Whatever becomes of it, it must be read: the tables of both ends depend on it.
         let fields = head::trailers(&mut self.decoder, block, self.limits.header_bytes)?;
-        if id > self.last {
-            return Ok(());
+        if self.is_left_alone(id) {
+            return self.charge();
         }
         let found = self.find(id);
         let ended_by = match found {
@@ -173,7 +180,7 @@ impl Connection {
             None => self.ended_by(id),
         };
         match (ended_by, found) {
-            (Some(By::Us), _) => return Ok(()),
+            (Some(By::Us), _) => return self.charge(),
             (Some(By::Client), _) => {
                 return Err(Fault { code: Code::STREAM_CLOSED, why: "HEADERS on a closed stream" });
             }
@@ -277,8 +284,14 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether no stream ever had this number.
     fn is_idle(&self, id: u32) -> bool {
-        id > self.last || id.is_multiple_of(2)
+        id.is_multiple_of(2) || (id > self.last && self.phase != Phase::Left)
+    }
+
+    /// Whether it is a stream that was begun before the client knew that it should leave (RFC 9113, 6.8): nothing about it is heard.
+    fn is_left_alone(&self, id: u32) -> bool {
+        id > self.last && self.phase == Phase::Left
     }
 
     fn priority(&mut self, head: Head, payload: &[u8], events: &mut Events) -> Result<(), Fault> {
@@ -302,7 +315,7 @@ impl Connection {
     }
 
     fn rst_stream(&mut self, head: Head, payload: &[u8], events: &mut Events) -> Result<(), Fault> {
-        if head.stream == 0 || self.is_idle(head.stream) {
+        if self.is_idle(head.stream) {
             return Err(Fault::protocol("RST_STREAM where there is no stream"));
         }
         if payload.len() != 4 {
@@ -333,13 +346,18 @@ impl Connection {
             return Err(Fault::size("SETTINGS"));
         }
         self.charge()?;
+        let mut first_window = self.first_window;
         for entry in payload.chunks_exact(6) {
             let name = u16::from_be_bytes([entry[0], entry[1]]);
             let value = u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]);
             match name {
                 setting::HEADER_TABLE_SIZE => self.encoder.resize(value as usize),
                 setting::ENABLE_PUSH if value > 1 => return Err(Fault::protocol("ENABLE_PUSH")),
-                setting::INITIAL_WINDOW_SIZE => self.first_window(value)?,
+                setting::INITIAL_WINDOW_SIZE if i64::from(value) > MOST_WINDOW => {
+                    return Err(Fault::window("INITIAL_WINDOW_SIZE"));
+                }
+                // Said more than once, the last counts.
+                setting::INITIAL_WINDOW_SIZE => first_window = value,
                 setting::MAX_FRAME_SIZE if !(1 << 14..1 << 24).contains(&value) => {
                     return Err(Fault::protocol("MAX_FRAME_SIZE"));
                 }
@@ -348,15 +366,15 @@ impl Connection {
             }
         }
         frame::begin(0, frame::SETTINGS, frame::ACK, 0, self.out.text());
-        self.unblock(events);
+        if first_window != self.first_window {
+            self.first_window(first_window)?;
+            self.unblock(events);
+        }
         Ok(())
     }
 
     /// What streams may be sent at first changes, also for those that are open (RFC 9113, 6.9.2).
     fn first_window(&mut self, value: u32) -> Result<(), Fault> {
-        if i64::from(value) > MOST_WINDOW {
-            return Err(Fault::window("INITIAL_WINDOW_SIZE"));
-        }
         let more = i64::from(value) - i64::from(self.first_window);
         self.first_window = value;
         for (_, stream) in &mut self.streams {
@@ -377,8 +395,9 @@ impl Connection {
         }
         if !head.has(frame::ACK) {
             frame::begin(8, frame::PING, frame::ACK, 0, self.out.text());
+            // Clients measure by them, as often as they get data; that answers are read bounds them.
             self.out.text().extend_from_slice(payload);
-            return self.charge();
+            return Ok(());
         }
         if self.phase == Phase::Leaving && payload == FAREWELL {
             self.phase = Phase::Left;
@@ -393,6 +412,7 @@ impl Connection {
         }
         let more = i64::from(frame::number(payload));
         if head.stream == 0 {
+            let was_empty = self.window_out <= 0;
             self.window_out += more;
             if more == 0 {
                 return Err(Fault::protocol("a window that grows by nothing"));
@@ -400,7 +420,9 @@ impl Connection {
             if self.window_out > MOST_WINDOW {
                 return Err(Fault::window("a window above 2^31-1"));
             }
-            self.unblock(events);
+            if was_empty {
+                self.unblock(events);
+            }
             return Ok(());
         }
         if self.is_idle(head.stream) {

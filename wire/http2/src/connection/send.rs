@@ -117,19 +117,23 @@ impl Connection {
         }
     }
 
-    /// Tells the owners that wait and need not any longer.
+    /// Tells the owners that wait and need not any longer, each time another one first: the first may take all the room that there is.
     pub(super) fn unblock(&mut self, events: &mut Events) {
         if self.blocked == 0 || self.window_out <= 0 {
             return;
         }
-        for (_, stream) in &self.ids {
+        let behind = self.ids.partition_point(|(id, _)| *id <= self.turn);
+        let mut turn = None;
+        for (id, stream) in self.ids[behind..].iter().chain(&self.ids[..behind]) {
             let it = &mut self.streams[*stream];
             if it.blocked && it.window_out > 0 {
                 it.blocked = false;
                 self.blocked -= 1;
+                turn.get_or_insert(*id);
                 events.list.push(Event::Writable { stream: *stream });
             }
         }
+        self.turn = turn.unwrap_or(self.turn);
     }
 
     fn may_send(&self, stream: usize) -> bool {

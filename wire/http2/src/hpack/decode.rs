@@ -2,6 +2,9 @@
 use super::huffman;
 use super::table::{TABLE_BYTES, Table};
 
+/// Memory that is kept from block to block.
+const KEPT_BYTES: usize = 4 * 1024;
+
 /// Not a header block. The tables of both ends differ from here on: the connection must end (RFC 9113, 4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
@@ -54,6 +57,7 @@ impl Decoder {
             }
             begun = true;
         }
+        self.text.shrink_to(KEPT_BYTES);
         Ok(())
     }
 }
