@@ -39,6 +39,8 @@ struct Losing {
     /// Of it when the first had to go, and how many had to since.
     before: usize,
     gone: usize,
+    /// Somebody of it left otherwise just before: the scheduler may have counted on him.
+    unsure: bool,
 }
 
 fn least_of(pod: &Pod) -> usize {
@@ -80,12 +82,17 @@ impl Auditor {
             // Those who were bound meanwhile, and had to go too, come on top of those who were there.
             let left = losing.before.saturating_sub(losing.gone);
             // Orders that were lost are given again: what was meant is not to be seen.
-            let sure = self.doubt.plus_ms(4 * LAG_MS) < now;
+            let sure = !losing.unsure && self.doubt.plus_ms(4 * LAG_MS) < now && !self.left_otherwise(&key);
             if sure && losing.before >= least && left > 0 && left < least {
                 broken.push(format!("gang: {key} was left with {left} of at least {least} for another gang"));
             }
         }
         broken.into_iter().for_each(|what| self.complain(now, what));
+    }
+
+    /// Whether somebody of a gang left his node lately for another reason than a more important pod.
+    fn left_otherwise(&self, key: &Key) -> bool {
+        self.left.iter().any(|(_, pod)| preempted(pod).is_none() && gang_of(pod).as_ref() == Some(key))
     }
 
     /// A pod waits no longer: it was bound, or is gone.
@@ -118,7 +125,8 @@ impl Auditor {
                 && gang_of(other).as_ref() == Some(&key)
         };
         let before = self.pods.values().filter(here).count() + 1;
-        let new = || Losing { due: now.plus_ms(LAG_MS), before, gone: 0 };
+        let unsure = self.left_otherwise(&key);
+        let new = || Losing { due: now.plus_ms(LAG_MS), before, gone: 0, unsure };
         self.gangs.losing.entry(key).or_insert_with(new).gone += 1;
         self.checked.gang_victims += 1;
     }
