@@ -58,6 +58,8 @@ impl Auditor {
         let Some(key) = gang_of(pod) else { return };
         let new = || Gang { least: least_of(pod), since: now, ..Gang::default() };
         self.checked.gangs += u64::from(!self.gangs.of.contains_key(&key));
+        // Who comes in place of the first that had to go counts as there when the next has to.
+        self.gangs.losing.get_mut(&key).into_iter().for_each(|losing| losing.before += 1);
         self.gangs.of.entry(key).or_insert_with(new).bound.insert(pod.meta.uid.clone());
     }
 
