@@ -146,8 +146,14 @@ impl Runtime {
         Ok(answer.container_id)
     }
 
+    /// Goes on when nobody waits for it any longer: a start that is taken back midway leaves a container that containerd can neither start nor remove.
     pub async fn start_container(&self, id: &str) -> Result<(), RuntimeError> {
-        self.call::<_, Empty>(path::START_CONTAINER, container(id), PATIENCE).await.map(drop)
+        let (runtime, request) = (self.clone(), container(id));
+        let started =
+            tokio::spawn(async move { runtime.call::<_, Empty>(path::START_CONTAINER, request, PATIENCE).await });
+        let lost =
+            |error: tokio::task::JoinError| RuntimeError { code: tonic::Code::Internal, message: error.to_string() };
+        started.await.map_err(lost)?.map(drop)
     }
 
     /// SIGTERM, and SIGKILL after `grace`. Returns when the container has ended. Idempotent.
