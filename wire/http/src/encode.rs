@@ -86,18 +86,22 @@ fn encode_upgrade(protocol: &str, out: &mut Vec<u8>) {
     }
 }
 
-fn push_decimal(mut value: u64, out: &mut Vec<u8>) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
+fn push_decimal(value: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(digits_of(value, &mut [0; 20]));
+}
+
+/// A number in decimal digits, at the end of `room`.
+pub fn digits_of(mut value: u64, room: &mut [u8; 20]) -> &[u8] {
+    let mut at = room.len();
     loop {
         at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
+        room[at] = b'0' + (value % 10) as u8;
         value /= 10;
         if value == 0 {
             break;
         }
     }
-    out.extend_from_slice(&digits[at..]);
+    &room[at..]
 }
 
 /// The registered phrase, for heads that came without one.

@@ -20,10 +20,11 @@ pub mod proxy_protocol;
 pub mod trace;
 
 pub use body::{BodyDecoder, Step, encode_chunk_head, encode_last_chunk, is_trailer};
-pub use encode::{encode_interim, encode_request, encode_response};
+pub use encode::{digits_of, encode_interim, encode_request, encode_response};
 pub use error::{BodyError, HeadError};
 pub use fields::{FieldError, Fields};
 pub use head::{Framing, RequestHead, ResponseHead, Upgrade, Version};
 pub use parse::{
-    Limits, RequestKind, authority_is_sound, escapes_are_sound, method_is_sound, parse_request, parse_response,
+    Limits, RequestKind, authority_is_sound, content_length, escapes_are_sound, method_is_sound, parse_request,
+    parse_response,
 };

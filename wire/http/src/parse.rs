@@ -342,7 +342,7 @@ impl Hops {
                 }
             }
             Known::Length => {
-                if self.length.replace(decimal(value).ok_or(HeadError::BadLength)?).is_some() {
+                if self.length.replace(content_length(value).ok_or(HeadError::BadLength)?).is_some() {
                     return Err(HeadError::BadLength);
                 }
             }
@@ -399,7 +399,7 @@ fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Digits only: no sign, no list, no blank, and below 2^63 so that no peer's signed integer wraps.
-fn decimal(value: &[u8]) -> Option<u64> {
+pub fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }

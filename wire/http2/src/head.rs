@@ -2,7 +2,8 @@
 use crate::error::Fault;
 use crate::hpack::{Decoder, ENTRY_BYTES, Encoder, Malformed};
 use http1::{
-    Fields, Framing, RequestHead, ResponseHead, authority_is_sound, escapes_are_sound, is_trailer, method_is_sound,
+    Fields, Framing, RequestHead, ResponseHead, authority_is_sound, content_length, digits_of, escapes_are_sound,
+    is_trailer, method_is_sound,
 };
 
 /// Fields that mean a connection (RFC 9113, 8.2.2).
@@ -92,7 +93,7 @@ impl Parts {
             b"host" if self.host.is_some() => return Err(Refusal::Status(400)),
             b"host" => self.host = Some(value.to_vec()),
             b"content-length" => {
-                let length = decimal(value).ok_or(Refusal::Malformed("content-length"))?;
+                let length = content_length(value).ok_or(Refusal::Malformed("content-length"))?;
                 if self.length.replace(length).is_some() {
                     return Err(Refusal::Malformed("two lengths"));
                 }
@@ -185,17 +186,8 @@ pub fn response(encoder: &mut Encoder, head: &ResponseHead, block: &mut Vec<u8>)
         Framing::Empty => head.announced_length,
         Framing::Chunked | Framing::Close => None,
     };
-    if let Some(mut rest) = length {
-        let (mut digits, mut at) = ([0; 20], 20);
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
-        encoder.field(b"content-length", &digits[at..], block);
+    if let Some(length) = length {
+        encoder.field(b"content-length", digits_of(length, &mut [0; 20]), block);
     }
 }
 
@@ -215,11 +207,4 @@ fn text(value: &[u8]) -> Result<&str, Refusal> {
     let sound = value.iter().all(|byte| *byte > b' ' && *byte != 0x7f);
     let text = std::str::from_utf8(value).ok().filter(|_| sound);
     text.ok_or(Refusal::Malformed("a pseudo-header's value"))
-}
-
-/// A length; as in HTTP/1.1 none that wraps anybody's integer.
-fn decimal(value: &[u8]) -> Option<u64> {
-    let sound = value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
-    let digits = std::str::from_utf8(value).ok().filter(|_| sound)?;
-    digits.parse().ok()
 }

@@ -48,7 +48,6 @@ struct Slot {
     pieces: VecDeque<Bytes>,
     end: Option<Option<Fields>>,
     gone: Option<Code>,
-    writable: bool,
     /// The task that serves the request.
     waits: Option<Waker>,
 }
@@ -170,10 +169,8 @@ impl State {
                 self.slots[stream].gone = Some(code);
                 stream
             }
-            Event::Writable { stream } => {
-                self.slots[stream].writable = true;
-                stream
-            }
+            // Its owner tries again.
+            Event::Writable { stream } => stream,
         };
         if let Some(waits) = self.slots[stream].waits.take() {
             waits.wake();
