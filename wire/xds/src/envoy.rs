@@ -2,6 +2,7 @@
 //! is a writer of fields and not a struct: what is not set is not there, and the field numbers stand beside the names that the public
 //! protocol gives them.
 
+mod authorizer;
 mod cluster;
 mod filter;
 mod jwt;
@@ -9,16 +10,19 @@ mod limit;
 mod listener;
 mod message;
 mod peer;
+mod quota;
 mod rbac;
 mod route;
 mod secret;
 
+pub use authorizer::authorizer_filters;
 pub use cluster::{Call, Cluster, LocalEndpoint, assignment, cluster, passthrough};
 pub use filter::{CorsPolicy, HttpFault, SessionState};
 pub use jwt::jwt_filter;
 pub use limit::{LimitPart, LocalLimit, local_limits};
 pub use listener::{Door, api_listener, listener};
 pub use peer::{OWN_SECRET, Peers, ROOTS_SECRET};
+pub use quota::{Quota, QuotaService, quota_filter};
 pub use rbac::{Permission, Principal, RbacRule, rbac_filter};
 pub use route::{
     HeaderChange, PathRewrite, RouteAction, RouteEntry, RouteMatchPath, Text, VirtualHost, route_configuration,

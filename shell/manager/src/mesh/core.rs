@@ -120,7 +120,11 @@ impl Core {
         let compiler = lock(&self.compiler);
         let mut made = self.envoy.write().unwrap_or_else(PoisonError::into_inner);
         let first = now().as_micros() as u64;
-        let make = || View::new(first, self.ca.trust_domain(), audience.clone(), compiler.resources().values());
+        // Authorizers are the operator's, and no objects.
+        let providers = self.config.providers.iter().map(|it| Resource::ExtensionProvider(Arc::new(it.clone())));
+        let providers: Vec<Resource> = providers.collect();
+        let all = providers.iter().chain(compiler.resources().values());
+        let make = || View::new(first, self.ca.trust_domain(), audience.clone(), all);
         look(made.entry(audience.clone()).or_insert_with(make).catalog())
     }
 

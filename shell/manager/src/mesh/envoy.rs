@@ -22,14 +22,16 @@ use authz::mesh::PolicySet;
 use model::Key;
 use model::map::HashMap;
 use model::mesh::attached::{AttachedPolicy, PolicyTarget};
+use model::mesh::policy::ProviderKind;
 use model::mesh::{
-    AuthorizationPolicy, ListenerProtocol, RequestAuthentication, Resource, ResourceKind, TlsMode, Transport, Workload,
+    AuthorizationPolicy, ExtensionProvider, ListenerProtocol, RequestAuthentication, Resource, ResourceKind, TlsMode,
+    Transport, Workload,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use traffic::{Directory, GatewayEntry, PortEntry, ServiceEntry};
 use xds::catalog::Catalog;
-use xds::envoy::{self, Door, LocalLimit, VirtualHost, types};
+use xds::envoy::{self, Door, VirtualHost, types};
 
 /// What a sidecar listens on for captured connections, and for requests by name.
 const CAPTURE_PORT: u16 = 15_001;
@@ -49,6 +51,7 @@ pub struct View {
     tokens: BTreeMap<Key, Arc<RequestAuthentication>>,
     /// TrafficPolicies of which something is told.
     attached: limits::Policies,
+    providers: policies::Providers,
     catalog: Catalog,
     /// What each place was told last: resources of types and names.
     told: HashMap<Place, BTreeSet<(&'static str, String)>>,
@@ -90,6 +93,7 @@ impl View {
             policies: BTreeMap::new(),
             tokens: BTreeMap::new(),
             attached: BTreeMap::new(),
+            providers: BTreeMap::new(),
             catalog,
             told: HashMap::default(),
         };
@@ -117,8 +121,9 @@ impl View {
             match &resource {
                 Some(Resource::Service(service)) => {
                     // Routes say what keeps a request on its endpoint.
-                    let before = self.directory.service(&service.key).map(|entry| routes::hash_keys(&entry.service));
-                    wide |= before.unwrap_or_default() != routes::hash_keys(service);
+                    let before = self.directory.service(&service.key).map(|entry| &entry.service);
+                    wide |= before.is_none_or(|it| it.hostnames != service.hostnames) && self.names_asked(service);
+                    wide |= before.map(|it| routes::hash_keys(it)).unwrap_or_default() != routes::hash_keys(service);
                     services.insert(service.key.clone());
                 }
                 Some(Resource::Endpoints(group)) => drop(services.insert(group.service.clone())),
@@ -145,6 +150,10 @@ impl View {
                 Some(Resource::Secret(secret)) => {
                     let value = envoy::tls_secret(&name, &secret.certificate_chain, &secret.private_key);
                     self.catalog.set(types::SECRET, &name, Some(value));
+                }
+                Some(Resource::ExtensionProvider(provider)) => {
+                    self.providers.insert(provider.name.clone(), provider.clone());
+                    wide = true;
                 }
                 Some(Resource::Route(_) | Resource::Gateway(_)) => wide = true,
                 Some(_) => {}
@@ -193,6 +202,7 @@ impl View {
                 true
             }
             (ResourceKind::AttachedPolicy, Some(key)) => self.attach(&key, None),
+            (ResourceKind::ExtensionProvider, _) => self.providers.remove(name).is_some(),
             (ResourceKind::Service, Some(key)) => {
                 services.insert(key);
                 true
@@ -203,10 +213,25 @@ impl View {
 
     /// Notes a TrafficPolicy of which something is told. True: there is, or was.
     fn attach(&mut self, key: &Key, policy: Option<&Arc<AttachedPolicy>>) -> bool {
-        match policy.filter(|it| is_hedged(it) || !it.limits.is_empty()) {
+        match policy.filter(|it| is_hedged(it) || !it.limits.is_empty() || it.global.is_some()) {
             Some(policy) => self.attached.insert(key.clone(), policy.clone()).as_ref() != Some(policy),
             None => self.attached.remove(key).is_some(),
         }
+    }
+
+    /// Whether a service may be one that is asked about requests.
+    fn names_asked(&self, service: &model::mesh::Service) -> bool {
+        let limits = self.attached.values().filter_map(|policy| policy.global.as_ref());
+        self.providers.values().any(|provider| service.hostnames.contains(&provider.service))
+            || limits.into_iter().any(|global| global.service == service.key)
+    }
+
+    /// Whether a port is asked about requests by gRPC.
+    fn is_asked(&self, service: &model::mesh::Service, port: u16) -> bool {
+        let grpc = |it: &&Arc<ExtensionProvider>| it.kind == ProviderKind::Grpc && it.port == port;
+        let limits = self.attached.values().filter_map(|policy| policy.global.as_ref());
+        self.providers.values().filter(grpc).any(|it| service.hostnames.contains(&it.service))
+            || limits.into_iter().any(|global| global.service == service.key && global.port == port)
     }
 
     /// A route table, with what TrafficPolicies say of its routes.
@@ -222,6 +247,15 @@ impl View {
             hosts.iter_mut().flat_map(|host| &mut host.routes).for_each(|it| it.hedged = routes.contains(&*it.name));
         }
         envoy::route_configuration(name, &hosts)
+    }
+
+    /// Notes on routes what their requests count in, on a gateway's listener or in the mesh: the filters that they need.
+    fn limit(&self, at: Option<(&Key, &str)>, hosts: &mut [VirtualHost]) -> Vec<bytes::Bytes> {
+        if self.audience.kind == Kind::Grpc {
+            return Vec::new();
+        }
+        limits::note(&self.attached, at, hosts.iter_mut().flat_map(|host| &mut host.routes));
+        limits::filters(&self.attached, &self.directory, hosts)
     }
 
     fn tell(&mut self, place: Place, emission: Emission) {
@@ -259,19 +293,27 @@ impl View {
     fn emit_port(&self, entry: &ServiceEntry, port: &PortEntry, out: &mut Emission) {
         let number = port.port.port;
         let cluster = routes::cluster_name(&self.directory, &entry.service.key, number);
-        let told = self.told(&cluster, entry, port);
+        let http2 = port.app_protocol().is_http2();
+        let told = self.told(&cluster, entry, port, http2);
         out.add(types::CLUSTER, &cluster, told.cluster);
         out.add(types::ENDPOINT, &cluster, told.endpoints);
+        if self.audience.kind != Kind::Grpc && self.is_asked(&entry.service, number) {
+            let asked = routes::asked_name(&self.directory, &entry.service.key, number);
+            let told = self.told(&asked, entry, port, true);
+            out.add(types::CLUSTER, &asked, told.cluster);
+            out.add(types::ENDPOINT, &asked, told.endpoints);
+        }
         let Some(host) = entry.service.hostnames.first().filter(|_| entry.service.subset_of.is_none()) else { return };
         let table = format!("outbound/{host}:{number}");
-        let hosts = routes::of_service(&self.directory, entry, port);
+        let mut hosts = routes::of_service(&self.directory, entry, port);
+        let filters = self.limit(None, &mut hosts);
         out.add(types::ROUTE, &table, self.table(&table, hosts));
         for name in routes::names(&entry.service) {
             let name = format!("{name}:{number}");
             out.add(types::LISTENER, &name, envoy::api_listener(&name, &table));
         }
         let door = if port.app_protocol().is_http() {
-            Door { routes: Some(table), ..Door::default() }
+            Door { routes: Some(table), filters, ..Door::default() }
         } else {
             let pool = port.port.traffic.as_ref().map(|policy| policy.pool).unwrap_or_default();
             Door { cluster, lasting_ms: (pool.tcp_idle_timeout_ms, pool.tcp_max_duration_ms), ..Door::default() }
@@ -291,9 +333,11 @@ impl View {
         let capture = envoy::listener("sidecar/capture", ("0.0.0.0", CAPTURE_PORT), true, true, &[direct]);
         out.add(types::LISTENER, "sidecar/capture", capture);
         let table = "sidecar/by-name";
-        let door = Door { routes: Some(table.to_owned()), ..Door::default() };
+        let mut hosts = routes::by_name(&self.directory);
+        let filters = self.limit(None, &mut hosts);
+        let door = Door { routes: Some(table.to_owned()), filters, ..Door::default() };
         out.add(types::LISTENER, table, envoy::listener(table, ("127.0.0.1", BY_NAME_PORT), true, false, &[door]));
-        out.add(types::ROUTE, table, self.table(table, routes::by_name(&self.directory)));
+        out.add(types::ROUTE, table, self.table(table, hosts));
         self.tell(Place::Sidecars, out);
     }
 
@@ -313,7 +357,7 @@ impl View {
     fn gateway(&self, entry: &GatewayEntry) -> Emission {
         let mut out = Emission::default();
         let mut filters: Vec<_> = policies::tokens(&self.tokens, &entry.gateway).into_iter().collect();
-        filters.extend(policies::filters(&self.policies, &entry.gateway));
+        filters.extend(policies::filters(&self.policies, &self.providers, &self.directory, &entry.gateway));
         let ports: BTreeSet<u16> = entry.listeners.iter().map(|it| it.listener.port).collect();
         for port in ports {
             let name = format!("gateway/{}/{port}", entry.gateway.key);
@@ -329,14 +373,7 @@ impl View {
                 let mut hosts = routes::of_gateway(&self.directory, &entry.gateway.key, &http);
                 // What a listener's policy says is told where it is the port's only one: a table is a port's.
                 let listener = if let [only] = &http[..] { &*only.listener.name } else { "" };
-                let all = hosts.iter_mut().flat_map(|host| &mut host.routes);
-                limits::note(&self.attached, &entry.gateway.key, listener, all);
-                let noted = hosts.iter().flat_map(|host| &host.routes).flat_map(|route| &route.limits);
-                let noted: BTreeMap<&str, &LocalLimit> = noted.map(|limit| (limit.key.as_str(), limit)).collect();
-                if !noted.is_empty() {
-                    let buckets: Vec<LocalLimit> = noted.into_values().cloned().collect();
-                    filters.push(envoy::local_limits(&buckets));
-                }
+                filters.extend(self.limit(Some((&entry.gateway.key, listener)), &mut hosts));
                 out.add(types::ROUTE, &name, self.table(&name, hosts));
             }
             let mut plain = false;

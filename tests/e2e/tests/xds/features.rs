@@ -1,8 +1,8 @@
 //! What an Envoy that serves a Gateway is told beside routes: nearness, sessions, TLS to services, limits, tokens in policies. Each is tried.
 
 use super::{
-    AUTHENTICATIONS, BACKENDS, DESTINATION_RULES, GATEWAY_PORT, GATEWAYS, PATIENCE, PODS, POLICIES, Process, ROUTES,
-    SLICES, World, ask, curl, signed_token,
+    AUTHENTICATIONS, BACKENDS, DESTINATION_RULES, GATEWAY_PORT, PATIENCE, PODS, POLICIES, ROUTES, SLICES,
+    TRAFFIC_POLICIES, World, ask, backends, curl, signed_token,
 };
 use client::{ObjectApi, Resource};
 use e2e::{Check, contains, eventually, shell};
@@ -18,7 +18,6 @@ const SECRETS: Resource = Resource { group: "", version: "v1", plural: "secrets"
 const NODES: Resource = Resource { group: "", version: "v1", plural: "nodes" };
 const BACKEND_TLS: Resource =
     Resource { group: "gateway.networking.k8s.io", version: "v1", plural: "backendtlspolicies" };
-const TRAFFIC_POLICIES: Resource = Resource { group: "mesh.diolkos.io", version: "v1", plural: "trafficpolicies" };
 
 /// An authority, a server's certificate for `secure.example`, and a client's.
 const CERTIFICATES: &str = r#"
@@ -29,30 +28,6 @@ for name in server client; do
   echo "subjectAltName=DNS:secure.example" > extensions
   openssl x509 -req -in $name.csr -CA authority.crt -CAkey authority.key -CAcreateserial -days 2 -extfile extensions -out $name.crt 2>/dev/null
 done
-"#;
-
-const TLS_BACKEND: &str = r#"
-import sys, ssl
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-port, directory = int(sys.argv[1]), sys.argv[2]
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        shown = self.connection.getpeercert() or {}
-        body = f"under TLS {self.path} client={shown.get('subject')}\n".encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *arguments):
-        pass
-context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-context.load_cert_chain(f"{directory}/server.crt", f"{directory}/server.key")
-context.load_verify_locations(f"{directory}/authority.crt")
-context.verify_mode = ssl.CERT_OPTIONAL
-server = ThreadingHTTPServer(("0.0.0.0", port), Handler)
-server.socket = context.wrap_socket(server.socket, server_side=True)
-server.serve_forever()
 "#;
 
 fn get(path: &str, headers: &[&str]) -> Check<String> {
@@ -99,11 +74,7 @@ impl World {
                     "containers": [{ "name": "c", "image": "none" }] } }),
             )?;
         }
-        self.put(
-            GATEWAYS,
-            &json!({ "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": { "name": "edge" },
-                "spec": { "gatewayClassName": "diolkos", "listeners": [{ "name": "http", "port": GATEWAY_PORT, "protocol": "HTTP" }] } }),
-        )?;
+        self.edge()?;
         for name in ["spread", "secure", "mutual", "sticky"] {
             self.service(name, &BACKENDS)?;
         }
@@ -227,7 +198,13 @@ impl World {
         contains(&code("/free", &["x-user: a"])?, &["200"])?;
         contains(&code("/limited", &[])?, &["200"])?;
         let refused = curl(GATEWAY_PORT, HOST, "/limited/a", &["-i", "-H", "x-user: a"])?;
-        contains(&refused.to_ascii_lowercase(), &["x-envoy-ratelimited: true", "retry-after:", "x-ratelimit-limit"])
+        contains(&refused.to_ascii_lowercase(), &["x-envoy-ratelimited: true", "retry-after:", "x-ratelimit-limit"])?;
+        // What counts in no limit is told of none.
+        let free = curl(GATEWAY_PORT, HOST, "/free", &["-i"])?;
+        if free.contains("x-ratelimit") {
+            return Err(format!("a request that does not count: {free}"));
+        }
+        self.delete(TRAFFIC_POLICIES, "limits")
     }
 
     /// A BackendTLSPolicy, and a DestinationRule with the client's certificate.
@@ -236,8 +213,7 @@ impl World {
         std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
         shell::run(Command::new("sh").args(["-c", CERTIFICATES]).current_dir(&dir), None).ok()?;
         let read = |name: &str| std::fs::read_to_string(dir.join(name)).map_err(|error| format!("{name}: {error}"));
-        let port = TLS_PORT.to_string();
-        let _server = Process::start(Command::new("python3").args(["-c", TLS_BACKEND, &port, &dir.to_string_lossy()]))?;
+        let _server = backends::https(TLS_PORT, "ended", &dir)?;
         self.put(
             CONFIG_MAPS,
             &json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "authority" }, "data": { "ca.crt": read("authority.crt")? } }),
@@ -256,14 +232,14 @@ impl World {
             )
         };
         policy("secure.example")?;
-        eventually(PATIENCE, || contains(&get("/secure", &[])?, &["under TLS /secure client=None"]))?;
+        eventually(PATIENCE, || contains(&get("/secure", &[])?, &["ended GET /secure ", "client=None"]))?;
         policy("another.example")?;
         eventually(PATIENCE, || contains(&code("/secure", &[])?, &["503"]))?;
         let tls = |mode: &str| json!({ "tls": { "mode": mode, "credentialName": "client", "sni": "secure.example" } });
         self.rule("mutual", tls("SIMPLE"))?;
-        eventually(PATIENCE, || contains(&get("/mutual", &[])?, &["under TLS /mutual client=None"]))?;
+        eventually(PATIENCE, || contains(&get("/mutual", &[])?, &["ended GET /mutual ", "client=None"]))?;
         self.rule("mutual", tls("MUTUAL"))?;
-        eventually(PATIENCE, || contains(&get("/mutual", &[])?, &["under TLS /mutual client=", "'client'"]))
+        eventually(PATIENCE, || contains(&get("/mutual", &[])?, &["ended GET /mutual ", "'client'"]))
     }
 
     /// Policies that ask who a token names.

@@ -1,6 +1,8 @@
 //! Envoy and gRPC as clients of mesh control, the real ones, against a control plane alone: no node, no containers. Joined hosts need root, for network
 //! namespaces.
 
+mod asked;
+mod backends;
 mod features;
 mod peers;
 
@@ -33,18 +35,20 @@ const AUTHENTICATIONS: Resource =
     Resource { group: "security.istio.io", version: "v1", plural: "requestauthentications" };
 const AUTHENTICATION: Resource = Resource { group: "security.istio.io", version: "v1", plural: "peerauthentications" };
 const POLICIES: Resource = Resource { group: "security.istio.io", version: "v1", plural: "authorizationpolicies" };
+const TRAFFIC_POLICIES: Resource = Resource { group: "mesh.diolkos.io", version: "v1", plural: "trafficpolicies" };
 
 fn main() -> ExitCode {
     let mut runner = Runner::from_arguments();
     let gateway =
         "xds::an Envoy serves a Gateway, by delta and by state of the world, with its routes, endpoints and policies";
     let features = "xds::an Envoy is told nearness, sessions, TLS to services, limits and tokens";
+    let asked = "xds::an Envoy asks authorizers and rate limit services";
     let sidecar = "xds::an Envoy beside a process reaches services by name";
     let peers = "xds::Envoys speak the mesh's TLS, as who they are, and are sent new certificates";
     let grpc_peers = "xds::a gRPC client with a certificate provider speaks the mesh's TLS";
     let grpc = "xds::a gRPC client without a proxy finds its endpoints and follows them";
     let Some(binary) = platform::binary("DIOLKOS_BIN") else {
-        for name in [gateway, features, sidecar, peers, grpc, grpc_peers] {
+        for name in [gateway, features, asked, sidecar, peers, grpc, grpc_peers] {
             runner.skip(name, "DIOLKOS_BIN does not name the binary; run it with `cargo xtask test --only e2e`");
         }
         return runner.finish();
@@ -56,12 +60,10 @@ fn main() -> ExitCode {
             return runner.finish();
         }
     };
+    let python = platform::binary("PYTHON").filter(|python| has_grpc(python));
     match platform::binary("ENVOY") {
         None => {
-            runner.skip(gateway, "ENVOY names no Envoy");
-            runner.skip(features, "ENVOY names no Envoy");
-            runner.skip(sidecar, "ENVOY names no Envoy");
-            runner.skip(peers, "ENVOY names no Envoy");
+            [gateway, features, asked, sidecar, peers].iter().for_each(|it| runner.skip(it, "ENVOY names no Envoy"))
         }
         Some(envoy) => {
             _ = runner.check(gateway, || {
@@ -69,6 +71,10 @@ fn main() -> ExitCode {
                 world.gateway(&envoy, "GRPC")
             });
             _ = runner.check(features, || world.features(&envoy));
+            match &python {
+                Some(python) => _ = runner.check(asked, || world.asked(&envoy, python)),
+                None => runner.skip(asked, "PYTHON names no Python with grpcio"),
+            }
             _ = runner.check(sidecar, || world.sidecar(&envoy));
             match platform::is_root() {
                 true => _ = runner.check(peers, || world.peers(&binary, &envoy)),
@@ -76,7 +82,7 @@ fn main() -> ExitCode {
             }
         }
     }
-    match platform::binary("PYTHON").filter(|python| has_grpc(python)) {
+    match python {
         None => {
             runner.skip(grpc, "PYTHON names no Python with grpcio");
             runner.skip(grpc_peers, "PYTHON names no Python with grpcio");
@@ -139,22 +145,6 @@ fn own_address() -> Check<String> {
     Ok(socket.local_addr().map_err(|error| error.to_string())?.ip().to_string())
 }
 
-const HTTP_BACKEND: &str = r#"
-import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        body = f"{sys.argv[2]} {self.command} {self.path} host={self.headers['Host']} extra={self.headers['X-Extra']} who={self.headers['X-Forwarded-Client-Cert']}\n".encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *arguments):
-        pass
-ThreadingHTTPServer(("0.0.0.0", int(sys.argv[1])), Handler).serve_forever()
-"#;
-
 impl World {
     fn start(binary: &Path) -> Check<World> {
         let dir = std::env::temp_dir().join(format!("diolkos-xds-{}", std::process::id()));
@@ -162,16 +152,13 @@ impl World {
         std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
-        let mut server = Server::start_with(binary, &dir, PORT, &[format!("--workload-cert-ttl-s={CERTIFICATE_S}")])?;
+        let providers = dir.join("providers.json");
+        std::fs::write(&providers, asked::providers().to_string()).map_err(|error| error.to_string())?;
+        let more =
+            [format!("--workload-cert-ttl-s={CERTIFICATE_S}"), format!("--mesh-providers={}", providers.display())];
+        let mut server = Server::start_with(binary, &dir, PORT, &more)?;
         let api = runtime.block_on(server.ready())?;
-        let backends = BACKENDS.iter().map(|port| {
-            Process::start(Command::new("python3").args([
-                "-c",
-                HTTP_BACKEND,
-                &port.to_string(),
-                &format!("backend-{port}"),
-            ]))
-        });
+        let backends = BACKENDS.iter().map(|port| backends::http(*port, &format!("backend-{port}")));
         let backends = backends.collect::<Check<Vec<_>>>()?;
         let world = World { dir, address: own_address()?, api, runtime, _backends: backends, _server: server };
         world.service("one", &[BACKENDS[0]])?;
@@ -212,6 +199,16 @@ impl World {
             )?;
         }
         Ok(())
+    }
+
+    /// The Gateway that Envoys serve.
+    fn edge(&self) -> Check {
+        let listener = json!({ "name": "http", "port": GATEWAY_PORT, "protocol": "HTTP" });
+        self.put(
+            GATEWAYS,
+            &json!({ "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": { "name": "edge" },
+                "spec": { "gatewayClassName": "diolkos", "listeners": [listener] } }),
+        )
     }
 
     fn route(&self, backends: &Value) -> Check {
@@ -294,11 +291,7 @@ impl World {
     }
 
     fn gateway(&self, envoy: &Path, kind: &str) -> Check {
-        self.put(
-            GATEWAYS,
-            &json!({ "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": { "name": "edge" },
-                "spec": { "gatewayClassName": "diolkos", "listeners": [{ "name": "http", "port": GATEWAY_PORT, "protocol": "HTTP" }] } }),
-        )?;
+        self.edge()?;
         self.route(&json!([{ "name": "one", "port": 80 }]))?;
         let _envoy = self.envoy(envoy, kind, &json!({ "gateway": "default/edge" }))?;
         let ask = |path: &str, headers: &[&str]| ask(GATEWAY_PORT, "shop.example", path, headers);
@@ -362,40 +355,48 @@ impl World {
         said(faulty("/swap/one/two", &[]), &[" GET /two/one "])?;
         said(faulty("/bots", &["-i", "-H", "x-bot: 1"]), &["200"])?;
         said(faulty("/bots", &["-i"]), &["404"])?;
-        self.destination_rule(&said)?;
+        self.destination_rule()?;
         self.tokens(&said)?;
         self.report(&format!("envoy test-{kind}"))
     }
 
-    /// A DestinationRule's balancing, limits and outlier detection: one user's requests stay on one endpoint.
-    fn destination_rule(&self, said: &dyn Fn(Check<String>, &[&str]) -> Check) -> Check {
+    /// A DestinationRule's balancing, limits and outlier detection: one user's requests stay on one endpoint, on a ring and by Maglev's table.
+    fn destination_rule(&self) -> Check {
         self.endpoints("two", &BACKENDS)?;
-        self.put(
-            DESTINATION_RULES,
-            &json!({ "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": { "name": "two" },
-                "spec": { "host": "two", "trafficPolicy": {
-                    "loadBalancer": { "consistentHash": { "httpHeaderName": "x-user" } },
-                    "connectionPool": { "tcp": { "maxConnections": 100, "connectTimeout": "2s" },
-                        "http": { "http1MaxPendingRequests": 100, "http2MaxRequests": 100, "maxRequestsPerConnection": 50 } },
-                    "outlierDetection": { "consecutive5xxErrors": 7, "interval": "1s", "baseEjectionTime": "2s" } } } }),
-        )?;
-        eventually(PATIENCE, || {
-            let mut met = std::collections::BTreeSet::new();
-            for user in 0..12 {
-                let user = format!("x-user: {user}");
-                let first = ask(GATEWAY_PORT, "shop.example", "/two/u", &[&user])?;
-                for _ in 0..3 {
-                    said(ask(GATEWAY_PORT, "shop.example", "/two/u", &[&user]), &[&first])?;
-                }
-                met.insert(first);
-            }
-            if met.len() == 2 { Ok(()) } else { Err(format!("all users are at {met:?}")) }
-        })?;
-        for (kind, name) in [(SLICES, "two-1"), (DESTINATION_RULES, "two")] {
-            let gone = self.api.delete(kind, "default", name, DeleteOptions::default());
-            self.runtime.block_on(gone).map_err(|error| error.to_string())?;
+        for table in [json!({ "ringHash": { "minimumRingSize": 2048 } }), json!({ "maglev": { "tableSize": 503 } })] {
+            let mut hash = table.clone();
+            hash["httpHeaderName"] = json!("x-user");
+            self.put(
+                DESTINATION_RULES,
+                &json!({ "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": { "name": "two" },
+                    "spec": { "host": "two", "trafficPolicy": {
+                        "loadBalancer": { "consistentHash": hash },
+                        "connectionPool": { "tcp": { "maxConnections": 100, "connectTimeout": "2s" },
+                            "http": { "http1MaxPendingRequests": 100, "http2MaxRequests": 100, "maxRequestsPerConnection": 50 } },
+                        "outlierDetection": { "consecutive5xxErrors": 7, "interval": "1s", "baseEjectionTime": "2s" } } } }),
+            )?;
+            eventually(PATIENCE, || self.stays()).map_err(|why| format!("{table}: {why}"))?;
         }
+        self.delete(SLICES, "two-1")?;
+        self.delete(DESTINATION_RULES, "two")?;
         self.endpoints("two", &BACKENDS[1..])
+    }
+
+    /// Each user's requests are all at one endpoint, and users are at both.
+    fn stays(&self) -> Check {
+        let mut met = std::collections::BTreeSet::new();
+        for user in 0..12 {
+            let mut at = std::collections::BTreeSet::new();
+            for _ in 0..4 {
+                let answer = ask(GATEWAY_PORT, "shop.example", "/two/u", &[&format!("x-user: {user}")])?;
+                at.insert(answer.split_whitespace().next().unwrap_or_default().to_owned());
+            }
+            if at.len() != 1 {
+                return Err(format!("user {user} is at {at:?}"));
+            }
+            met.extend(at);
+        }
+        if met.len() == 2 { Ok(()) } else { Err(format!("all users are at {met:?}")) }
     }
 
     /// A RequestAuthentication on the gateway.
@@ -443,8 +444,7 @@ impl World {
 
     fn grpc(&self, python: &Path) -> Check {
         let servers: Vec<u16> = vec![16_483, 16_484];
-        let start = |port: &u16| Process::start(Command::new(python).args(["-c", GRPC_SERVER, &port.to_string()]));
-        let _servers = servers.iter().map(start).collect::<Check<Vec<_>>>()?;
+        let _servers = servers.iter().map(|port| backends::grpc(python, *port)).collect::<Check<Vec<_>>>()?;
         self.service("calls", &servers[..1])?;
         let pki = self.dir.join("pki");
         let bootstrap = json!({
@@ -496,19 +496,6 @@ printf '{"keys":[{"kty":"RSA","kid":"one","alg":"RS256","use":"sig","e":"AQAB","
         }
     }
 }
-
-const GRPC_SERVER: &str = r#"
-import sys, grpc
-from concurrent import futures
-class Handler(grpc.GenericRpcHandler):
-    def service(self, details):
-        return grpc.unary_unary_rpc_method_handler(lambda request, context: sys.argv[1].encode() + b" " + request)
-server = grpc.server(futures.ThreadPoolExecutor(2))
-server.add_generic_rpc_handlers((Handler(),))
-server.add_insecure_port("0.0.0.0:" + sys.argv[1])
-server.start()
-server.wait_for_termination()
-"#;
 
 const GRPC_CLIENT: &str = r#"
 import sys, grpc

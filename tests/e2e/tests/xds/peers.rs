@@ -1,8 +1,8 @@
 //! The mesh's own TLS, spoken by Envoys and by gRPC: to a joined host that takes nothing in plain text, as who their certificate says.
 
 use super::{
-    AUTHENTICATION, DESTINATION_RULES, Envoy, GATEWAY_PORT, GATEWAYS, HTTP_BACKEND, MESH_PORT, PATIENCE, PODS,
-    POLICIES, Process, ROUTES, World, ask, status,
+    AUTHENTICATION, DESTINATION_RULES, Envoy, GATEWAY_PORT, MESH_PORT, PATIENCE, PODS, POLICIES, Process, ROUTES,
+    World, ask, backends, status,
 };
 use client::{DeleteOptions, ObjectApi, Resource};
 use e2e::{Check, contains, eventually, shell};
@@ -128,15 +128,11 @@ impl World {
                 service: "legacy",
                 port: 16_491,
                 protocol: "http",
-                script: HTTP_BACKEND,
+                script: backends::HTTP,
                 python: Path::new("python3"),
             },
         )?;
-        self.put(
-            GATEWAYS,
-            &json!({ "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": { "name": "edge" },
-                "spec": { "gatewayClassName": "diolkos", "listeners": [{ "name": "http", "port": GATEWAY_PORT, "protocol": "HTTP" }] } }),
-        )?;
+        self.edge()?;
         self.put(
             ROUTES,
             &json!({ "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": { "name": "peers" },
@@ -270,7 +266,7 @@ impl World {
                 service: "secret-calls",
                 port: 16_492,
                 protocol: "grpc",
-                script: super::GRPC_SERVER,
+                script: backends::GRPC,
                 python,
             },
         )?;

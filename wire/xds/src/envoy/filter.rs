@@ -87,7 +87,7 @@ fn share(millionths: u32) -> Message {
 }
 
 /// An entry of `typed_per_filter_config`, optional: a gRPC client does not know all of them.
-fn entry(name: &str, type_url: &str, value: Message) -> Message {
+pub(super) fn entry(name: &str, type_url: &str, value: Message) -> Message {
     let config = Message::new().any(1, type_url, value).number(2, 1);
     Message::new().text(1, name).any(2, FILTER_CONFIG, config)
 }

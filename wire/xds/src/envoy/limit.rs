@@ -4,6 +4,7 @@ use super::route::{Text, string_matcher};
 use bytes::Bytes;
 
 const FILTER: &str = "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
+const EXPRESSION: &str = "type.googleapis.com/envoy.extensions.rate_limit_descriptors.expr.v3.Descriptor";
 /// What names a limit among a request's descriptors.
 const LIMIT: &str = "limit";
 /// Combinations of values that have buckets of their own; more share.
@@ -33,20 +34,31 @@ pub enum LimitPart {
     Query(String),
     /// The client's address.
     Address,
-    /// Headers that must match; they tell nothing apart.
-    Matches(Vec<(String, Text)>),
+    /// The path, without query.
+    Path,
+    /// Always this text.
+    Fixed(String),
+    /// This text, where headers match.
+    Matches(String, Vec<(String, Text)>),
 }
 
 impl LimitPart {
     /// The action that makes a descriptor's entry: `config.route.v3.RateLimit.Action`.
-    fn action(&self, key: &str) -> Message {
+    pub(super) fn action(&self, key: &str) -> Message {
         match self {
             // request_headers { header_name, descriptor_key }
             LimitPart::Header(name) => Message::new().child(3, Message::new().text(1, name).text(2, key)),
             LimitPart::Query(name) => Message::new().child(12, Message::new().text(1, name).text(2, key)),
             LimitPart::Address => Message::new().child(4, Message::new()),
+            // extension { name, typed_config { descriptor_key, text } }
+            LimitPart::Path => {
+                let expression = Message::new().text(1, key).text(3, "request.url_path");
+                Message::new().child(9, extension("envoy.rate_limit_descriptors.expr", 2, EXPRESSION, expression))
+            }
+            // generic_key { descriptor_value, descriptor_key }
+            LimitPart::Fixed(text) => Message::new().child(5, Message::new().text(1, text).text(2, key)),
             // header_value_match { descriptor_value, expect_match, headers, descriptor_key }
-            LimitPart::Matches(headers) => {
+            LimitPart::Matches(text, headers) => {
                 let headers = headers.iter().map(|(name, text)| {
                     let matcher = Message::new().text(1, name);
                     match text {
@@ -54,7 +66,7 @@ impl LimitPart {
                         text => matcher.child(13, string_matcher(text)),
                     }
                 });
-                let matched = Message::new().text(1, "yes").wrapped(2, 1).children(3, headers).text(4, key);
+                let matched = Message::new().text(1, text).wrapped(2, 1).children(3, headers).text(4, key);
                 Message::new().child(6, matched)
             }
         }
@@ -63,9 +75,9 @@ impl LimitPart {
     /// The entry that it makes; an empty value stands for all.
     fn entry(&self, key: &str) -> Message {
         match self {
-            LimitPart::Header(_) | LimitPart::Query(_) => Message::new().text(1, key),
+            LimitPart::Header(_) | LimitPart::Query(_) | LimitPart::Path => Message::new().text(1, key),
             LimitPart::Address => Message::new().text(1, "remote_address"),
-            LimitPart::Matches(_) => Message::new().text(1, key).text(2, "yes"),
+            LimitPart::Fixed(text) | LimitPart::Matches(text, _) => Message::new().text(1, key).text(2, text),
         }
     }
 }
@@ -77,8 +89,7 @@ impl LocalLimit {
 
     /// `config.route.v3.RateLimit`, on a route.
     pub(super) fn on_route(&self) -> Message {
-        // generic_key { descriptor_value, descriptor_key }
-        let named = Message::new().child(5, Message::new().text(1, &self.key).text(2, LIMIT));
+        let named = LimitPart::Fixed(self.key.clone()).action(LIMIT);
         let parts = self.keyed().map(|(key, part)| part.action(&key));
         Message::new().child(3, named).children(3, parts)
     }
@@ -108,8 +119,6 @@ pub fn local_limits(limits: &[LocalLimit]) -> Bytes {
     let told = Message::new().child(1, Message::new().text(1, "x-envoy-ratelimited").text(2, "true"));
     let filter = Message::new()
         .text(1, "limits")
-        // Requests that count in no limit.
-        .child(3, bucket(u32::MAX, u32::MAX, 1_000))
         .child(4, always())
         .child(5, always())
         .child(6, told)

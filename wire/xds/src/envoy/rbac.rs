@@ -128,11 +128,15 @@ fn policy(rule: &RbacRule) -> Message {
     Message::new().child(1, all_of(what)).child(2, all_of(who))
 }
 
+/// `envoy.config.rbac.v3.RBAC`.
+pub(super) fn policies(deny: bool, rules: &[RbacRule]) -> Message {
+    // action ALLOW 0, DENY 1; policies by name
+    let policies = rules.iter().map(|rule| Message::new().text(1, &rule.name).child(2, policy(rule)));
+    Message::new().number(1, u64::from(deny)).children(2, policies)
+}
+
 /// An `envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter`. `deny`: what matches is refused; else only what matches is
 /// taken.
 pub fn rbac_filter(name: &str, deny: bool, rules: &[RbacRule]) -> Bytes {
-    // action ALLOW 0, DENY 1; policies by name
-    let policies = rules.iter().map(|rule| Message::new().text(1, &rule.name).child(2, policy(rule)));
-    let rbac = Message::new().number(1, u64::from(deny)).children(2, policies);
-    extension(name, 4, FILTER, Message::new().child(1, rbac)).finish()
+    extension(name, 4, FILTER, Message::new().child(1, policies(deny, rules))).finish()
 }

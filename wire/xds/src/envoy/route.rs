@@ -2,6 +2,7 @@
 use super::filter::{CorsPolicy, HttpFault, SessionState};
 use super::limit::LocalLimit;
 use super::message::Message;
+use super::quota::Quota;
 use bytes::Bytes;
 use model::mesh::traffic::HashKey;
 
@@ -120,6 +121,8 @@ pub struct RouteEntry {
     pub session: Option<SessionState>,
     /// Limits that its requests count in.
     pub limits: Vec<LocalLimit>,
+    /// What a rate limit service is asked about them.
+    pub quotas: Vec<Quota>,
 }
 
 /// Hosts and their routes; the first that matches counts.
@@ -234,6 +237,7 @@ fn route(entry: &RouteEntry) -> Message {
     let message = message.children(13, entry.cors.iter().map(CorsPolicy::entry));
     let message = message.children(13, entry.fault.iter().map(HttpFault::entry));
     let message = message.children(13, entry.session.iter().map(SessionState::entry));
+    let message = message.children(13, entry.quotas.iter().map(Quota::on_route));
     change(change(message, (9, 12), &entry.request), (10, 11), &entry.response)
 }
 

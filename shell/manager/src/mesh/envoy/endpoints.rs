@@ -42,7 +42,7 @@ impl View {
     }
 
     /// See [`Told`].
-    pub(super) fn told(&self, name: &str, entry: &ServiceEntry, port: &PortEntry) -> Told {
+    pub(super) fn told(&self, name: &str, entry: &ServiceEntry, port: &PortEntry, http2: bool) -> Told {
         let policy = port.port.traffic.as_deref();
         let own = policy.and_then(|policy| policy.tls.as_deref());
         let of_gateways = port.port.tls.as_deref().filter(|_| self.audience.kind == Kind::Gateway);
@@ -66,7 +66,6 @@ impl View {
         let host = entry.service.hostnames.first().map_or("", |name| name);
         let subset = entry.service.key.name.split_once('|').map_or("", |(_, subset)| subset);
         let server_name = format!("outbound_.{}_.{subset}_.{host}", port.port.port);
-        let http2 = port.app_protocol().is_http2();
         let peers =
             Peers { identities: &identities, trust_domain: &self.trust_domain, server_name: &server_name, http2 };
         let call = match (own, self.audience.kind) {

@@ -1,12 +1,20 @@
 //! Authorization policies of a gateway as Envoy's RBAC. What cannot be said errs towards refusal, as it does in our own proxies: a rule of an
 //! ALLOW policy that needs it is left out, a DENY rule matches without that part.
-use super::tokens;
+use super::{routes, tokens};
 use bytes::Bytes;
 use model::Key;
-use model::mesh::{Action, AuthorizationPolicy, Gateway, Operation, PolicyRule, RequestAuthentication, Scope, Source};
+use model::mesh::policy::ProviderKind;
+use model::mesh::{
+    Action, AuthorizationPolicy, ExtensionProvider, Gateway, Operation, PolicyRule, RequestAuthentication, Scope,
+    Source,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use xds::envoy::{Permission, Principal, RbacRule, Text, jwt_filter, rbac_filter};
+use traffic::Directory;
+use xds::envoy::{Permission, Principal, RbacRule, Text, authorizer_filters, jwt_filter, rbac_filter};
+
+/// Authorizers by name.
+pub type Providers = BTreeMap<Arc<str>, Arc<ExtensionProvider>>;
 
 /// The filter that verifies tokens at a gateway, if it has to.
 pub fn tokens(rules: &BTreeMap<Key, Arc<RequestAuthentication>>, gateway: &Gateway) -> Option<Bytes> {
@@ -22,8 +30,41 @@ pub fn tokens(rules: &BTreeMap<Key, Arc<RequestAuthentication>>, gateway: &Gatew
     (!rules.is_empty()).then(|| jwt_filter(rules.iter().map(|(name, rule)| (name.clone(), rule))))
 }
 
-/// Filters in the order in which they decide: what is denied, then what is allowed.
-pub fn filters(policies: &BTreeMap<Key, Arc<AuthorizationPolicy>>, gateway: &Gateway) -> Vec<Bytes> {
+/// The filters that ask somebody about requests: each authorizer once, about what any of its policies matches. What matches and names nobody who is
+/// known is refused.
+fn asks<'a>(
+    custom: impl Iterator<Item = &'a Arc<AuthorizationPolicy>>,
+    providers: &Providers,
+    directory: &Directory,
+) -> Vec<Bytes> {
+    let mut by_name: BTreeMap<&str, Vec<RbacRule>> = BTreeMap::new();
+    for policy in custom {
+        by_name.entry(&policy.provider).or_default().extend(rules(policy, true));
+    }
+    let mut out = Vec::new();
+    for (name, rules) in by_name {
+        let Some(provider) = providers.get(name) else {
+            out.push(rbac_filter(&format!("diolkos.rbac.custom/{name}"), true, &rules));
+            continue;
+        };
+        let service = directory.service_named(&provider.service).map(|entry| entry.service.key.clone());
+        let cluster = service.map_or_else(String::new, |key| match provider.kind {
+            ProviderKind::Grpc => routes::asked_name(directory, &key, provider.port),
+            ProviderKind::Http { .. } => routes::cluster_name(directory, &key, provider.port),
+        });
+        let cluster = if cluster.is_empty() { routes::INVALID } else { &cluster };
+        out.extend(authorizer_filters(provider, cluster, &rules));
+    }
+    out
+}
+
+/// Filters in the order in which they decide: whom to ask, then what is denied, then what is allowed.
+pub fn filters(
+    policies: &BTreeMap<Key, Arc<AuthorizationPolicy>>,
+    providers: &Providers,
+    directory: &Directory,
+    gateway: &Gateway,
+) -> Vec<Bytes> {
     let holds = |policy: &&Arc<AuthorizationPolicy>| {
         !policy.dry_run
             && match policy.scope {
@@ -33,14 +74,10 @@ pub fn filters(policies: &BTreeMap<Key, Arc<AuthorizationPolicy>>, gateway: &Gat
             }
     };
     let of = |action: Action| policies.values().filter(holds).filter(move |policy| policy.action == action);
-    let mut out = Vec::new();
+    let mut out = asks(of(Action::Custom), providers, directory);
     let deny: Vec<RbacRule> = of(Action::Deny).flat_map(|policy| rules(policy, true)).collect();
     if !deny.is_empty() {
         out.push(rbac_filter("diolkos.rbac.deny", true, &deny));
-    }
-    // There is nobody to ask: nothing passes.
-    if of(Action::Custom).next().is_some() {
-        out.push(rbac_filter("diolkos.rbac.custom", false, &[]));
     }
     if of(Action::Allow).next().is_some() {
         let allow: Vec<RbacRule> = of(Action::Allow).flat_map(|policy| rules(policy, false)).collect();

@@ -17,7 +17,7 @@ use xds::envoy::{
 };
 
 /// A cluster that never is: its share of requests is answered with 500.
-const INVALID: &str = "invalid";
+pub const INVALID: &str = "invalid";
 
 /// The cluster of a service's port.
 pub fn cluster_name(directory: &Directory, key: &Key, port: u16) -> String {
@@ -26,6 +26,11 @@ pub fn cluster_name(directory: &Directory, key: &Key, port: u16) -> String {
     let host = directory.service(&whole).and_then(|entry| entry.service.hostnames.first().cloned());
     let host = host.unwrap_or_else(|| format!("{name}.{}", key.namespace).into());
     format!("outbound|{port}|{subset}|{host}")
+}
+
+/// The same of a service that is asked about requests: whatever its port is called, it is spoken to in HTTP/2.
+pub fn asked_name(directory: &Directory, key: &Key, port: u16) -> String {
+    cluster_name(directory, key, port).replacen("outbound", "asked", 1)
 }
 
 /// Names by which a service may be asked for from anywhere: its own, and `NAME.NAMESPACE` and `NAME.NAMESPACE.svc`. The name alone means a
@@ -193,6 +198,7 @@ fn plain(cluster: String) -> RouteEntry {
         hedged: false,
         session: None,
         limits: Vec::new(),
+        quotas: Vec::new(),
     }
 }
 
