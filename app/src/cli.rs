@@ -117,6 +117,12 @@ pub struct JoinArgs {
     /// This machine's address, as the pool's machines reach it [default: --node-ip].
     #[arg(long)]
     pub address: Option<IpAddr>,
+    /// Users whose processes get the host's identity from the SPIFFE Workload API, beside root and the user that runs this: names or numbers.
+    #[arg(long, value_name = "USER,...", value_delimiter = ',')]
+    pub workload_api_users: Vec<String>,
+    /// Groups whose processes get it, by their own group or a supplementary one: names or numbers.
+    #[arg(long, value_name = "GROUP,...", value_delimiter = ',')]
+    pub workload_api_groups: Vec<String>,
 }
 
 #[derive(Subcommand)]

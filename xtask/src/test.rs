@@ -100,6 +100,9 @@ fn end_to_end() -> Result<()> {
     if let Err(error) = tools::skywalking(&tools.python) {
         println!("no SkyWalking agent: {error}");
     }
+    if let Err(error) = tools::spiffe(&tools.python) {
+        println!("no SPIFFE client: {error}");
+    }
     command.env("KUBECTL", tools.kubectl).env("HELM", tools.helm).env("PYTHON", tools.python);
     sh::run(&mut command)
 }

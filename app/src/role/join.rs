@@ -1,15 +1,19 @@
 //! `diolkos join`: a process on a machine that is no node becomes a workload of the mesh.
 
+mod callers;
+
 use super::failed;
 use crate::cli::{CommandError, JoinArgs};
 use crate::config::Config;
 use proxy::host::HostWorkload;
 use proxy::plane::{JoinRequest, Joined, PlaneIssuer};
-use proxy::{Control, ControlPlane, Proxy};
+use proxy::{Control, ControlPlane, Proxy, WorkloadApi};
 use std::sync::Arc;
 
 /// A name that the control plane's certificate always has, however its machine is called from here.
 const SERVER_NAME: &str = "localhost";
+/// In the run directory; not where a node's is, which may be the same machine's.
+const WORKLOAD_API_SOCKET: &str = "join/workload-api/api.sock";
 /// Longest host name that a WorkloadEntry's name takes.
 const HOST_MAX: usize = 40;
 
@@ -18,6 +22,9 @@ pub fn run(config: Config, args: JoinArgs) -> Result<(), CommandError> {
     // Fails only when one is installed already, which is then the same one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let address = args.address.unwrap_or(config.node_ip);
+    // Said before anything is asked for: a name that nobody has is a mistake in the command.
+    let callers = callers::resolve(&args.workload_api_users, &args.workload_api_groups)?;
+    let api = WorkloadApi { socket: config.run_dir.join(WORKLOAD_API_SOCKET), callers };
     let request = JoinRequest {
         token: args.token.clone(),
         service: args.service.clone(),
@@ -40,7 +47,8 @@ pub fn run(config: Config, args: JoinArgs) -> Result<(), CommandError> {
     };
     keep(&plane, &joined)?;
     println!("joined as {} ({})", joined.response.workload, joined.response.identity);
-    serve(&config, &args, address, plane, &joined)
+    println!("{}", callers::sentence(&api));
+    serve(&config, &args, address, plane, &joined, api)
 }
 
 async fn ask(args: &JoinArgs, request: JoinRequest) -> Result<Joined, CommandError> {
@@ -66,12 +74,14 @@ fn serve(
     address: std::net::IpAddr,
     plane: ControlPlane,
     joined: &Joined,
+    api: WorkloadApi,
 ) -> Result<(), CommandError> {
     let response = &joined.response;
     let settings = proxy::Config {
         node_name: response.workload.clone(),
         workers: config.proxy_workers,
         attach_socket: None,
+        workload_api: Some(api),
         admin: None,
         control: Control::Plane(plane.clone()),
         snapshot: Some(config.data_dir.join("join/proxy.snapshot")),

@@ -7,7 +7,7 @@ use crate::notify;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use proxy::plane::PlaneIssuer;
-use proxy::{Control, ControlPlane, Proxy};
+use proxy::{Callers, Control, ControlPlane, Proxy, WorkloadApi};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +27,10 @@ pub fn run(config: Config) -> Result<(), CommandError> {
         workers: config.proxy_workers,
         attach_socket: Some(config.run_dir.join("proxy.sock")),
         handover_socket: Some(config.run_dir.join("proxy-handover.sock")),
-        workload_api: Some(config.workload_api_dir().join(WORKLOAD_API_SOCKET)),
+        workload_api: Some(WorkloadApi {
+            socket: config.workload_api_dir().join(WORKLOAD_API_SOCKET),
+            callers: Callers::Pods,
+        }),
         admin: Some(config.proxy_admin),
         control: Control::Plane(plane.clone()),
         snapshot: Some(config.data_dir.join("proxy.snapshot")),
@@ -42,7 +45,7 @@ pub fn run(config: Config) -> Result<(), CommandError> {
 }
 
 /// Name of the Workload API's socket in its directory.
-const WORKLOAD_API_SOCKET: &str = "api.sock";
+pub const WORKLOAD_API_SOCKET: &str = "api.sock";
 /// How long a successor may take to get ready.
 const READY_PATIENCE: Duration = Duration::from_secs(45);
 

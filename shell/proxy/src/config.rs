@@ -14,8 +14,8 @@ pub struct Config {
     pub attach_socket: Option<PathBuf>,
     /// Unix socket on which a successor asks for our listening sockets; none: there is no successor.
     pub handover_socket: Option<PathBuf>,
-    /// Unix socket of the SPIFFE Workload API; none: it is not served.
-    pub workload_api: Option<PathBuf>,
+    /// The SPIFFE Workload API; none: it is not served.
+    pub workload_api: Option<WorkloadApi>,
     /// Where metrics and state are shown. Loopback: there is no authentication.
     pub admin: Option<SocketAddr>,
     /// Where configuration and certificates come from.
@@ -38,6 +38,25 @@ pub struct Config {
     pub tracing: Tracing,
     /// Serve the Gateway resources on this host's ports.
     pub gateways: bool,
+}
+
+/// The SPIFFE Workload API of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadApi {
+    /// Its Unix socket. Everybody may connect; who gets something is said by `callers`.
+    pub socket: PathBuf,
+    /// Who gets an identity.
+    pub callers: Callers,
+}
+
+/// Who gets an identity of the Workload API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Callers {
+    /// A process of a pod: its pod's.
+    Pods,
+    /// A process of one of these users, or in one of these groups (its own or a supplementary one), by number: that of the one workload that
+    /// is served here, a joined host's.
+    Users { users: Vec<u32>, groups: Vec<u32> },
 }
 
 /// Spans of requests: where to, and how many.

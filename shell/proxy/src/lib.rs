@@ -48,6 +48,6 @@ mod upstream;
 mod worker;
 mod workload_api;
 
-pub use config::{Config, Control, ControlPlane, Exporter, Speaks, Tracing};
+pub use config::{Callers, Config, Control, ControlPlane, Exporter, Speaks, Tracing, WorkloadApi};
 pub use gateway::ADDRESS_ROUTES;
 pub use run::{Proxy, StartError, Successor};

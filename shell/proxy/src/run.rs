@@ -156,7 +156,7 @@ impl Proxy {
             let listener = self.attacher.listen(&path).map_err(|source| StartError::Attach { path, source })?;
             self.runtime.spawn(self.attacher.clone().serve(listener));
         }
-        if let Some(path) = self.shared.config.workload_api.clone() {
+        if let Some(path) = self.shared.config.workload_api.as_ref().map(|api| api.socket.clone()) {
             let listener = workload_api::listen(&path).map_err(|source| StartError::Attach { path, source })?;
             self.runtime.spawn(workload_api::serve(self.shared.clone(), listener));
         }

@@ -1,13 +1,41 @@
 //! A process on a machine that is no node: called by pods, and calling services, under its own identity.
 mod support;
 
-use diolkos_proxy::Proxy;
 use diolkos_proxy::host::HostWorkload;
 use diolkos_proxy::mesh::Change;
+use diolkos_proxy::{Callers, Config, Proxy, WorkloadApi};
 use model::Key;
 use model::mesh::*;
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
+use support::spiffe::Peer;
 use support::{Node, address, curl, inside, serve_http, workload};
+use xds::workload_api::*;
+
+const WORKLOAD: &str = "host/default/legacy-9";
+
+/// A machine that is no node joins with its process on port 8080.
+fn join(node: &Node, machine: &str, configure: impl FnOnce(&mut Config) + Send + 'static) -> Proxy {
+    let (signer, root) = (node.issuer.clone(), node.issuer.root_pem().to_owned());
+    let host = HostWorkload {
+        workload: WORKLOAD.into(),
+        namespace: "default".into(),
+        service_account: "legacy".into(),
+        address: address(9),
+        port: 8080,
+        capture: vec!["10.96.0.0/16".into()],
+    };
+    let joined = inside(machine, move || {
+        let mut config = Config { workers: 1, gateways: false, ..Config::default() };
+        configure(&mut config);
+        let proxy = Proxy::start(config, signer).unwrap();
+        proxy.shared.identities.set_roots([root.as_str()].into_iter());
+        proxy.attacher.attach_host(&host).unwrap();
+        proxy
+    });
+    joined.join().unwrap()
+}
 
 #[test]
 fn a_joined_process_is_called_and_calls() {
@@ -17,25 +45,9 @@ fn a_joined_process_is_called_and_calls() {
     serve_http(&server, "web");
     let machine = node.net.pod(9);
     serve_http(&machine, "legacy");
+    let legacy = join(&node, &machine, |_| {});
     let mut joined = workload(9, "legacy");
-    joined.name = "host/default/legacy-9".into();
-    let config = diolkos_proxy::Config { workers: 1, gateways: false, ..Default::default() };
-    let (signer, root) = (node.issuer.clone(), node.issuer.root_pem().to_owned());
-    let host = HostWorkload {
-        workload: joined.name.to_string(),
-        namespace: "default".into(),
-        service_account: "legacy".into(),
-        address: address(9),
-        port: 8080,
-        capture: vec!["10.96.0.0/16".into()],
-    };
-    let legacy = inside(&machine, move || {
-        let proxy = Proxy::start(config, signer).unwrap();
-        proxy.shared.identities.set_roots([root.as_str()].into_iter());
-        proxy.attacher.attach_host(&host).unwrap();
-        proxy
-    });
-    let legacy = legacy.join().unwrap();
+    joined.name = WORKLOAD.into();
     let mut known = vec![
         Change::Set(Resource::Workload(Arc::new(joined))),
         Change::Set(Resource::Workload(Arc::new(workload(5, "client")))),
@@ -50,7 +62,7 @@ fn a_joined_process_is_called_and_calls() {
         ports: vec![("main".into(), 8080)],
         endpoints: vec![Endpoint {
             address: address(9),
-            workload: "host/default/legacy-9".into(),
+            workload: WORKLOAD.into(),
             health: Health::Ready,
             weight: 1,
             region: "".into(),
@@ -78,4 +90,53 @@ fn a_joined_process_is_called_and_calls() {
     // What is not a service's stays as it was.
     assert!(!support::curl_output(&machine, &["http://10.250.0.1:9/"]).status.success());
     legacy.stop();
+}
+
+/// What a process of such a user, group and supplementary groups is told when it calls a method that there is not: gRPC's status.
+fn asks_as(socket: &Path, user: u32, group: u32, groups: &str) -> Option<u32> {
+    let (user, group) = (format!("--reuid={user}"), format!("--regid={group}"));
+    let more = if groups.is_empty() { "--clear-groups".to_owned() } else { format!("--groups={groups}") };
+    let mut call = Command::new("setpriv");
+    call.args([&user, &group, &more]).args(["curl", "-sS", "-m", "5", "-o", "/dev/null", "-D", "-"]);
+    call.args(["--http2-prior-knowledge", "-H", "content-type: application/grpc", "-H", "te: trailers"]);
+    call.args(["-H", "workload.spiffe.io: true", "--data-raw", "", "--unix-socket"]).arg(socket);
+    let said = call.arg("http://localhost/SpiffeWorkloadAPI/Nothing").output().unwrap();
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    said.lines().find_map(|line| line.strip_prefix("grpc-status: ")).and_then(|status| status.trim().parse().ok())
+}
+
+#[test]
+fn users_and_groups_of_a_joined_host_get_its_identity() {
+    need_root!("users_and_groups_of_a_joined_host_get_its_identity");
+    let mut node = Node::start(|_| {});
+    let machine = node.net.pod(9);
+    let socket = std::env::temp_dir().join(format!("diolkos-joined-{}/api.sock", std::process::id()));
+    let at = socket.clone();
+    let legacy = join(&node, &machine, move |config| {
+        let callers = Callers::Users { users: vec![0, 4711], groups: vec![4713] };
+        config.workload_api = Some(WorkloadApi { socket: at, callers });
+    });
+    legacy.apply([support::spiffe::bundle("cluster.local", node.issuer.root_pem())]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let peer = Peer::connect(&socket).await;
+        let svids = peer.stream::<_, X509SvidResponse>(FETCH_X509_SVID, Peer::request(X509SvidRequest {})).await;
+        let first = svids.unwrap().message().await.unwrap().unwrap();
+        assert_eq!(first.svids[0].spiffe_id, "spiffe://cluster.local/ns/default/sa/legacy", "root's process");
+    });
+    // 12: it may ask, and there is no such method. 7: it may not.
+    for (user, group, groups, status) in [
+        (4711, 9, "", 12),
+        (4712, 4713, "", 12),
+        (4712, 9, "8,4713,7", 12),
+        (4712, 9, "", 7),
+        (4713, 4711, "4711", 7),
+        (65534, 65534, "65534", 7),
+    ] {
+        assert_eq!(asks_as(&socket, user, group, groups), Some(status), "user {user}, group {group}, groups {groups}");
+    }
+    let many: Vec<String> = (5000..5200).chain([4713]).map(|group| group.to_string()).collect();
+    assert_eq!(asks_as(&socket, 4712, 9, &many.join(",")), Some(12), "more groups than a first look has room for");
+    legacy.stop();
+    let _ = std::fs::remove_dir_all(socket.parent().unwrap());
 }

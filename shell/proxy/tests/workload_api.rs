@@ -2,20 +2,14 @@
 mod support;
 
 use diolkos_proxy::identity::spiffe;
-use diolkos_proxy::mesh::Change;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use model::mesh::{Resource, TrustBundle};
+use diolkos_proxy::{Callers, WorkloadApi};
 use rustls::pki_types::CertificateDer;
-use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 use support::frames::Outcome;
+use support::spiffe::{Peer, bundle as spiffe_bundle};
 use support::{Node, frames};
-use tonic::{Code, Request, Status};
-use tonic_prost::ProstCodec;
+use tonic::{Code, Request};
 use xds::workload_api::*;
 
 /// A control group as the node agent names a pod's; this process is in it as long as the value lives.
@@ -38,65 +32,6 @@ impl Drop for Group {
         let _ = std::fs::remove_dir(&self.1);
         let _ = self.1.parent().map(std::fs::remove_dir);
     }
-}
-
-#[derive(Clone)]
-struct Peer(hyper::client::conn::http2::SendRequest<tonic::body::Body>);
-
-impl tower::Service<http::Request<tonic::body::Body>> for Peer {
-    type Response = http::Response<hyper::body::Incoming>;
-    type Error = hyper::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        Poll::Ready(Ok(()))
-    }
-    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
-        Box::pin(self.0.send_request(request))
-    }
-}
-
-impl Peer {
-    async fn connect(path: &Path) -> Peer {
-        let stream = tokio::net::UnixStream::connect(path).await.unwrap();
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        Peer(sender)
-    }
-
-    fn request<T>(message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        request.metadata_mut().insert(SECURITY_HEADER, "true".parse().unwrap());
-        request
-    }
-
-    async fn stream<Q, R>(&self, path: &'static str, request: Request<Q>) -> Result<tonic::Streaming<R>, Status>
-    where
-        Q: prost::Message + Default + 'static,
-        R: prost::Message + Default + 'static,
-    {
-        let mut grpc = tonic::client::Grpc::with_origin(self.clone(), http::Uri::from_static("http://localhost"));
-        let answer = grpc.server_streaming(request, path.parse().unwrap(), ProstCodec::<Q, R>::default()).await?;
-        Ok(answer.into_inner())
-    }
-
-    async fn unary<Q, R>(&self, path: &'static str, request: Q) -> Result<R, Status>
-    where
-        Q: prost::Message + Default + 'static,
-        R: prost::Message + Default + 'static,
-    {
-        let mut grpc = tonic::client::Grpc::with_origin(self.clone(), http::Uri::from_static("http://localhost"));
-        let answer = grpc.unary(Self::request(request), path.parse().unwrap(), ProstCodec::<Q, R>::default()).await?;
-        Ok(answer.into_inner())
-    }
-}
-
-fn bundle(domain: &str, root: &str) -> Change {
-    Change::Set(Resource::TrustBundle(Arc::new(TrustBundle {
-        trust_domain: domain.into(),
-        roots: vec![root.into()],
-        jwks: r#"{"keys":[]}"#.into(),
-    })))
 }
 
 /// What becomes of a call that names the socket as gRPC's C core does. Blocks for an answer that comes from another thread.
@@ -124,10 +59,12 @@ fn a_pods_process_gets_its_pods_identity_and_nobody_else_any() {
     let socket = std::env::temp_dir().join(format!("diolkos-workload-{}/api.sock", std::process::id()));
     let at = socket.clone();
     // Certificates live six seconds: one is renewed while the test looks.
-    let mut node = Node::start_with(6, move |config| config.workload_api = Some(at));
+    let mut node = Node::start_with(6, move |config| {
+        config.workload_api = Some(WorkloadApi { socket: at, callers: Callers::Pods })
+    });
     node.pod(5, "client");
     let root = node.issuer.root_pem().to_owned();
-    node.proxy().apply([bundle("cluster.local", &root), bundle("partner", &root)]);
+    node.proxy().apply([spiffe_bundle("cluster.local", &root), spiffe_bundle("partner", &root)]);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let stranger = Peer::connect(&socket).await;

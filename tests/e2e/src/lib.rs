@@ -1,9 +1,11 @@
 //! End-to-end tests with the real clients: a platform, the tools that drive it, and a runner that says what it skips.
 
+pub mod network;
 pub mod platform;
 pub mod runner;
 pub mod server;
 pub mod shell;
+pub mod spiffe;
 
 pub use platform::Platform;
 pub use runner::{Outcome, Runner};

@@ -1,8 +1,10 @@
-//! The SPIFFE Workload API for applications, on a Unix socket. Who calls is told by the kernel: the process at the other end, the control group
-//! that it is in, the pod that the group belongs to. Nothing that the caller says of itself counts.
+//! The SPIFFE Workload API for applications, on a Unix socket. Who calls is told by the kernel: on a node the process at the other end, the
+//! control group that it is in, the pod that the group belongs to; on a joined host its user and groups. Nothing that the caller says of itself
+//! counts.
 mod authority;
 mod bundles;
 mod calls;
+mod groups;
 mod peer;
 
 use crate::pods::Pod;
@@ -28,7 +30,7 @@ const CONNECTIONS: usize = 1_024;
 /// Who does not answer a ping for so long is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// Opens the socket. Everybody may connect: a pod's processes run under any user, and who is no pod's gets nothing.
+/// Opens the socket. Everybody may connect: a pod's processes run under any user, and who may have no identity gets nothing.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)?;
@@ -95,7 +97,7 @@ async fn connection(shared: Arc<Shared>, stream: UnixStream) {
 #[derive(Clone)]
 pub(crate) struct Handler {
     shared: Arc<Shared>,
-    /// None: no pod's.
+    /// None: it may have no identity.
     pod: Option<Arc<Pod>>,
 }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod frames;
+pub mod spiffe;
 pub mod tls;
 pub mod town;
 

@@ -5,6 +5,7 @@ use super::{
     World, ask, backends, status,
 };
 use client::{DeleteOptions, ObjectApi, Resource};
+use e2e::network::Network;
 use e2e::{Check, contains, eventually, shell};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -13,16 +14,9 @@ use std::time::{Duration, Instant};
 
 /// A network namespace with a joined process in it; both go with the value.
 pub struct Guest {
-    netns: String,
     processes: Vec<Process>,
+    network: Network,
     dir: PathBuf,
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        self.processes.clear();
-        let _ = Command::new("ip").args(["netns", "del", &self.netns]).status();
-    }
 }
 
 /// What a guest is.
@@ -43,25 +37,15 @@ pub struct Guesthood<'a> {
 
 impl Guest {
     fn inside(&self) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.netns]);
-        command
+        self.network.inside()
     }
 
     /// Makes one, and has its process join.
     pub fn join(world: &World, binary: &Path, of: &Guesthood<'_>) -> Check<Guest> {
-        let (netns, link, net) = (format!("dk-x{}", of.number), format!("dkx{}", of.number), 240 + of.number);
+        let network = Network::new(&format!("dk-x{}", of.number), 240 + of.number)?;
         let dir = world.dir.join(of.service);
         std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
-        let script = format!(
-            "ip netns del {netns} 2>/dev/null; ip link del {link} 2>/dev/null; set -e
-            ip netns add {netns}; ip link add {link} type veth peer name eth0 netns {netns}
-            ip addr add 172.31.{net}.1/24 dev {link}; ip link set {link} up; ip -n {netns} link set lo up
-            ip -n {netns} addr add 172.31.{net}.2/24 dev eth0; ip -n {netns} link set eth0 up
-            ip -n {netns} route add default via 172.31.{net}.1"
-        );
-        shell::run(Command::new("sh").args(["-c", &script]), None).ok()?;
-        let mut guest = Guest { netns, processes: Vec::new(), dir };
+        let mut guest = Guest { processes: Vec::new(), network, dir };
         let log = std::fs::File::create(guest.dir.join("log")).map_err(|error| error.to_string())?;
         let mut process = guest.inside();
         process.arg(of.python).args(["-c", of.script, &of.port.to_string(), of.service]);
@@ -73,8 +57,8 @@ impl Guest {
         .ok()?;
         let mut join = guest.inside();
         join.arg(binary).args(["join", &format!("--service={}", of.service), &format!("--port={}", of.port)]);
-        join.args([format!("--protocol={}", of.protocol), format!("--address=172.31.{net}.2")]);
-        join.arg(format!("--control=172.31.{net}.1:{MESH_PORT}"));
+        join.args([format!("--protocol={}", of.protocol), format!("--address={}", guest.network.address())]);
+        join.arg(format!("--control={}:{MESH_PORT}", guest.network.outside()));
         join.arg(format!("--ca={}", world.dir.join("pki/ca.crt").display()));
         join.arg(format!("--data-dir={}", guest.dir.display()))
             .arg(format!("--run-dir={}", guest.dir.join("run").display()));
