@@ -349,10 +349,14 @@ impl Compiler {
             self.hosts.entry(it, present);
             hosts.extend(it.hosts.iter().cloned());
         }
-        let moved = match new.filter(|it| it.addresses.is_empty() && it.resolution != Resolution::None) {
+        let mut moved = BTreeSet::new();
+        for (it, present) in [(old, false), (new, true)] {
+            moved.extend(it.map(|it| self.invented.reserve(&it.addresses, present)).unwrap_or_default());
+        }
+        moved.extend(match new.filter(|it| it.addresses.is_empty() && it.resolution != Resolution::None) {
             Some(it) => self.invented.insert(it.meta.created, key),
             None => self.invented.remove(key),
-        };
+        });
         self.dirty.extend(moved.into_iter().chain([key.clone()]).map(Unit::ServiceEntry));
         for host in hosts {
             self.touch_host(&host);

@@ -362,6 +362,33 @@ fn no_two_service_entries_share_an_address() {
 }
 
 #[test]
+fn an_address_that_is_asked_for_is_given_to_nobody_else() {
+    let vip = |compiler: &Compiler, name: &str| {
+        let key = (ResourceKind::Service, format!("apps/serviceentry.{name}"));
+        let Some(Resource::Service(service)) = compiler.told.get(&key) else { panic!("no {name}") };
+        service.vips.clone()
+    };
+    let mut compiler = compiler(vec![Object::ServiceEntry(Box::new(entry("auto", Resolution::Dns)))]);
+    compiler.take();
+    let given = vip(&compiler, "auto");
+    let mut explicit = entry("explicit", Resolution::Dns);
+    explicit.addresses = given.clone();
+    compiler.set(Object::ServiceEntry(Box::new(explicit.clone())));
+    compiler.take();
+    assert_eq!(vip(&compiler, "explicit"), given);
+    let other = vip(&compiler, "auto");
+    assert_ne!(other, given, "the one that was there before has moved, and proxies are told");
+    // Another version of the same object asks for another: the first is free again.
+    explicit.addresses = other;
+    compiler.set(Object::ServiceEntry(Box::new(explicit)));
+    compiler.take();
+    assert_eq!(vip(&compiler, "auto"), given);
+    compiler.remove(ObjectKind::ServiceEntry, &Key::new("apps", "explicit"));
+    compiler.take();
+    assert_eq!(vip(&compiler, "auto"), given);
+}
+
+#[test]
 fn names_are_resolved_elsewhere() {
     let mut compiler = compiler(vec![Object::ServiceEntry(Box::new(entry("far", Resolution::Dns)))]);
     compiler.take();
