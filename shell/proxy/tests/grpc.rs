@@ -8,41 +8,28 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use model::Key;
 use model::mesh::*;
 use std::sync::Arc;
-use support::{Node, inside};
-use tokio::net::{TcpListener, TcpStream};
+use support::{Node, grpc_client, listen};
 
 /// Sends every message back as it comes, and `grpc-status: 0` at the end.
 fn serve_echo(netns: &str) {
-    let (ready, started) = std::sync::mpsc::channel();
-    inside(netns, move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async move {
-            let listener = TcpListener::bind("0.0.0.0:8080").await.unwrap();
-            ready.send(()).unwrap();
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(async move {
-                    // It sends its settings at once: that it speaks first must not hide that it speaks HTTP.
-                    let mut connection = h2::server::handshake(stream).await.unwrap();
-                    while let Some(Ok((request, mut respond))) = connection.accept().await {
-                        tokio::spawn(async move {
-                            let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
-                            let mut send = respond.send_response(head, false).unwrap();
-                            let mut body = request.into_body();
-                            while let Some(Ok(bytes)) = body.data().await {
-                                let _ = body.flow_control().release_capacity(bytes.len());
-                                send.send_data(bytes, false).unwrap();
-                            }
-                            let mut trailers = HeaderMap::new();
-                            trailers.insert("grpc-status", HeaderValue::from_static("0"));
-                            send.send_trailers(trailers).unwrap();
-                        });
-                    }
-                });
-            }
-        });
+    listen(netns, |stream| async move {
+        // It sends its settings at once: that it speaks first must not hide that it speaks HTTP.
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            tokio::spawn(async move {
+                let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+                let mut send = respond.send_response(head, false).unwrap();
+                let mut body = request.into_body();
+                while let Some(Ok(bytes)) = body.data().await {
+                    let _ = body.flow_control().release_capacity(bytes.len());
+                    send.send_data(bytes, false).unwrap();
+                }
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", HeaderValue::from_static("0"));
+                send.send_trailers(trailers).unwrap();
+            });
+        }
     });
-    started.recv().unwrap();
 }
 
 fn call() -> Request<()> {
@@ -79,19 +66,6 @@ async fn chat(sender: &SendRequest<Bytes>, rounds: usize) -> String {
     trailers["grpc-status"].to_str().unwrap().to_owned()
 }
 
-fn client<T: Send + 'static>(netns: &str, work: impl AsyncFnOnce(SendRequest<Bytes>) -> T + Send + 'static) -> T {
-    let thread = inside(netns, move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async move {
-            let stream = TcpStream::connect(support::socket(50)).await.unwrap();
-            let (sender, connection) = h2::client::handshake(stream).await.unwrap();
-            tokio::spawn(connection);
-            tokio::time::timeout(std::time::Duration::from_secs(10), work(sender)).await.expect("in time")
-        })
-    });
-    thread.join().unwrap()
-}
-
 #[test]
 fn streams_flow_both_ways_and_failures_are_grpc_statuses() {
     need_root!("streams_flow_both_ways_and_failures_are_grpc_statuses");
@@ -99,7 +73,7 @@ fn streams_flow_both_ways_and_failures_are_grpc_statuses() {
     let (caller, server) = (node.pod(5, "client"), node.pod(6, "web"));
     serve_echo(&server);
     node.service("web", 50, AppProtocol::Grpc, &[(6, Health::Ready)]);
-    let statuses = client(&caller, async |sender| {
+    let statuses = grpc_client(&caller, async |sender| {
         let (one, two) = tokio::join!(chat(&sender, 20), chat(&sender, 20));
         [one, two]
     });
@@ -116,8 +90,8 @@ fn streams_flow_both_ways_and_failures_are_grpc_statuses() {
         }],
     };
     node.proxy().apply([Change::Set(Resource::AuthorizationPolicy(Arc::new(deny)))]);
-    assert_eq!(client(&caller, async |sender| chat(&sender, 0).await), "7", "PERMISSION_DENIED");
+    assert_eq!(grpc_client(&caller, async |sender| chat(&sender, 0).await), "7", "PERMISSION_DENIED");
     node.proxy().apply([Change::Remove(ResourceKind::AuthorizationPolicy, "default/nobody".into())]);
     node.service("web", 50, AppProtocol::Grpc, &[]);
-    assert_eq!(client(&caller, async |sender| chat(&sender, 0).await), "14", "UNAVAILABLE");
+    assert_eq!(grpc_client(&caller, async |sender| chat(&sender, 0).await), "14", "UNAVAILABLE");
 }

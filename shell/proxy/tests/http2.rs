@@ -585,6 +585,12 @@ fn every_door_by_the_sections_of_the_rfcs() {
         }
     }
     assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    // Where both are spoken, what begins neither is told so in HTTP/1.1, and the connection ends (h2spec's http2/3.5/2 wants a bare end).
+    let mut stream = town::connect(&host, local(PLAIN_PORT));
+    stream.write_all(b"INVALID CONNECTION PREFACE\r\n\r\n").unwrap();
+    let mut told = String::new();
+    stream.read_to_string(&mut told).unwrap();
+    assert!(told.starts_with("HTTP/1.1 400 ") && told.contains("connection: close\r\n"), "{told}");
     // RFC 9113, 3.4: where HTTP/2 was agreed on, nothing else begins a connection.
     let stream = tls_stream(&config, town::connect(&host, local(TLS_PORT)));
     let mut peer = Peer::open_with(stream, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");

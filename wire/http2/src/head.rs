@@ -9,6 +9,8 @@ use http1::{
 /// Fields that mean a connection (RFC 9113, 8.2.2).
 const CONNECTION_FIELDS: [&[u8]; 5] =
     [b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"];
+/// The one protocol that an extended CONNECT may ask for.
+const WEBSOCKET: &str = "websocket";
 /// A list that is so many times too large is not even unpacked to its end.
 const ABSURD: usize = 16;
 
@@ -34,6 +36,7 @@ struct Parts {
     scheme: bool,
     path: bool,
     authority: bool,
+    protocol: bool,
     fields: bool,
     host: Option<Vec<u8>>,
     length: Option<u64>,
@@ -85,6 +88,7 @@ impl Parts {
                 b":path" if text.is_empty() => Err(Refusal::Malformed("no path")),
                 b":path" => once(&mut self.path).map(|()| head.set_target(text)),
                 b":authority" => once(&mut self.authority).map(|()| head.set_authority(text)),
+                b":protocol" => once(&mut self.protocol).map(|()| head.set_upgrade(Some(text))),
                 _ => Err(Refusal::Malformed("an unknown pseudo-header")),
             };
         }
@@ -121,8 +125,12 @@ impl Parts {
         if let Some(wrong) = self.wrong {
             return Err(wrong);
         }
-        if !self.method || (head.method() != "CONNECT" && !(self.scheme && self.path)) {
+        let connect = head.method() == "CONNECT";
+        if !self.method || ((!connect || self.protocol) && !(self.scheme && self.path)) {
             return Err(Refusal::Malformed("a pseudo-header is missing"));
+        }
+        if self.protocol && !connect {
+            return Err(Refusal::Malformed("a protocol where nothing is connected"));
         }
         // RFC 9113, 8.3.1: who is named twice is named alike, or somebody behind us would read the other one.
         match self.host.take() {
@@ -133,7 +141,7 @@ impl Parts {
             _ => {}
         }
         let (authority, target, method) = (head.authority(), head.target(), head.method());
-        if method == "CONNECT" {
+        if connect && !self.protocol {
             return Err(Refusal::Status(405));
         }
         let of_a_request = target.starts_with('/') || (target == "*" && method == "OPTIONS");
@@ -143,6 +151,9 @@ impl Parts {
         }
         if !self.cookies.is_empty() {
             append(&mut head.fields, b"cookie", &self.cookies)?;
+        }
+        if self.protocol {
+            return self.connect(ended, head);
         }
         if ended && self.length.is_some_and(|length| length > 0) {
             return Err(Refusal::Malformed("no body, but a length"));
@@ -154,6 +165,20 @@ impl Parts {
             (false, None) => Framing::Chunked,
         };
         Ok(self.length)
+    }
+
+    /// An extended CONNECT (RFC 8441): what HTTP/1.1 asks for by `Upgrade`.
+    fn connect(&self, ended: bool, head: &mut RequestHead) -> Result<Option<u64>, Refusal> {
+        if head.upgrade() != Some(WEBSOCKET) {
+            return Err(Refusal::Status(501));
+        }
+        if ended || self.length.is_some() {
+            return Err(Refusal::Status(400));
+        }
+        head.set_method("GET");
+        head.keep_alive = true;
+        head.framing = Framing::Empty;
+        Ok(None)
     }
 }
 

@@ -136,6 +136,45 @@ fn what_http_1_cannot_say_is_answered_with_400() {
 }
 
 #[test]
+fn an_extended_connect_asks_for_a_switch() {
+    let connect = |protocol, more: &[(&str, &str)]| {
+        let head = [(":method", "CONNECT"), (":protocol", protocol), (":scheme", "https"), (":path", "/chat?a")];
+        [block(&head), block(&[(":authority", "shop")]), block(more)].concat()
+    };
+    let head = request(&connect("websocket", &[("sec-websocket-version", "13"), ("cookie", "a=1")]), false).unwrap();
+    assert_eq!((head.method(), head.target(), head.authority()), ("GET", "/chat?a", "shop"));
+    assert_eq!((head.upgrade(), head.framing, head.fields.len()), (Some("websocket"), Framing::Empty, 2));
+    let status = |block: &[u8], ended| match &request(block, ended).unwrap_err()[..] {
+        [(1, 5, 1, head), ..] if head.len() == 1 => u16::from(head[0]) - 0x8c + 400,
+        [(1, 5, 1, head), ..] => std::str::from_utf8(&head[2..]).unwrap().parse().unwrap(),
+        [(3, 0, 1, code)] => u16::from(code[3]),
+        other => panic!("{other:?}"),
+    };
+    for (what, block, ended, expect) in [
+        ("another protocol", connect("connect-udp", &[]), false, 501),
+        ("ended before it began", connect("websocket", &[]), true, 400),
+        ("with a length", connect("websocket", &[("content-length", "5")]), false, 400),
+        (
+            "a target that is no path",
+            connect("websocket", &[]).iter().map(|it| if *it == b'?' { b'#' } else { *it }).collect(),
+            false,
+            400,
+        ),
+        (
+            "without a path",
+            block(&[(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"), (":authority", "a")]),
+            false,
+            1,
+        ),
+        ("without CONNECT", [pseudo("GET", "/"), block(&[(":protocol", "websocket")])].concat(), false, 1),
+        ("CONNECT alone", block(&[(":method", "CONNECT"), (":authority", "a:1")]), false, 405),
+        ("twice", block(&[(":method", "CONNECT"), (":protocol", "websocket"), (":protocol", "websocket")]), false, 1),
+    ] {
+        assert_eq!(status(&block, ended), expect, "{what}");
+    }
+}
+
+#[test]
 fn an_answer_ends_with_its_last_frame() {
     let (mut connection, mut events) = (greeted(&[]), Events::default());
     connection.receive(&frame(1, 5, 1, &pseudo("GET", "/")), 0, &mut events).unwrap();

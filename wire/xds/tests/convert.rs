@@ -100,7 +100,7 @@ fn attached_policy() -> AttachedPolicy {
                 entries: parts.into_iter().map(|part| ("k".into(), part)).collect(),
             }],
         }),
-        hedging: Some(Hedging { after_ms: Some(50), most: 2 }),
+        hedging: Some(Hedging { after_ms: Some(50), most: 2, grpc: Some(GrpcCodes::from_bits(1 << 14)) }),
     }
 }
 

@@ -19,13 +19,61 @@ pub struct AttachedPolicy {
     pub hedging: Option<Hedging>,
 }
 
-/// A request that is slow is sent to another endpoint as well, and the first good answer is passed on (Envoy's `hedge_on_per_try_timeout`).
+/// A request that is slow is sent to another endpoint as well, and the first good answer is passed on (Envoy's `hedge_on_per_try_timeout`,
+/// gRPC's hedging).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hedging {
     /// A try is alone for so long, at least 1. None: as long as the route's time-out of a try, which then ends no try.
     pub after_ms: Option<u64>,
     /// Tries beside the first at most, not 0.
     pub most: u32,
+    /// gRPC calls with one message are sent a second time, too; who says so knows that their methods may run twice. With these
+    /// statuses an answer does not end the race while another try may begin (gRFC A6, `nonFatalStatusCodes`).
+    pub grpc: Option<GrpcCodes>,
+}
+
+/// Statuses of gRPC, 0 to 16.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GrpcCodes(u32);
+
+impl GrpcCodes {
+    /// As gRPC names them, by their numbers.
+    pub const NAMES: [&'static str; 17] = [
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+    /// What a call comes to that reached nobody.
+    pub const UNAVAILABLE: u32 = 14;
+
+    /// From a number for each of them: bit 1 is CANCELLED. Others are left out; OK is no failure.
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits & 0x1_fffe)
+    }
+
+    /// See [`GrpcCodes::from_bits`].
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Whether this one is among them.
+    pub const fn has(self, code: u32) -> bool {
+        code < 32 && self.0 >> code & 1 == 1
+    }
 }
 
 /// Where a policy holds.

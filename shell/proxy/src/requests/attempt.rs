@@ -1,12 +1,12 @@
 //! One try: the request goes out and the answer comes back, both at once if need be.
 use super::body::{PumpError, Pumped, Sink, Source, pump};
 use super::conn::{self, ReadError};
-use super::convert;
 use super::exchange::{Body, Exchange, Outcome, in_flight};
 use super::plan::Target;
 use super::pool::{H1Connection, H2Connection};
 use super::reply::{Caller, Responder, UNANSWERED, unanswered};
 use super::upstream::Connected;
+use super::{convert, hedge, websocket};
 use crate::telemetry::{EdgeCells, Flag, Grpc};
 use crate::upstream::Upstream;
 use http1::{BodyDecoder, Fields, Framing, RequestHead, RequestKind, ResponseHead};
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
+use traffic::hedge::Pushback;
 use traffic::retry::Failure;
 
 /// How a try ended.
@@ -26,6 +27,8 @@ pub enum Tried {
     Finished(Finished),
     /// The answer is one that the rule wants tried again.
     Again { pause: u64, status: u16 },
+    /// The answer is one that does not end a race while another try may begin.
+    Held(Box<Held>),
     /// Nothing was answered.
     Failed {
         failure: Failure,
@@ -49,10 +52,35 @@ pub struct Finished {
     pub cells: Arc<EdgeCells>,
 }
 
+/// An answer without a body that was not passed on yet.
+#[derive(Debug)]
+pub struct Held {
+    answer: ResponseHead,
+    sent: Option<Result<Pumped, PumpError>>,
+    cells: Arc<EdgeCells>,
+}
+
+impl Held {
+    /// What its sender says of another try.
+    pub fn pushback(&self) -> Pushback {
+        Pushback::of(self.answer.fields.get("grpc-retry-pushback-ms"))
+    }
+
+    /// Passes it on all the same.
+    pub async fn pass_on(mut self, exchange: &Exchange<'_>, responder: &mut Option<Responder<'_>>) -> Tried {
+        match pass(exchange, &mut self.answer, Source::Empty, responder).await {
+            Ok(passed) => finished(passed, self.sent, &self.answer, self.cells),
+            Err(broken) => broke(broken, self.sent, &self.answer, self.cells, responder, false),
+        }
+    }
+}
+
 /// How the receiving half ended.
 enum Received {
     /// The answer has a status that the rule wants tried again, after a pause; nothing was passed on.
     TryAgain(u64),
+    /// It does not end the race that the try is in; nothing was passed on.
+    Held,
     /// The answer was passed on.
     Passed(Passed),
     /// The endpoint switches protocols.
@@ -148,7 +176,7 @@ async fn once_h1<'r>(
     if let Some(Responder::H1 { writer: client, .. }) = responder {
         reader.reads_heads_alone(client);
     }
-    let framing = head.framing;
+    let (framing, upgrade) = (head.framing, head.upgrade().is_some());
     let (sent, received) = {
         let mut send = pin!(async {
             match body {
@@ -176,9 +204,16 @@ async fn once_h1<'r>(
             if answer.status == 101 {
                 return Ok(Received::Switched);
             }
+            if upgrade && websocket::would_agree(answer, responder.as_ref()) {
+                let why = "the endpoint did not switch protocols".into();
+                return Err(Broken::NoAnswer(Failure::Status(502), why));
+            }
             unanswered(exchange, upstream, answer)?;
+            if let Some(instead) = instead(exchange, answer) {
+                return Ok(instead);
+            }
             let source = Source::H1(reader, BodyDecoder::new(answer.framing));
-            pass(exchange, answer, source, responder).await
+            pass(exchange, answer, source, responder).await.map(Received::Passed)
         });
         both(send.as_mut(), receive.as_mut(), until, &exchange.caller).await
     };
@@ -187,7 +222,8 @@ async fn once_h1<'r>(
     let whole = sent.as_ref().is_some_and(Result::is_ok);
     let again = answer.keep_alive && whole;
     match received {
-        Ok(Received::Switched) => Box::pin(switch(exchange, answer, responder, connection, cells)).await,
+        Ok(Received::Held) => held(answer, sent, cells),
+        Ok(Received::Switched) => Box::pin(switch(exchange, head, answer, responder, connection, cells)).await,
         Ok(Received::TryAgain(pause)) => Tried::Again { pause, status: answer.status },
         Ok(Received::Passed(passed)) => {
             if again {
@@ -246,7 +282,10 @@ async fn once_h2<'r>(
             let ended = response.body().is_end_stream();
             *answer = convert::response(&response, ended, head_request);
             unanswered(exchange, upstream, answer)?;
-            pass(exchange, answer, Source::H2(response.into_body()), responder).await
+            if let Some(instead) = instead(exchange, answer) {
+                return Ok(instead);
+            }
+            pass(exchange, answer, Source::H2(response.into_body()), responder).await.map(Received::Passed)
         });
         both(send.as_mut(), receive.as_mut(), until, &exchange.caller).await
     };
@@ -254,6 +293,7 @@ async fn once_h2<'r>(
     match received {
         Ok(Received::Switched) => failed(Failure::Reset, "a switch of protocols in HTTP/2".into(), false),
         Ok(Received::TryAgain(pause)) => Tried::Again { pause, status: answer.status },
+        Ok(Received::Held) => held(answer, sent, cells),
         Ok(Received::Passed(passed)) => finished(passed, sent, answer, cells),
         Err(broken) => {
             if matches!(broken, Broken::NoAnswer(..)) {
@@ -331,16 +371,21 @@ fn unanswered(exchange: &Exchange<'_>, upstream: &Upstream, answer: &mut Respons
     Err(Broken::Unanswered(failure))
 }
 
-/// Passes an answer on, unless its status is one to try again.
+/// What is done with an answer in place of passing it on.
+fn instead(exchange: &Exchange<'_>, answer: &ResponseHead) -> Option<Received> {
+    if let Some(pause) = exchange.plan.retry().and_then(|retry| exchange.instead(retry, answer.status)) {
+        return Some(Received::TryAgain(pause));
+    }
+    (exchange.plan.hedging.is_some() && hedge::is_not_the_last_word(exchange, answer)).then_some(Received::Held)
+}
+
+/// Passes an answer on.
 async fn pass(
     exchange: &Exchange<'_>,
     answer: &mut ResponseHead,
     mut source: Source<'_>,
     responder: &mut Option<Responder<'_>>,
-) -> Result<Received, Broken> {
-    if let Some(pause) = exchange.plan.retry().and_then(|retry| exchange.instead(retry, answer.status)) {
-        return Ok(Received::TryAgain(pause));
-    }
+) -> Result<Passed, Broken> {
     exchange.plan.finish(answer);
     exchange.answered(answer);
     exchange.replayable.store(false, Ordering::Relaxed);
@@ -348,12 +393,10 @@ async fn pass(
     let started = responder.start(answer);
     let (mut sink, keep_client) = started.map_err(|error| Broken::ClientGone(format!("the client: {error}")))?;
     match pump(&mut source, &mut sink, exchange.messages()).await {
-        Ok(Pumped { bytes, messages, trailers }) => {
-            Ok(Received::Passed(Passed { bytes, messages, keep_client, trailers }))
-        }
+        Ok(Pumped { bytes, messages, trailers }) => Ok(Passed { bytes, messages, keep_client, trailers }),
         Err(error) => {
             if let Sink::Served(mut half) = sink {
-                half.reset();
+                half.reset(http2::Code::INTERNAL_ERROR);
             }
             Err(match error {
                 PumpError::Source(error) => Broken::Midway(error.to_string()),
@@ -361,6 +404,10 @@ async fn pass(
             })
         }
     }
+}
+
+fn held(answer: &mut ResponseHead, sent: Option<Result<Pumped, PumpError>>, cells: Arc<EdgeCells>) -> Tried {
+    Tried::Held(Box::new(Held { answer: std::mem::take(answer), sent, cells }))
 }
 
 fn failed(failure: Failure, why: String, stale: bool) -> Tried {
@@ -419,9 +466,10 @@ fn broke(
     }
 }
 
-/// Answers `101` and hands the endpoint's connection over.
+/// Answers `101`, or what says it in HTTP/2, and hands the endpoint's connection over.
 async fn switch(
     exchange: &Exchange<'_>,
+    head: &RequestHead,
     answer: &mut ResponseHead,
     responder: &mut Option<Responder<'_>>,
     connection: Box<H1Connection>,
@@ -429,15 +477,21 @@ async fn switch(
 ) -> Tried {
     exchange.plan.finish(answer);
     let H1Connection { reader, writer, .. } = *connection;
-    let stream = conn::join(reader, writer);
-    let (Some(Responder::H1 { writer, version, .. }), Some(stream)) = (responder.take(), stream) else {
-        return failed(Failure::Reset, "the client cannot switch protocols".into(), false);
+    let stream = conn::join(reader, writer).filter(|_| head.upgrade().is_some());
+    let said = match (responder.as_mut(), &stream) {
+        (Some(Responder::H1 { writer, version, .. }), Some(_)) => {
+            http1::encode_response(answer, *version, true, &mut writer.out);
+            writer.flush().await.map(|()| true)
+        }
+        (Some(Responder::Served { half, .. }), Some(_)) => websocket::agree(head, answer, half),
+        _ => Ok(false),
     };
-    http1::encode_response(answer, version, true, &mut writer.out);
-    let outcome = match writer.flush().await {
-        Ok(()) => Outcome::Switched(stream),
-        Err(_) => Outcome::Close,
+    let outcome = match (said, stream) {
+        (Ok(true), Some(stream)) => Outcome::Switched(stream),
+        (Ok(_), _) => return failed(Failure::Status(502), "the switch of protocols was not agreed on".into(), false),
+        (Err(_), _) => Outcome::Close,
     };
-    let (flag, grpc) = (Flag::None, Grpc::No);
-    Tried::Finished(Finished { outcome, status: 101, sent: 0, received: 0, messages: (0, 0), grpc, flag, cells })
+    *responder = None;
+    let (flag, grpc, status) = (Flag::None, Grpc::No, answer.status);
+    Tried::Finished(Finished { outcome, status, sent: 0, received: 0, messages: (0, 0), grpc, flag, cells })
 }

@@ -3,12 +3,15 @@ use super::conn::{PassError, Piece, ReadError, Reader, Writer};
 use super::convert;
 use super::streams::Half;
 use crate::telemetry::Messages;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, SendStream};
 use http1::{BodyDecoder, Fields, Framing};
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 
 /// Of a request body this much is kept, so that the request can be sent again.
 pub const REPLAY_BYTES: usize = 64 * 1024;
@@ -38,12 +41,54 @@ pub struct Kept<'a> {
     at: usize,
     end: Option<Option<Fields>>,
     whole: bool,
+    /// Who wants all of it, if it is little.
+    wanted: Option<Arc<OnceLock<Bytes>>>,
 }
 
 impl<'a> Kept<'a> {
     /// Nothing was taken yet.
     pub fn new(source: Source<'a>) -> Self {
-        Self { source, pieces: Vec::new(), size: 0, at: 0, end: None, whole: true }
+        Self { source, pieces: Vec::new(), size: 0, at: 0, end: None, whole: true, wanted: None }
+    }
+
+    /// Where all of it will be found, once it came, if it is little and has no trailers. What is here of it is taken now.
+    pub async fn want(&mut self, replayable: &AtomicBool) -> Arc<OnceLock<Bytes>> {
+        let wanted = self.wanted.get_or_insert_default().clone();
+        while self.end.is_none() && self.whole {
+            let Poll::Ready(Ok(piece)) = poll_fn(|cx| Poll::Ready(pin!(self.source.piece()).poll(cx))).await else {
+                // What is wrong with it the next to read it will see.
+                break;
+            };
+            match piece {
+                Piece::Data(bytes) => {
+                    self.size += bytes.len();
+                    self.pieces.push(bytes);
+                    if self.size > REPLAY_BYTES {
+                        // These are sent still, and then forgotten.
+                        self.whole = false;
+                        replayable.store(false, Ordering::Relaxed);
+                    }
+                }
+                Piece::End(trailers) => self.end = Some(trailers),
+            }
+        }
+        self.tell();
+        wanted
+    }
+
+    fn tell(&self) {
+        if let (Some(wanted), Some(None), true) = (&self.wanted, &self.end, self.whole) {
+            let _ = wanted.set(match &self.pieces[..] {
+                [one] => one.clone(),
+                pieces => pieces
+                    .iter()
+                    .fold(BytesMut::new(), |mut all, piece| {
+                        all.extend_from_slice(piece);
+                        all
+                    })
+                    .freeze(),
+            });
+        }
     }
 
     /// Sends it, from its beginning. When more was taken than is kept, `replayable` becomes false; made false by
@@ -93,7 +138,10 @@ impl<'a> Kept<'a> {
                     (self.pieces, self.at) = (Vec::new(), 0);
                 }
             }
-            Piece::End(trailers) => self.end = Some(trailers.clone()),
+            Piece::End(trailers) => {
+                self.end = Some(trailers.clone());
+                self.tell();
+            }
         }
         Ok(piece)
     }
@@ -105,7 +153,7 @@ impl<'a> Kept<'a> {
 
     /// Whether it has no byte.
     pub fn is_empty(&self) -> bool {
-        self.size == 0 && self.source.is_empty()
+        self.size == 0 && self.end.as_ref().map_or_else(|| self.source.is_empty(), Option::is_none)
     }
 }
 

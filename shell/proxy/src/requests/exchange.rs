@@ -239,10 +239,10 @@ impl Exchange<'_> {
             if self.tries > 1 {
                 self.look_again();
             }
-            let ended = match hedge::race(self, head, &body) {
+            let ended = match hedge::race(self, head) {
                 Some(race) => {
                     // Apart, so that requests that do not race carry no room for it.
-                    let raced = Box::pin(hedge::run(self, race, head, &body, &mut responder, &mut tried)).await;
+                    let raced = Box::pin(hedge::run(self, race, head, &mut body, &mut responder, &mut tried)).await;
                     self.tries += raced.beside;
                     raced.ended
                 }
@@ -268,6 +268,8 @@ impl Exchange<'_> {
                             tokio::time::sleep(Duration::from_millis(pause)).await;
                             continue;
                         }
+                        // Races pass on what they held.
+                        Tried::Held(_) => return Outcome::Close,
                         Tried::Failed { failure, why, stale } => {
                             if stale && stale_left > 0 && self.may_repeat(failure) {
                                 // The endpoint closed an idle connection as we used it: no try was made.

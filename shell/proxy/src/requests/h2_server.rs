@@ -4,7 +4,7 @@ use super::exchange;
 use super::inbox::Inbox;
 use super::reply::{Caller, Responder};
 use super::streams::{self, Asked, Half, Streams};
-use super::{Place, Site};
+use super::{Place, Site, websocket};
 use crate::hbone::{STREAM_WINDOW_BYTES, TUNNEL_WINDOW_BYTES};
 use crate::pods::Phase;
 use crate::shared::Work;
@@ -207,6 +207,9 @@ impl Wire {
 
 async fn one_request(worker: Arc<Worker>, site: Arc<Site>, half: Half, mut head: RequestHead, ended: bool) {
     let _busy = worker.shared.busy(Work::Request);
+    if head.upgrade().is_some() {
+        return Box::pin(websocket::serve(&worker, &site, half, head)).await;
+    }
     let head_request = head.method() == "HEAD";
     let source = if ended { Source::Empty } else { Source::Served(half.clone()) };
     let caller = Caller::Served(half.clone());

@@ -8,18 +8,18 @@ use super::reply::{Prize, Responder};
 use crate::upstream::Upstream;
 use crate::worker::Worker;
 use bytes::Bytes;
-use http1::RequestHead;
-use model::mesh::attached::{Hedging, PolicyTarget};
+use http1::{Framing, RequestHead, ResponseHead};
+use model::mesh::attached::{GrpcCodes, Hedging, PolicyTarget};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
-use traffic::hedge::{Overdue, Race};
-use traffic::retry::Failure;
+use traffic::hedge::{Overdue, Pushback, Race};
+use traffic::retry::{Attempt, Failure};
 
 /// Tries that were made beside others.
 #[derive(Debug, Default)]
@@ -56,10 +56,27 @@ pub fn wanted(worker: &Worker, site: &Site, came: &RequestHead, plan: &Plan) -> 
 }
 
 /// The race that a request's next try begins, if its policy wants one and it may be sent twice.
-pub fn race(exchange: &Exchange<'_>, head: &RequestHead, body: &Body<'_>) -> Option<Race> {
+pub fn race(exchange: &Exchange<'_>, head: &RequestHead) -> Option<Race> {
     let hedging = exchange.plan.hedging?;
-    let whole = matches!(body, Body::Whole(_)) && head.upgrade().is_none();
-    whole.then(|| Race::new(hedging, exchange.try_ms(), exchange.attempt()))?
+    if head.upgrade().is_some() {
+        return None;
+    }
+    let idempotent = exchange.idempotent || grpc_codes(exchange).is_some();
+    Race::new(hedging, exchange.try_ms(), Attempt { idempotent, ..exchange.attempt() })
+}
+
+/// The statuses that are not the last word, if it is a gRPC call that may be sent twice.
+fn grpc_codes(exchange: &Exchange<'_>) -> Option<GrpcCodes> {
+    exchange.plan.hedging.filter(|_| exchange.grpc && exchange.http2)?.grpc
+}
+
+/// Whether an answer says that a gRPC call failed in a way that does not end its race (gRFC A6).
+pub fn is_not_the_last_word(exchange: &Exchange<'_>, answer: &ResponseHead) -> bool {
+    // Where the status is among trailers a message may have come before it.
+    let racing = exchange.racing.load(Ordering::Relaxed) > 0 && answer.framing == Framing::Empty;
+    let Some(codes) = grpc_codes(exchange).filter(|_| racing) else { return false };
+    let code = answer.fields.get_str("grpc-status").and_then(|code| code.parse().ok());
+    code.is_some_and(|code| codes.has(code))
 }
 
 /// How a race ended.
@@ -84,6 +101,16 @@ enum Event {
     /// Its answer is being passed on.
     Won(usize),
     Overdue,
+    /// Nobody waits any longer.
+    Gone,
+}
+
+/// What a try sends.
+enum Sends<'b, 'a> {
+    /// The request's own body, as it comes.
+    Own(&'b mut Body<'a>),
+    /// All of it, once more.
+    Whole(Bytes),
 }
 
 /// Runs a race to its end. Endpoints that were asked in vain join `tried`.
@@ -91,56 +118,68 @@ pub async fn run<'r>(
     exchange: &Exchange<'_>,
     mut race: Race,
     head: &RequestHead,
-    body: &Body<'_>,
+    body: &mut Body<'_>,
     responder: &mut Option<Responder<'r>>,
     tried: &mut Vec<SocketAddr>,
 ) -> Raced {
-    let bytes = match body {
-        Body::Whole(bytes) => bytes.clone(),
-        Body::Stream(_) => Bytes::new(),
-    };
-    let prize: Prize<'r> = Arc::new(Mutex::new(responder.take().map(Box::new)));
     let first = match exchange.choose(tried) {
         Ok(upstream) => upstream,
-        Err(unreached) => {
-            *responder = taken(&prize);
-            return Raced { ended: Err(unreached), beside: 0 };
-        }
+        Err(unreached) => return Raced { ended: Err(unreached), beside: 0 },
     };
-    let begin = |upstream: Upstream, race: &mut Race, beside: bool| {
+    let prize: Prize<'r> = Arc::new(Mutex::new(responder.take().map(Box::new)));
+    // Others are sent what the first sends, if all of it is here when their time comes.
+    let whole = match body {
+        Body::Whole(bytes) => Arc::new(OnceLock::from(bytes.clone())),
+        Body::Stream(kept) => kept.want(&exchange.replayable).await,
+    };
+    let begin = |upstream: Upstream, race: &mut Race, sends| {
+        let (mut head, beside) = (head.clone(), matches!(sends, Sends::Whole(_)));
         race.begin();
+        if beside && exchange.grpc {
+            let _ = head.fields.set("grpc-previous-rpc-attempts", race.beside().to_string().as_bytes());
+        }
         exchange.racing.store(race.running(), Ordering::Relaxed);
         let try_ms = exchange.try_ms().filter(|_| !race.ends_tries_together());
-        let ends =
-            Box::pin(one(exchange, head.clone(), bytes.clone(), prize.clone(), upstream.clone(), beside, try_ms));
+        let ends = Box::pin(one(exchange, head, sends, prize.clone(), upstream.clone(), try_ms));
         Running { upstream, beside, ends }
     };
-    let mut running = vec![begin(first, &mut race, false)];
+    let mut running = vec![begin(first, &mut race, Sends::Own(body))];
     let mut beside = 0;
     let wait = Duration::from_millis(race.wait_ms());
-    let mut alarm = Some(Box::pin(sleep_until(Instant::now() + wait)));
-    let ended = loop {
-        let event = next(&mut running, alarm.as_mut().map(|it| it.as_mut()), &prize).await;
-        match event {
+    let alarm_in = |wait| Some(Box::pin(sleep_until(Instant::now() + wait)));
+    let mut alarm = alarm_in(wait);
+    // The last try that failed, when none runs and another is to begin.
+    let mut last: Option<(Ended, Upstream)> = None;
+    let (ended, upstream) = loop {
+        match next(exchange, &mut running, alarm.as_mut().map(|it| it.as_mut()), &prize).await {
             Event::Won(index) => {
                 // The others are cancelled here.
                 let winner = running.swap_remove(index);
                 running.clear();
                 count_won(exchange, &winner);
-                break winner.ends.await.map(|tried| (tried, winner.upstream));
+                break (winner.ends.await, winner.upstream);
             }
             Event::Ended(index, ended) => {
                 let one = running.swap_remove(index);
-                let over = is_won(&prize);
-                if over {
+                if is_won(&prize) {
                     count_won(exchange, &one);
+                    break (ended, one.upstream);
                 }
-                if over || !race.failed() {
-                    break ended.map(|tried| (tried, one.upstream));
-                }
+                let others = race.failed();
                 exchange.racing.store(race.running(), Ordering::Relaxed);
-                report(exchange, &one.upstream, ended);
+                let another = not_the_last_word(exchange, &ended)
+                    .and_then(|pushback| race.goes_on(pushback, exchange.attempt().remaining_ms));
                 tried.push(one.upstream.address);
+                match another {
+                    Some(ms) => alarm = alarm_in(Duration::from_millis(ms)),
+                    None if !others => break (ended, one.upstream),
+                    None => {}
+                }
+                if others {
+                    report(exchange, &one.upstream, &ended);
+                } else {
+                    last = Some((ended, one.upstream));
+                }
             }
             Event::Overdue => {
                 if race.ends_tries_together()
@@ -148,56 +187,83 @@ pub async fn run<'r>(
                 {
                     exchange.report(&last.upstream, Some(Failure::TryTimeout));
                 }
-                match another(exchange, &mut race, &running, tried) {
-                    (Overdue::Send, Some(upstream)) => {
+                match (another(exchange, &mut race, &running, tried, whole.get()), last.take()) {
+                    ((Overdue::Send, Some((upstream, bytes))), failed) => {
+                        if let Some((ended, upstream)) = failed {
+                            report(exchange, &upstream, &ended);
+                        }
                         beside += 1;
                         exchange.worker.shared.hedges.sent.fetch_add(1, Ordering::Relaxed);
-                        running.push(begin(upstream, &mut race, true));
-                        alarm = Some(Box::pin(sleep_until(Instant::now() + wait)));
+                        running.push(begin(upstream, &mut race, Sends::Whole(bytes)));
+                        alarm = alarm_in(wait);
                     }
-                    (Overdue::Fail, _) => {
+                    (_, Some(failed)) => break failed,
+                    ((Overdue::Fail, _), None) => {
                         let last = running.swap_remove(0);
                         tried.extend(running.drain(..).map(|it| it.upstream.address));
                         let (failure, why) = (Failure::TryTimeout, "timed out".to_owned());
-                        break Ok((Tried::Failed { failure, why, stale: false }, last.upstream));
+                        break (Ok(Tried::Failed { failure, why, stale: false }), last.upstream);
                     }
                     _ => alarm = None,
                 }
             }
+            Event::Gone => match last.take() {
+                Some(failed) => break failed,
+                None => alarm = None,
+            },
         }
     };
     drop(running);
     exchange.racing.store(0, Ordering::Relaxed);
     *responder = taken(&prize);
-    Raced { ended, beside }
+    let ended = match ended {
+        Ok(Tried::Held(held)) => Ok(held.pass_on(exchange, responder).await),
+        other => other,
+    };
+    Raced { ended: ended.map(|tried| (tried, upstream)), beside }
 }
 
 /// One of the tries.
 async fn one(
     exchange: &Exchange<'_>,
     mut head: RequestHead,
-    bytes: Bytes,
+    sends: Sends<'_, '_>,
     prize: Prize<'_>,
     upstream: Upstream,
-    beside: bool,
     try_ms: Option<u64>,
 ) -> Ended {
+    let mut again;
     // The first is let in already; the service's limits count the others as well.
-    let _admitted = match beside {
-        false => None,
-        true => match exchange.admit().await {
-            Ok(admitted) => Some(admitted),
+    let (body, _admitted) = match sends {
+        Sends::Own(body) => (body, None),
+        Sends::Whole(bytes) => match exchange.admit().await {
+            Ok(admitted) => {
+                again = Body::Whole(bytes);
+                (&mut again, Some(admitted))
+            }
             Err(_) => return Err(Unreached { address: None, why: "too many requests".into(), last: None }),
         },
     };
     let connected = exchange.reach(&upstream).await?;
-    let mut body = Body::Whole(bytes);
     let mut responder = Some(Responder::Raced(prize));
-    Ok(attempt::once(exchange, &mut head, &mut body, &mut responder, connected, &upstream, try_ms).await)
+    Ok(attempt::once(exchange, &mut head, body, &mut responder, connected, &upstream, try_ms).await)
+}
+
+/// Whether another try of a gRPC call may begin as this one has failed, and what its server says of that.
+fn not_the_last_word(exchange: &Exchange<'_>, ended: &Ended) -> Option<Pushback> {
+    match ended {
+        Ok(Tried::Held(held)) => Some(held.pushback()),
+        // No answer at all is told as this one.
+        Ok(Tried::Failed { .. }) | Err(_) => {
+            grpc_codes(exchange).filter(|codes| codes.has(GrpcCodes::UNAVAILABLE)).map(|_| Pushback::None)
+        }
+        Ok(Tried::Finished(_) | Tried::Again { .. }) => None,
+    }
 }
 
 /// What happens next.
 async fn next(
+    exchange: &Exchange<'_>,
     running: &mut [Running<'_>],
     mut alarm: Option<Pin<&mut tokio::time::Sleep>>,
     prize: &Prize<'_>,
@@ -210,6 +276,10 @@ async fn next(
                 Poll::Pending => {}
             }
         }
+        // Those that run look for themselves.
+        if running.is_empty() && exchange.caller.poll_gone(cx).is_ready() {
+            return Poll::Ready(Event::Gone);
+        }
         match alarm.as_mut().map(|alarm| alarm.as_mut().poll(cx)) {
             Some(Poll::Ready(())) => Poll::Ready(Event::Overdue),
             _ => Poll::Pending,
@@ -218,27 +288,30 @@ async fn next(
     .await
 }
 
-/// Whether another try begins, and where.
+/// Whether another try begins, and where; with what it sends.
 fn another(
     exchange: &Exchange<'_>,
     race: &mut Race,
     running: &[Running<'_>],
     tried: &[SocketAddr],
-) -> (Overdue, Option<Upstream>) {
+    whole: Option<&Bytes>,
+) -> (Overdue, Option<(Upstream, Bytes)>) {
     let Target::Port(port) = &exchange.plan.target else { return (Overdue::Wait, None) };
     let asked: Vec<SocketAddr> = running.iter().map(|it| it.upstream.address).chain(tried.iter().copied()).collect();
-    let other = exchange.choose(&asked).ok().filter(|it| !asked.contains(&it.address));
-    let other = other.filter(|_| exchange.may_retry());
+    let other = whole.and_then(|bytes| {
+        let upstream = exchange.choose(&asked).ok().filter(|it| !asked.contains(&it.address))?;
+        exchange.may_retry().then(|| (upstream, bytes.clone()))
+    });
     (port.with_budget(|budget| race.overdue(other.is_some(), exchange.attempt(), budget)), other)
 }
 
-/// What the service's policy is told of a try that failed while another runs.
-fn report(exchange: &Exchange<'_>, upstream: &Upstream, ended: Ended) {
+/// What the service's policy is told of a try that failed and is not the last.
+fn report(exchange: &Exchange<'_>, upstream: &Upstream, ended: &Ended) {
     match ended {
-        Ok(Tried::Failed { failure, .. }) => exchange.report(upstream, Some(failure)),
-        Ok(Tried::Again { status, .. }) => exchange.report(upstream, Some(Failure::Status(status))),
+        Ok(Tried::Failed { failure, .. }) => exchange.report(upstream, Some(*failure)),
+        Ok(Tried::Again { status, .. }) => exchange.report(upstream, Some(Failure::Status(*status))),
         // Who was not reached is reported already.
-        Ok(Tried::Finished(_)) | Err(_) => {}
+        Ok(Tried::Finished(_) | Tried::Held(_)) | Err(_) => {}
     }
 }
 

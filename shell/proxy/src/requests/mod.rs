@@ -21,6 +21,7 @@ mod reply;
 mod session;
 mod streams;
 mod upstream;
+mod websocket;
 
 pub use hedge::Counted as Hedges;
 

@@ -317,9 +317,9 @@ impl Half {
     }
 
     /// Breaks the answer off.
-    pub fn reset(&mut self) {
+    pub fn reset(&mut self, code: Code) {
         let mut state = self.streams.lock();
-        state.connection.reset(self.stream, Code::INTERNAL_ERROR);
+        state.connection.reset(self.stream, code);
         state.wake_driver();
     }
 }

@@ -202,7 +202,7 @@ impl<S: Read + Write> Peer<S> {
 }
 
 /// The status with which a header block begins: of the static table, or as three digits.
-fn status(block: &[u8]) -> u16 {
+pub fn status(block: &[u8]) -> u16 {
     // An update of the table's size may come first.
     let block = &block[block.iter().take_while(|byte| **byte & 0xe0 == 0x20).count()..];
     match block {

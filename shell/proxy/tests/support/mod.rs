@@ -1,24 +1,18 @@
 //! A node in network namespaces of its own: a bridge, pods on it, and a proxy that serves them. Needs root.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
 pub mod frames;
+pub mod servers;
 pub mod spiffe;
 pub mod tls;
 pub mod town;
 
-use bytes::Bytes;
 use diolkos_proxy::identity::LocalIssuer;
 use diolkos_proxy::mesh::Change;
 use diolkos_proxy::{Config, Proxy};
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Frame;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::Key;
 use model::mesh::*;
 use nix::sched::{CloneFlags, setns};
-use std::convert::Infallible;
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Output};
@@ -26,6 +20,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use xds::attach::PodAttachment;
+
+pub use servers::{grpc_client, listen, listen_in_threads, serve_grpc, serve_http, serve_requests, serve_tcp};
 
 /// Why tests that need root cannot run here.
 pub fn missing() -> Option<&'static str> {
@@ -276,136 +272,6 @@ pub fn service(name: &str, vip: u8, protocol: AppProtocol, pods: &[(u8, Health)]
             endpoints: endpoints.collect(),
         }))),
     ]
-}
-
-/// An HTTP server (1.1 and 2) in a namespace. It answers with a line that says what it got: name, method, target, the
-/// identity that its proxy vouches for, and the body's length.
-pub fn serve_http(netns: &str, name: &str) {
-    let name = name.to_owned();
-    let (ready, started) = std::sync::mpsc::channel();
-    inside(netns, move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async move {
-            let listener = tokio::net::TcpListener::bind("0.0.0.0:8080").await.unwrap();
-            ready.send(()).unwrap();
-            loop {
-                let Ok((stream, _)) = listener.accept().await else { return };
-                let name = name.clone();
-                tokio::spawn(async move {
-                    let service = service_fn(move |request| echo(name.clone(), request));
-                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
-                });
-            }
-        });
-    });
-    started.recv().unwrap();
-}
-
-async fn echo(
-    name: String,
-    request: hyper::Request<hyper::body::Incoming>,
-) -> Result<hyper::Response<BoxBody<Bytes, Infallible>>, Infallible> {
-    let (parts, body) = request.into_parts();
-    let header = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("-").to_owned();
-    let (identity, extra) = (header("x-forwarded-client-cert"), header("x-extra"));
-    let length = body.collect().await.map_or(0, |body| body.to_bytes().len());
-    let target = parts.uri.path_and_query().map_or("/", |it| it.as_str());
-    if let Some(status) = target.strip_prefix("/status/").and_then(|code| code.parse().ok()) {
-        return Ok(hyper::Response::builder().status::<u16>(status).body(Full::from("status\n").boxed()).unwrap());
-    }
-    if target.starts_with("/slow") {
-        tokio::time::sleep(Duration::from_secs(3)).await;
-    }
-    if target.starts_with("/chunks") {
-        // No length: chunks in HTTP/1.1.
-        let pieces = futures_util::stream::unfold(0, |number| async move {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            let frame = Frame::data(Bytes::from(format!("piece {number}\n")));
-            (number < 3).then_some((Ok(frame), number + 1))
-        });
-        return Ok(hyper::Response::new(StreamBody::new(pieces).boxed()));
-    }
-    if let Some(size) = target.strip_prefix("/bytes/").and_then(|size| size.parse().ok()) {
-        return Ok(hyper::Response::new(Full::from(vec![b'x'; size]).boxed()));
-    }
-    let line = format!(
-        "{name} {} {target} host={} version={:?} identity={identity} extra={extra} length={length} trace={} forwarded={}\n",
-        parts.method,
-        header("host"),
-        parts.version,
-        header("traceparent") != "-",
-        header("x-forwarded-for"),
-    );
-    Ok(hyper::Response::builder().header("x-server", name).body(Full::from(line).boxed()).unwrap())
-}
-
-/// A server in a namespace that sends back what it gets, and ends when its client ends.
-pub fn serve_tcp(netns: &str) {
-    let (ready, started) = std::sync::mpsc::channel();
-    inside(netns, move || {
-        let listener = std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
-        ready.send(()).unwrap();
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let (mut read, mut write) = (&stream, &stream);
-                let _ = std::io::copy(&mut read, &mut write);
-                let _ = stream.shutdown(std::net::Shutdown::Write);
-            });
-        }
-    });
-    started.recv().unwrap();
-}
-
-/// What a gRPC server answers to a message.
-type Answering<Q, A> = dyn Fn(Q) -> Result<A, tonic::Status> + Send + Sync;
-
-struct Unary<Q, A>(Arc<Answering<Q, A>>);
-
-impl<Q, A> tonic::server::UnaryService<Q> for Unary<Q, A> {
-    type Response = A;
-    type Future = std::future::Ready<Result<tonic::Response<A>, tonic::Status>>;
-    fn call(&mut self, request: tonic::Request<Q>) -> Self::Future {
-        std::future::ready((self.0)(request.into_inner()).map(tonic::Response::new))
-    }
-}
-
-/// A gRPC server in a namespace, on port 8080, with one method.
-pub fn serve_grpc<Q, A>(
-    netns: &str,
-    path: &'static str,
-    answer: impl Fn(Q) -> Result<A, tonic::Status> + Send + Sync + 'static,
-) where
-    Q: prost::Message + Default + 'static,
-    A: prost::Message + Default + 'static,
-{
-    let answer: Arc<Answering<Q, A>> = Arc::new(answer);
-    let (ready, started) = std::sync::mpsc::channel();
-    inside(netns, move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async move {
-            let listener = tokio::net::TcpListener::bind("0.0.0.0:8080").await.unwrap();
-            ready.send(()).unwrap();
-            loop {
-                let Ok((stream, _)) = listener.accept().await else { return };
-                let answer = answer.clone();
-                tokio::spawn(async move {
-                    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-                        let answer = Unary(answer.clone());
-                        async move {
-                            assert_eq!(request.uri().path(), path);
-                            let codec = tonic_prost::ProstCodec::<A, Q>::default();
-                            let answer = tonic::server::Grpc::new(codec).unary(answer, request).await;
-                            Ok::<_, Infallible>(answer)
-                        }
-                    });
-                    let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-                });
-            }
-        });
-    });
-    started.recv().unwrap();
 }
 
 /// Runs curl in a namespace; gives what it printed, or its error.

@@ -43,7 +43,8 @@ pub struct Limits {
 /// What came. `stream` is a handle of ours, which is good until [`Connection::forget`].
 #[derive(Debug)]
 pub enum Event {
-    /// A request begins. `ended`: it has no body.
+    /// A request begins. `ended`: it has no body. An extended CONNECT (RFC 8441) is a `GET` with an [`upgrade`](RequestHead::upgrade):
+    /// what comes as its body belongs to the other protocol.
     Request {
         /// Its stream, from now on.
         stream: usize,
@@ -157,6 +158,7 @@ impl Connection {
             (setting::MAX_CONCURRENT_STREAMS, limits.streams),
             (setting::INITIAL_WINDOW_SIZE, limits.stream_window),
             (setting::MAX_HEADER_LIST_SIZE, limits.header_bytes as u32),
+            (setting::ENABLE_CONNECT_PROTOCOL, 1),
         ];
         frame::begin(settings.len() * 6, frame::SETTINGS, 0, 0, out.text());
         for (name, value) in settings {

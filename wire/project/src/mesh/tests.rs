@@ -318,7 +318,7 @@ fn a_destination_rule() {
 
 #[test]
 fn traffic_policies() {
-    use model::mesh::attached::{Hedging, Part};
+    use model::mesh::attached::{GrpcCodes, Hedging, Part};
     let read = |rate_limit: Value| {
         let target = json!({"kind": "Service", "group": "core", "name": "web", "sectionName": "http"});
         let spec = json!({"targetRefs": [target], "rateLimit": rate_limit});
@@ -353,10 +353,17 @@ fn traffic_policies() {
         let Object::TrafficPolicy(policy) = policy else { panic!("{policy:?}") };
         (policy.hedging, policy.flaw.is_empty())
     };
-    let expect = |after_ms, most| (Some(Hedging { after_ms, most }), true);
+    let expect = |after_ms, most| (Some(Hedging { after_ms, most, grpc: None }), true);
     assert_eq!(hedging(json!({})), expect(None, 1));
     assert_eq!(hedging(json!({"after": "50ms", "attempts": 3})), expect(Some(50), 3));
     assert!(!hedging(json!({"after": "0s"})).1 && !hedging(json!({"attempts": 0})).1);
+    let grpc = |codes: Value| {
+        let (hedging, sound) = hedging(json!({"grpc": {"nonFatalStatusCodes": codes}}));
+        sound.then(|| hedging.unwrap().grpc.unwrap())
+    };
+    assert_eq!(grpc(json!(["UNAVAILABLE", "ABORTED"])), Some(GrpcCodes::from_bits(1 << 14 | 1 << 10)));
+    assert_eq!(grpc(json!([])), Some(GrpcCodes::default()));
+    assert!(grpc(json!(["OK"])).is_none() && grpc(json!(["GONE"])).is_none());
     for bad in [
         json!({"local": [{"requests": 0}]}),
         json!({"local": [{"requests": 1, "unit": "Fortnight"}]}),

@@ -6,7 +6,7 @@ use crate::meta::meta;
 use crate::read::{at, items, opt_int, opt_text, str_at, text};
 use model::mesh::Match;
 use model::mesh::api::{GlobalLimitSpec, Reference, TrafficPolicy};
-use model::mesh::attached::{Descriptor, Hedging, Part, RateLimit};
+use model::mesh::attached::{Descriptor, GrpcCodes, Hedging, Part, RateLimit};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -38,8 +38,21 @@ fn hedging(value: &Value, flaw: &mut String) -> Option<Hedging> {
         if after_ms == Some(0) || !(1..=5).contains(&most) {
             *flaw = "hedging: after must be more than 0, and attempts 1 to 5".into();
         }
-        Hedging { after_ms, most: u32::try_from(most).unwrap_or(1) }
+        let grpc = at(value, "grpc");
+        let grpc = grpc.is_object().then(|| grpc_codes(grpc, flaw));
+        Hedging { after_ms, most: u32::try_from(most).unwrap_or(1), grpc }
     })
+}
+
+fn grpc_codes(value: &Value, flaw: &mut String) -> GrpcCodes {
+    let mut bits = 0;
+    for code in items(value, "nonFatalStatusCodes") {
+        match GrpcCodes::NAMES.iter().position(|known| code.as_str() == Some(known)) {
+            Some(number @ 1..) => bits |= 1 << number,
+            _ => *flaw = format!("hedging.grpc: {code} is no status of a failure"),
+        }
+    }
+    GrpcCodes::from_bits(bits)
 }
 
 fn target(value: &Value) -> Reference {

@@ -5,7 +5,9 @@ use super::{DecodeError, key_in, key_out, port_in};
 use crate::resources::Match as WireMatch;
 use crate::resources::attached as wire;
 use model::mesh::Match;
-use model::mesh::attached::{AttachedPolicy, Descriptor, GlobalLimit, Hedging, Part, PolicyTarget, RateLimit};
+use model::mesh::attached::{
+    AttachedPolicy, Descriptor, GlobalLimit, GrpcCodes, Hedging, Part, PolicyTarget, RateLimit,
+};
 
 impl From<&AttachedPolicy> for wire::AttachedPolicy {
     fn from(it: &AttachedPolicy) -> Self {
@@ -14,7 +16,7 @@ impl From<&AttachedPolicy> for wire::AttachedPolicy {
             targets: it.targets.iter().map(target_out).collect(),
             limits: it.limits.iter().map(limit_out).collect(),
             global: it.global.as_ref().map(global_out),
-            hedging: it.hedging.map(|it| wire::Hedging { after_ms: it.after_ms, most: it.most }),
+            hedging: it.hedging.map(hedging_out),
         }
     }
 }
@@ -32,11 +34,15 @@ impl TryFrom<wire::AttachedPolicy> for AttachedPolicy {
     }
 }
 
+fn hedging_out(it: Hedging) -> wire::Hedging {
+    wire::Hedging { after_ms: it.after_ms, most: it.most, grpc: it.grpc.map(GrpcCodes::bits) }
+}
+
 fn hedging_in(it: wire::Hedging) -> Result<Hedging, DecodeError> {
     if it.most == 0 || it.after_ms == Some(0) {
         return Err(DecodeError::Missing("after_ms or most"));
     }
-    Ok(Hedging { after_ms: it.after_ms, most: it.most })
+    Ok(Hedging { after_ms: it.after_ms, most: it.most, grpc: it.grpc.map(GrpcCodes::from_bits) })
 }
 
 fn target_out(it: &PolicyTarget) -> wire::Target {

@@ -31,6 +31,9 @@ pub struct Hedging {
     /// Tries beside the first.
     #[prost(uint32, tag = "2")]
     pub most: u32,
+    /// gRPC calls, too: statuses that are not the last word, by bit.
+    #[prost(uint32, optional, tag = "3")]
+    pub grpc: Option<u32>,
 }
 
 /// See `model::mesh::attached::PolicyTarget`.

@@ -1,0 +1,285 @@
+//! WebSocket over HTTP/2 (RFC 8441): an extended CONNECT at a gateway and at a pod's service, to processes that speak HTTP/1.1.
+mod support;
+
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use model::mesh::*;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use support::frames::*;
+use support::{Node, curl, eventually, gateway, listen_in_threads, socket, town};
+
+const PORT: u16 = 25_103;
+
+/// What a process of WebSockets lets a test know and say.
+#[derive(Default)]
+struct Told {
+    /// It reads no more until this is set.
+    may_read: AtomicBool,
+    /// Connections that broke or ended before they were done.
+    broken: AtomicUsize,
+}
+
+/// A process that speaks WebSocket, as far as its handshake goes, on some paths; what it gets it sends back.
+fn serve_chat(netns: &str) -> Arc<Told> {
+    let told = Arc::new(Told::default());
+    let known = told.clone();
+    listen_in_threads(netns, move |mut stream| {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            if !stream.read(&mut byte).is_ok_and(|count| count == 1) {
+                return;
+            }
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let field = |name: &str| {
+            let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with(&format!("{name}: ")))?;
+            Some(line[name.len() + 2..].to_owned())
+        };
+        let path = head.split(' ').nth(1).unwrap();
+        let asked = (field("upgrade"), field("connection"), field("sec-websocket-version"));
+        if path == "/plain" {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi");
+            return;
+        }
+        assert_eq!(asked, (Some("websocket".into()), Some("upgrade".into()), Some("13".into())), "{head}");
+        let key = field("sec-websocket-key").unwrap();
+        assert_eq!(STANDARD.decode(&key).unwrap().len(), 16);
+        let sum = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
+        let accept = STANDARD.encode(if path == "/wrong" { &[0; 20] } else { sum.as_ref() });
+        let answer = match path {
+            "/no" => "HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno".to_owned(),
+            _ => format!(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n\
+                 Sec-WebSocket-Protocol: chat\r\n\r\nwelcome"
+            ),
+        };
+        stream.write_all(answer.as_bytes()).unwrap();
+        if path == "/no" {
+            return;
+        }
+        while path == "/later" && !known.may_read.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        if path == "/break" {
+            stream.read_exact(&mut [0]).unwrap();
+            // What came and was not read makes a reset of the end.
+            std::thread::sleep(Duration::from_millis(100));
+            return;
+        }
+        let (mut read, mut write) = (&stream, &stream);
+        match std::io::copy(&mut read, &mut write) {
+            Ok(_) => drop(stream.shutdown(std::net::Shutdown::Write)),
+            Err(_) => drop(known.broken.fetch_add(1, Ordering::Relaxed)),
+        }
+    });
+    told
+}
+
+/// A client of one stream, 1, which reads as much as comes.
+struct Chat {
+    peer: Peer<TcpStream>,
+    /// What it may send: on the connection, on the stream.
+    windows: [usize; 2],
+    offered: bool,
+    got: Vec<u8>,
+}
+
+/// What came of it.
+#[derive(Debug, PartialEq)]
+enum End {
+    Ended,
+    Reset(u32),
+    Silence,
+}
+
+impl Chat {
+    fn open(stream: TcpStream, fields: &[(&str, &str)]) -> (Self, Result<u16, Outcome>) {
+        let mut chat = Self { peer: Peer::open(stream), windows: [65_535; 2], offered: false, got: Vec::new() };
+        chat.peer.send(&setting(4, 1 << 30));
+        chat.peer.send(&frame(WINDOW_UPDATE, 0, 0, &(1u32 << 30).to_be_bytes()));
+        // RFC 8441, 3: not before the server says that it may.
+        while !chat.offered {
+            let came = chat.peer.read().expect("settings come");
+            chat.note(&came);
+        }
+        chat.peer.send(&frame(HEADERS, END_HEADERS, 1, &block(fields)));
+        loop {
+            match chat.peer.read() {
+                Ok(came) if came.kind == HEADERS => {
+                    let status = status(&came.payload);
+                    let text = String::from_utf8_lossy(&came.payload).into_owned();
+                    assert!(!text.contains("upgrade"), "a field of HTTP/1.1: {text}");
+                    return (chat, Ok(status));
+                }
+                Ok(came) if came.kind == RST_STREAM => {
+                    let code = u32::from_be_bytes(*came.payload.first_chunk().unwrap());
+                    return (chat, Err(Outcome::Reset(1, code)));
+                }
+                Ok(came) => drop(chat.note(&came)),
+                Err(outcome) => return (chat, Err(outcome)),
+            }
+        }
+    }
+
+    fn note(&mut self, came: &Came) -> Option<End> {
+        let number = || came.payload.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        match came.kind {
+            SETTINGS if came.flags & ACK == 0 => {
+                for entry in came.payload.chunks_exact(6) {
+                    let value = u32::from_be_bytes([entry[2], entry[3], entry[4], entry[5]]);
+                    match entry[1] {
+                        4 => self.windows[1] = value as usize,
+                        8 => self.offered = value == 1,
+                        _ => {}
+                    }
+                }
+                self.peer.send(&frame(SETTINGS, ACK, 0, &[]));
+            }
+            WINDOW_UPDATE => self.windows[usize::from(came.stream != 0)] += number() as usize,
+            DATA => {
+                self.got.extend_from_slice(&came.payload);
+                return (came.flags & END_STREAM != 0).then_some(End::Ended);
+            }
+            RST_STREAM => return Some(End::Reset(number())),
+            _ => {}
+        }
+        None
+    }
+
+    /// Reads until something is over, or `enough`.
+    fn read_until(&mut self, enough: impl Fn(&Self) -> bool) -> Option<End> {
+        while !enough(self) {
+            match self.peer.read() {
+                Ok(came) => {
+                    if let Some(end) = self.note(&came) {
+                        return Some(end);
+                    }
+                }
+                Err(_) => return Some(End::Silence),
+            }
+        }
+        None
+    }
+
+    /// Sends as much as it is let.
+    fn say(&mut self, bytes: &[u8]) -> usize {
+        let most = bytes.len().min(self.windows[0]).min(self.windows[1]).min(16_384);
+        if most > 0 {
+            self.peer.send(&frame(DATA, 0, 1, &bytes[..most]));
+            self.windows = self.windows.map(|window| window - most);
+        }
+        most
+    }
+
+    fn end(&mut self) {
+        self.peer.send(&frame(DATA, END_STREAM, 1, &[]));
+    }
+}
+
+fn connect<'a>(protocol: &'a str, path: &'a str) -> Vec<(&'a str, &'a str)> {
+    vec![
+        (":method", "CONNECT"),
+        (":protocol", protocol),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "web"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-protocol", "chat"),
+        ("origin", "http://web"),
+    ]
+}
+
+/// Where clients come in: what it is, from which namespace, and to where.
+type Door = (&'static str, String, SocketAddr);
+
+fn start() -> (Node, [Door; 2], Arc<Told>) {
+    let mut node = Node::start(|_| {});
+    let (client, web, host) = (node.pod(5, "client"), node.pod(6, "web"), node.net.node());
+    let told = serve_chat(&web);
+    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
+    node.proxy().apply(gateway(PORT, "/", "web"));
+    eventually("the gateway answers", || curl(&host, &[&format!("http://127.0.0.1:{PORT}/plain")]) == "hi");
+    let edge = SocketAddr::from(([127, 0, 0, 1], PORT));
+    (node, [("gateway", host, edge), ("service", client, socket(50))], told)
+}
+
+#[test]
+fn a_websocket_carries_anything_both_ways() {
+    need_root!("a_websocket_carries_anything_both_ways");
+    let (node, doors, told) = start();
+    for (door, netns, to) in &doors {
+        let (mut chat, status) = Chat::open(town::connect(netns, *to), &connect("websocket", "/chat"));
+        assert_eq!(status, Ok(200), "{door}");
+        assert_eq!(chat.say(b"hello"), 5);
+        assert_eq!(chat.read_until(|chat| chat.got.len() >= 12), None, "{door}");
+        assert_eq!(chat.got, b"welcomehello", "{door}");
+        chat.end();
+        assert_eq!(chat.read_until(|_| false), Some(End::Ended), "{door}: an end is passed on");
+    }
+    // A process that does not read: the client is let send no more after a while, and nothing is lost.
+    let (_, netns, to) = &doors[0];
+    let (mut chat, status) = Chat::open(town::connect(netns, *to), &connect("websocket", "/later"));
+    assert_eq!(status, Ok(200));
+    let (piece, mut said) = (vec![b'x'; 16_384], 0);
+    loop {
+        let taken = chat.say(&piece);
+        said += taken;
+        assert!(said < 64 << 20, "nothing slows the client down");
+        if taken == 0 && chat.read_until(|chat| chat.windows.iter().all(|window| *window > 0)).is_some() {
+            break;
+        }
+    }
+    told.may_read.store(true, Ordering::Relaxed);
+    chat.end();
+    assert_eq!(chat.read_until(|_| false), Some(End::Ended));
+    assert_eq!(chat.got.len(), said + b"welcome".len());
+    let edges = node.edges();
+    let requests: u64 =
+        edges.iter().filter(|edge| edge["reporter"] == "source").filter_map(|edge| edge["requests"].as_u64()).sum();
+    assert_eq!(requests, 3 + 1, "each is a request, beside the first one: {edges:?}");
+}
+
+#[test]
+fn handshakes_that_fail_have_their_codes() {
+    need_root!("handshakes_that_fail_have_their_codes");
+    let (node, doors, _) = start();
+    for (door, netns, to) in &doors {
+        for (what, protocol, path, expect) in [
+            ("the process refuses", "websocket", "/no", 403),
+            ("the process does not switch", "websocket", "/plain", 502),
+            ("the process does not know the key", "websocket", "/wrong", 502),
+            ("another protocol", "connect-udp", "/chat", 501),
+        ] {
+            let (_, status) = Chat::open(town::connect(netns, *to), &connect(protocol, path));
+            assert_eq!(status, Ok(expect), "{door}: {what}");
+        }
+    }
+    node.service("web", 50, AppProtocol::Http, &[]);
+    for (door, netns, to) in &doors {
+        let (_, status) = Chat::open(town::connect(netns, *to), &connect("websocket", "/chat"));
+        assert_eq!(status, Ok(503), "{door}: nobody there");
+    }
+}
+
+#[test]
+fn what_breaks_on_one_side_breaks_on_the_other() {
+    need_root!("what_breaks_on_one_side_breaks_on_the_other");
+    let (_node, doors, told) = start();
+    for (index, (door, netns, to)) in doors.iter().enumerate() {
+        let (mut chat, status) = Chat::open(town::connect(netns, *to), &connect("websocket", "/break"));
+        assert_eq!((status, chat.say(b"many bytes")), (Ok(200), 10), "{door}");
+        assert_eq!(chat.read_until(|_| false), Some(End::Reset(CANCEL)), "{door}: the process broke it");
+        let (mut chat, status) = Chat::open(town::connect(netns, *to), &connect("websocket", "/chat"));
+        assert_eq!((status, chat.say(b"x")), (Ok(200), 1), "{door}");
+        assert_eq!(chat.read_until(|chat| chat.got.len() >= 8), None, "{door}");
+        chat.peer.send(&frame(RST_STREAM, 0, 1, &CANCEL.to_be_bytes()));
+        eventually("the process learns it", || told.broken.load(Ordering::Relaxed) == index + 1);
+    }
+}
