@@ -332,7 +332,7 @@ where
         if let Poll::Ready(received) = receive.as_mut().poll(cx) {
             return Poll::Ready(received);
         }
-        if caller.poll_gone(cx).is_ready() {
+        if caller.poll_gone(cx, sent.is_some()).is_ready() {
             return Poll::Ready(Err(Broken::ClientGone("the client is gone".into())));
         }
         match timer.as_mut().map(|timer| Pin::new(timer).poll(cx)) {

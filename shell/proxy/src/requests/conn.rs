@@ -10,6 +10,7 @@ use http1::{
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
@@ -44,6 +45,14 @@ pub struct Reader {
     most: usize,
     /// The last body was moved without being read.
     moved: bool,
+}
+
+/// A look at a connection whose reader has read all that it should for now.
+#[derive(Debug)]
+pub struct Watch {
+    stream: Shared,
+    /// It said more: what comes then is not known.
+    said: AtomicBool,
 }
 
 /// What is written.
@@ -152,6 +161,11 @@ impl Reader {
             Ok(1..) => Poll::Pending,
             Ok(0) | Err(_) => Poll::Ready(()),
         }
+    }
+
+    /// A look at the peer for somebody else.
+    pub fn watch(&self) -> Watch {
+        Watch { stream: self.stream.clone(), said: AtomicBool::new(false) }
     }
 
     /// Whether the peer of an idle connection has said nothing, as it should. A connection that ended or that has bytes
@@ -323,6 +337,27 @@ impl Reader {
                 return Ok((passed, None));
             }
         }
+    }
+}
+
+impl Watch {
+    /// Ready when the peer is gone. What it says meanwhile the reader gets.
+    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.said.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        let (mut stream, mut space) = (self.stream.lock(), [0; 512]);
+        if let Some(tcp) = stream.plain() {
+            let _ = ready!(tcp.stream().poll_read_ready(cx));
+        }
+        let bytes = match ready!(stream.poll_chunk(cx, &mut space)) {
+            Ok(Chunk::End) | Err(_) => return Poll::Ready(()),
+            Ok(Chunk::Scratch(length)) => Bytes::copy_from_slice(&space[..length]),
+            Ok(Chunk::Bytes(bytes)) => bytes,
+        };
+        stream.unread(bytes);
+        self.said.store(true, Ordering::Relaxed);
+        Poll::Pending
     }
 }
 

@@ -161,7 +161,12 @@ pub async fn run<'a>(
             }
             Body::Whole(bytes)
         }
-        Ok(None) => Body::Stream(Kept::new(source)),
+        Ok(None) => {
+            if let Source::H1(reader, _) = &source {
+                exchange.caller = Caller::Reading(reader.watch());
+            }
+            Body::Stream(Kept::new(source))
+        }
         Err(()) => return Outcome::Close,
     };
     let _admitted = match exchange.admit().await {

@@ -277,7 +277,7 @@ async fn next(
             }
         }
         // Those that run look for themselves.
-        if running.is_empty() && exchange.caller.poll_gone(cx).is_ready() {
+        if running.is_empty() && exchange.caller.poll_gone(cx, true).is_ready() {
             return Poll::Ready(Event::Gone);
         }
         match alarm.as_mut().map(|alarm| alarm.as_mut().poll(cx)) {

@@ -1,6 +1,6 @@
 //! Answers that the proxy gives itself.
 use super::body::Sink;
-use super::conn::{Reader, Writer};
+use super::conn::{Reader, Watch, Writer};
 use super::streams::Half;
 use crate::telemetry::Flag;
 use bytes::Bytes;
@@ -143,6 +143,8 @@ pub enum Responder<'a> {
 pub enum Caller<'a> {
     /// It cannot be seen: his request is still being read, which tells, or nobody waits.
     Unseen,
+    /// An HTTP/1.1 connection that somebody else reads the request's body from.
+    Reading(Watch),
     /// An HTTP/1.1 connection.
     H1(Mutex<&'a mut Reader>),
     /// An HTTP/2 stream.
@@ -150,10 +152,12 @@ pub enum Caller<'a> {
 }
 
 impl Caller<'_> {
-    /// Ready when he is gone.
-    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ready when he is gone. `all_read`: nobody reads from him any longer, who would see it.
+    pub fn poll_gone(&self, cx: &mut Context<'_>, all_read: bool) -> Poll<()> {
         match self {
             Self::Unseen => Poll::Pending,
+            Self::Reading(watch) if all_read => watch.poll_gone(cx),
+            Self::Reading(_) => Poll::Pending,
             Self::H1(reader) => reader.lock().unwrap_or_else(PoisonError::into_inner).poll_gone(cx),
             Self::Served(half) => half.poll_gone(cx),
         }
