@@ -6,13 +6,13 @@ use diolkos_proxy::mesh::Change;
 use h2::client::SendRequest;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
+use model::Key;
 use model::mesh::attached::{AttachedPolicy, GrpcCodes, Hedging, PolicyTarget};
 use model::mesh::*;
-use model::{Key, Timestamp};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use support::{Node, curl, grpc_client, serve_requests, service};
+use support::{Node, curl, grpc_client, route, serve_requests, service, to};
 
 /// An answer that is not at once takes so long.
 const LATE: Duration = Duration::from_millis(1_500);
@@ -62,27 +62,14 @@ fn on_route() -> PolicyTarget {
 }
 
 /// A route whose tries have so long, and that asks again after 503.
-fn route(try_ms: u64) -> Change {
-    let service = Key::new("default", "web");
-    let target = BackendTarget::Service { service: service.clone(), port: 80 };
-    Change::Set(Resource::Route(Arc::new(Route {
-        name: "HTTPRoute/default/r".into(),
-        key: Key::new("default", "r"),
-        kind: RouteKind::Http,
-        created: Timestamp(1),
-        parents: vec![Parent {
-            target: ParentTarget::Service { service, port: None, consumer: None },
-            hostnames: vec![],
-        }],
-        rules: vec![Rule {
-            matches: vec![Match::default()],
-            backends: vec![Backend { target, weight: 1, filters: vec![] }],
-            timeouts: Timeouts { request_ms: None, backend_request_ms: Some(try_ms) },
-            retry: Some(Retry { attempts: 1, backoff_ms: Some(1), codes: vec![503] }),
-            ..Rule::default()
-        }],
-        ordered: false,
-    })))
+fn impatient(try_ms: u64) -> Change {
+    route(vec![Rule {
+        matches: vec![Match::default()],
+        backends: vec![to("web", 1)],
+        timeouts: Timeouts { request_ms: None, backend_request_ms: Some(try_ms) },
+        retry: Some(Retry { attempts: 1, backoff_ms: Some(1), codes: vec![503] }),
+        ..Rule::default()
+    }])
 }
 
 fn hedges(node: &Node) -> (u64, u64) {
@@ -172,7 +159,7 @@ fn on_the_time_out_of_a_try() {
     let slow = || Some((200, "late\n"));
     let (one, other) = (serve(&one, slow), serve(&other, slow));
     node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready), (7, Health::Ready)]);
-    node.proxy().apply([route(1_000), hedging(on_route(), None)]);
+    node.proxy().apply([impatient(1_000), hedging(on_route(), None)]);
     assert_eq!(curl(&client, &[URL]), "late\n");
     let requests = || one.requests.load(Ordering::SeqCst) + other.requests.load(Ordering::SeqCst);
     assert_eq!((requests(), hedges(&node)), (2, (1, 0)), "the first was the first to answer");
@@ -197,7 +184,7 @@ fn a_bad_answer_is_forgotten_while_another_try_runs() {
     serve(&one, answer(count.clone()));
     serve(&other, answer(count.clone()));
     node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready), (7, Health::Ready)]);
-    node.proxy().apply([route(3_000), hedging(on_route(), Some(200))]);
+    node.proxy().apply([impatient(3_000), hedging(on_route(), Some(200))]);
     assert_eq!(curl(&client, &[URL]), "late\n");
     assert_eq!((count.load(Ordering::SeqCst), hedges(&node)), (2, (1, 0)));
 }

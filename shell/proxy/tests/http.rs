@@ -5,27 +5,7 @@ use diolkos_proxy::mesh::Change;
 use model::mesh::*;
 use model::{Key, Timestamp};
 use std::sync::Arc;
-use support::{Node, curl, eventually, serve_http, workload};
-
-fn route(rules: Vec<Rule>) -> Change {
-    Change::Set(Resource::Route(Arc::new(Route {
-        name: "HTTPRoute/default/r".into(),
-        key: Key::new("default", "r"),
-        kind: RouteKind::Http,
-        created: Timestamp(1),
-        parents: vec![Parent {
-            target: ParentTarget::Service { service: Key::new("default", "web"), port: None, consumer: None },
-            hostnames: vec![],
-        }],
-        rules,
-        ordered: false,
-    })))
-}
-
-fn to(service: &str, weight: u32) -> Backend {
-    let target = BackendTarget::Service { service: Key::new("default", service), port: 80 };
-    Backend { target, weight, filters: vec![] }
-}
+use support::{Node, curl, eventually, route, serve_http, to, workload};
 
 fn rule(path: &str, backends: Vec<Backend>) -> Rule {
     let path = PathMatch::Prefix(path.into());

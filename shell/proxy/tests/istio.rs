@@ -7,7 +7,7 @@ use model::mesh::*;
 use model::{Key, Timestamp};
 use std::io::{Read, Write};
 use std::sync::Arc;
-use support::{Node, curl, inside, serve_grpc, serve_http};
+use support::{Node, curl, listen_in_threads, serve_grpc, serve_http};
 
 fn in_order(rules: Vec<Rule>) -> Change {
     let target = ParentTarget::Service { service: Key::new("default", "web"), port: None, consumer: None };
@@ -134,18 +134,11 @@ fn keys_keep_requests_on_their_endpoint() {
 
 /// Answers everything with 503, one request a connection.
 fn serve_failure(netns: &str) {
-    let (ready, started) = std::sync::mpsc::channel();
-    inside(netns, move || {
-        let listener = std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
-        ready.send(()).unwrap();
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let mut head = [0; 4_096];
-            let _ = stream.read(&mut head);
-            let _ = stream.write_all(b"HTTP/1.1 503 no\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-        }
+    listen_in_threads(netns, |mut stream| {
+        let mut head = [0; 4_096];
+        let _ = stream.read(&mut head);
+        let _ = stream.write_all(b"HTTP/1.1 503 no\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     });
-    started.recv().unwrap();
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use support::{Node, curl, eventually, inside, serve_http, under_load};
+use support::{Node, curl, eventually, inside, listen_in_threads, serve_http, under_load};
 
 /// A gateway with these listeners, and one route from all of them to the service `web`.
 fn gateway(listeners: Vec<Listener>) -> Vec<Change> {
@@ -105,27 +105,21 @@ fn names_of_services() {
 
 /// A server that switches to another protocol, and sends back what it gets.
 fn serve_upgrade(netns: &str) {
-    let (ready, started) = std::sync::mpsc::channel();
-    inside(netns, move || {
-        let listener = TcpListener::bind("0.0.0.0:8080").unwrap();
-        ready.send(()).unwrap();
-        for mut stream in listener.incoming().flatten() {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).unwrap();
-                head.push(byte[0]);
-            }
-            let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
-            assert!(head.contains("upgrade: websocket\r\n") && head.contains("connection: upgrade\r\n"), "{head}");
-            let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nwelcome";
-            stream.write_all(answer.as_bytes()).unwrap();
-            let (mut read, mut write) = (&stream, &stream);
-            let _ = std::io::copy(&mut read, &mut write);
-            let _ = stream.shutdown(std::net::Shutdown::Write);
+    listen_in_threads(netns, |mut stream| {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
         }
+        let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+        assert!(head.contains("upgrade: websocket\r\n") && head.contains("connection: upgrade\r\n"), "{head}");
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nwelcome";
+        stream.write_all(answer.as_bytes()).unwrap();
+        let (mut read, mut write) = (&stream, &stream);
+        let _ = std::io::copy(&mut read, &mut write);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
     });
-    started.recv().unwrap();
 }
 
 #[test]

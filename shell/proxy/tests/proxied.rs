@@ -9,7 +9,7 @@ use model::{Key, Timestamp};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use support::{Node, curl, eventually, inside, serve_http, serve_tcp, service, socket};
+use support::{Node, curl, eventually, inside, listen_in_threads, serve_http, serve_tcp, service, socket};
 
 fn gateway(proxy_protocol: bool) -> Vec<Change> {
     let key = Key::new("default", "edge");
@@ -124,36 +124,28 @@ fn an_endpoint_is_told_who_opened_the_connection() {
 
 /// A process that answers requests with who opened their connection.
 fn serve_proxied(netns: &str) {
-    let (ready, started) = std::sync::mpsc::channel();
-    inside(netns, move || {
-        let listener = std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
-        ready.send(()).unwrap();
-        for mut stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let (mut buffer, mut source) = (Vec::new(), None);
-                loop {
-                    let mut more = [0; 2048];
-                    match stream.read(&mut more) {
-                        Ok(read) if read > 0 => buffer.extend_from_slice(&more[..read]),
-                        _ => return,
-                    }
-                    if source.is_none() {
-                        let Some(header) = proxy_protocol::decode(&buffer).unwrap() else { continue };
-                        source = header.ends.map(|ends| ends.source);
-                        buffer.drain(..header.length);
-                    }
-                    if !buffer.ends_with(b"\r\n\r\n") {
-                        continue;
-                    }
-                    buffer.clear();
-                    let body = format!("{}\n", source.unwrap());
-                    let length = body.len();
-                    let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
-                }
-            });
+    listen_in_threads(netns, |mut stream| {
+        let (mut buffer, mut source) = (Vec::new(), None);
+        loop {
+            let mut more = [0; 2048];
+            match stream.read(&mut more) {
+                Ok(read) if read > 0 => buffer.extend_from_slice(&more[..read]),
+                _ => return,
+            }
+            if source.is_none() {
+                let Some(header) = proxy_protocol::decode(&buffer).unwrap() else { continue };
+                source = header.ends.map(|ends| ends.source);
+                buffer.drain(..header.length);
+            }
+            if !buffer.ends_with(b"\r\n\r\n") {
+                continue;
+            }
+            buffer.clear();
+            let body = format!("{}\n", source.unwrap());
+            let length = body.len();
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}");
         }
     });
-    started.recv().unwrap();
 }
 
 #[test]

@@ -2,12 +2,12 @@
 mod support;
 
 use diolkos_proxy::mesh::Change;
+use model::Key;
 use model::mesh::attached::{AttachedPolicy, Descriptor, GlobalLimit, Part, PolicyTarget, RateLimit};
 use model::mesh::*;
-use model::{Key, Timestamp};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use support::{Node, curl, serve_grpc, serve_http};
+use support::{Node, curl, route, serve_grpc, serve_http, to};
 use xds::ext_authz::HeaderValue;
 use xds::rate_limit as rls;
 
@@ -25,31 +25,18 @@ fn at_web() -> PolicyTarget {
     PolicyTarget::Service { service: Key::new("default", "web"), port: "".into() }
 }
 
-fn on_route() -> PolicyTarget {
+fn on_rewriting() -> PolicyTarget {
     PolicyTarget::Route { route: "HTTPRoute/default/r".into(), rule: "".into() }
 }
 
-fn route() -> Change {
-    let service = Key::new("default", "web");
-    let target = BackendTarget::Service { service: service.clone(), port: 80 };
+fn rewriting() -> Change {
     let rewrite = Rewrite { hostname: None, path: Some(PathModifier::ReplaceFull("/rewritten".into())) };
-    Change::Set(Resource::Route(Arc::new(Route {
-        name: "HTTPRoute/default/r".into(),
-        key: Key::new("default", "r"),
-        kind: RouteKind::Http,
-        created: Timestamp(1),
-        parents: vec![Parent {
-            target: ParentTarget::Service { service, port: None, consumer: None },
-            hostnames: vec![],
-        }],
-        rules: vec![Rule {
-            matches: vec![Match::default()],
-            filters: vec![Filter::Rewrite(rewrite)],
-            backends: vec![Backend { target, weight: 1, filters: vec![] }],
-            ..Rule::default()
-        }],
-        ordered: false,
-    })))
+    route(vec![Rule {
+        matches: vec![Match::default()],
+        filters: vec![Filter::Rewrite(rewrite)],
+        backends: vec![to("web", 1)],
+        ..Rule::default()
+    }])
 }
 
 fn code(client: &str, arguments: &[&str]) -> String {
@@ -103,7 +90,7 @@ fn a_proxy_keeps_limits_for_all_its_workers() {
 
     // On a route, at the caller: as the request came, not as the route changed it.
     let by_user = limit(vec![Part::Header("x-user".into()), Part::Path], 1, HOUR_MS);
-    node.proxy().apply([route(), policy("on", on_route(), vec![by_user], None)]);
+    node.proxy().apply([rewriting(), policy("on", on_rewriting(), vec![by_user], None)]);
     assert_eq!(codes(&client, &["-H", "x-user: a"], 2), ["200", "429"]);
     assert_eq!(codes(&client, &["-H", "x-user: b"], 2), ["200", "429"]);
     assert_eq!(codes(&client, &[], 3), ["200", "200", "200"], "without the header nothing counts");

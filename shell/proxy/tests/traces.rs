@@ -11,10 +11,10 @@ use spans::otlp::{self, ExportRequest, ExportResponse, OtlpSpan, Value};
 use spans::skywalking::{self, Commands, SegmentObject};
 use std::convert::Infallible;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use support::{Node, curl, eventually, gateway, inside, serve_http};
+use support::{Node, curl, eventually, gateway, inside, listen_in_threads, serve_http};
 use tonic::server::Grpc;
 use tonic_prost::ProstCodec;
 
@@ -135,34 +135,27 @@ fn collectors(netns: &str, own: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Shared 
 
 /// A process that asks `web` for every request, handing on what it was told of the trace.
 fn serve_front(netns: &str) {
-    let (ready, started) = std::sync::mpsc::channel();
-    inside(netns, move || {
-        let listener = TcpListener::bind("0.0.0.0:8080").unwrap();
-        ready.send(()).unwrap();
-        for mut stream in listener.incoming().flatten() {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                if stream.read(&mut byte).unwrap_or(0) == 0 {
-                    break;
-                }
-                head.push(byte[0]);
+    listen_in_threads(netns, |mut stream| {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            if stream.read(&mut byte).unwrap_or(0) == 0 {
+                break;
             }
-            let head = String::from_utf8(head).unwrap();
-            let handed = |line: &&str| {
-                ["traceparent:", "sw8:", "b3:"].iter().any(|name| line.to_ascii_lowercase().starts_with(name))
-            };
-            let lines: String = head.lines().filter(handed).map(|line| format!("{line}\r\n")).collect();
-            let mut web = TcpStream::connect("10.96.0.50:80").unwrap();
-            write!(web, "GET /behind HTTP/1.1\r\nHost: web\r\nConnection: close\r\n{lines}\r\n").unwrap();
-            let mut back = String::new();
-            web.read_to_string(&mut back).unwrap();
-            let body = back.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-            let _ =
-                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+            head.push(byte[0]);
         }
+        let head = String::from_utf8(head).unwrap();
+        let handed = |line: &&str| {
+            ["traceparent:", "sw8:", "b3:"].iter().any(|name| line.to_ascii_lowercase().starts_with(name))
+        };
+        let lines: String = head.lines().filter(handed).map(|line| format!("{line}\r\n")).collect();
+        let mut web = TcpStream::connect("10.96.0.50:80").unwrap();
+        write!(web, "GET /behind HTTP/1.1\r\nHost: web\r\nConnection: close\r\n{lines}\r\n").unwrap();
+        let mut back = String::new();
+        web.read_to_string(&mut back).unwrap();
+        let body = back.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
     });
-    started.recv().unwrap();
 }
 
 /// The node, with a chain gateway -> front -> web behind it.

@@ -315,6 +315,28 @@ pub fn socket(vip: u8) -> SocketAddr {
     SocketAddr::from(([10, 96, 0, vip], 80))
 }
 
+/// The route `r` of service `web`.
+pub fn route(rules: Vec<Rule>) -> Change {
+    Change::Set(Resource::Route(Arc::new(Route {
+        name: "HTTPRoute/default/r".into(),
+        key: Key::new("default", "r"),
+        kind: RouteKind::Http,
+        created: model::Timestamp(1),
+        parents: vec![Parent {
+            target: ParentTarget::Service { service: Key::new("default", "web"), port: None, consumer: None },
+            hostnames: vec![],
+        }],
+        rules,
+        ordered: false,
+    })))
+}
+
+/// A backend of a rule.
+pub fn to(service: &str, weight: u32) -> Backend {
+    let target = BackendTarget::Service { service: Key::new("default", service), port: 80 };
+    Backend { target, weight, filters: vec![] }
+}
+
 /// A gateway for everybody on a port of the node, and one route of a prefix to a service.
 pub fn gateway(port: u16, prefix: &str, service: &str) -> Vec<Change> {
     let key = Key::new("default", "edge");
@@ -329,7 +351,6 @@ pub fn gateway(port: u16, prefix: &str, service: &str) -> Vec<Change> {
         clients: None,
         proxy_protocol: false,
     };
-    let target = BackendTarget::Service { service: Key::new("default", service), port: 80 };
     let parent = ParentTarget::Listener { gateway: key.clone(), listener: "plain".into() };
     let route = Route {
         name: "HTTPRoute/default/edge".into(),
@@ -339,7 +360,7 @@ pub fn gateway(port: u16, prefix: &str, service: &str) -> Vec<Change> {
         parents: vec![Parent { target: parent, hostnames: vec![] }],
         rules: vec![Rule {
             matches: vec![Match { path: PathMatch::Prefix(prefix.into()), ..Match::default() }],
-            backends: vec![Backend { target, weight: 1, filters: vec![] }],
+            backends: vec![to(service, 1)],
             ..Rule::default()
         }],
         ordered: false,

@@ -1,8 +1,8 @@
 //! A client, a web server and an echo server on one node, and connections between them.
-use super::{Node, inside, serve_http, socket};
+use super::{Node, inside, listen_in_threads, serve_http, socket};
 use model::mesh::*;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// Puts them there: services `web` (10.96.0.50) and `echo` (10.96.0.60). The client's namespace.
@@ -17,19 +17,11 @@ pub fn settle(node: &mut Node) -> String {
 
 /// A server that sends back what it gets, and speaks first, so that nobody takes it for HTTP.
 fn serve_echo(netns: &str) {
-    let (ready, started) = std::sync::mpsc::channel();
-    inside(netns, move || {
-        let listener = TcpListener::bind("0.0.0.0:8080").unwrap();
-        ready.send(()).unwrap();
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let (mut read, mut write) = (&stream, &stream);
-                let _ = write.write_all(b"!");
-                let _ = std::io::copy(&mut read, &mut write);
-            });
-        }
+    listen_in_threads(netns, |stream| {
+        let (mut read, mut write) = (&stream, &stream);
+        let _ = write.write_all(b"!");
+        let _ = std::io::copy(&mut read, &mut write);
     });
-    started.recv().unwrap();
 }
 
 /// A connection from a namespace.
