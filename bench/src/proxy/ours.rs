@@ -217,6 +217,7 @@ fn workload(last: u8, account: &str) -> Workload {
         authorization_policies: vec![policy_name()],
         peer_authentications: vec![],
         request_authentications: vec![],
+        labels: Default::default(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use model::Labels;
 pub use model::mesh::Headers;
 
 /// The parts of a request that routes look at.
@@ -32,6 +33,8 @@ pub struct Came<'a> {
     pub port: u16,
     /// The caller's namespace, or empty.
     pub namespace: &'a str,
+    /// The caller's labels, if they are known and the table asks for them.
+    pub labels: Option<&'a Labels>,
 }
 
 impl<'a> RequestView<'a> {

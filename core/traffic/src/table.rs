@@ -30,6 +30,7 @@ pub struct RouteTable {
     /// By what stands after the `*` of a hostname.
     wildcard: HashMap<Arc<str>, Paths>,
     any: Paths,
+    asks_labels: bool,
 }
 
 /// Rules of one hostname by path.
@@ -90,6 +91,7 @@ impl RouteTable {
         let mut table = RouteTable::default();
         for (index, (route, hostnames)) in routes.into_iter().enumerate() {
             table.routes.push(route.clone());
+            table.asks_labels |= asks_labels(route);
             if hostnames.is_empty() {
                 table.any.add(route, index as u32);
             }
@@ -115,6 +117,11 @@ impl RouteTable {
         &self.routes
     }
 
+    /// Whether a rule asks for the caller's labels: who looks for a rule says them then.
+    pub fn asks_labels(&self) -> bool {
+        self.asks_labels
+    }
+
     /// The rule that takes the request. None: answer 404.
     pub fn find(&self, request: &RequestView<'_>) -> Option<Hit<'_>> {
         if let Some(hit) = self.exact.get(request.host).and_then(|paths| paths.find(request)) {
@@ -136,6 +143,11 @@ impl RouteTable {
     fn hit(&self, (_, route, rule, matched): Rank) -> Hit<'_> {
         Hit { route: &self.routes[route as usize], rule_index: rule as usize, match_index: matched as usize }
     }
+}
+
+fn asks_labels(route: &Route) -> bool {
+    let asks = |matched: &Match| matched.more.as_ref().is_some_and(|more| !more.source_labels.is_empty());
+    route.rules.iter().any(|rule| rule.matches.iter().any(asks))
 }
 
 impl Paths {

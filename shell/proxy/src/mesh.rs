@@ -1,5 +1,6 @@
 //! What this proxy knows of the mesh, shared by all its threads.
 use crate::attached::{Attached, Held};
+use crate::origin::Origin;
 use authz::mesh::PolicySet;
 use model::Key;
 use model::map::HashMap;
@@ -154,6 +155,11 @@ impl Mesh {
     /// The workload at an address.
     pub fn workload_at(&self, address: IpAddr) -> Option<Arc<Workload>> {
         self.known().directory.workload_at(address).cloned()
+    }
+
+    /// The workload on whose behalf something is sent, if the control plane told of it.
+    pub fn workload_of(&self, origin: &Origin) -> Option<Arc<Workload>> {
+        self.workload_at(*origin.addresses.first()?).filter(|it| it.key.namespace == origin.namespace)
     }
 
     /// Tells of changes of policy alone: every open connection listens.

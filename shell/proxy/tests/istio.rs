@@ -94,6 +94,31 @@ fn rules_in_order_with_faults_and_answers() {
     assert_eq!(code(&client, &[&url("/last")]), "200");
 }
 
+#[test]
+fn rules_hold_for_callers_with_labels() {
+    need_root!("rules_hold_for_callers_with_labels");
+    let mut node = Node::start(|_| {});
+    let (client, other, server) = (node.pod(5, "client"), node.pod(7, "client"), node.pod(6, "web"));
+    serve_http(&server, "web");
+    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
+    let labelled = |last, track: &str| {
+        let labels = [("track".into(), track.into()), ("app".into(), "shop".into())].into();
+        Change::Set(Resource::Workload(Arc::new(Workload { labels, ..support::workload(last, "client") })))
+    };
+    let tea = Filter::Respond(Response { status: 418, body: b"tea".as_slice().into() });
+    let mut canary = rule("", vec![tea]);
+    canary.matches[0].more = Some(Box::new(MatchMore {
+        source_labels: [("track".into(), "canary".into()), ("app".into(), "shop".into())].into(),
+        ..MatchMore::default()
+    }));
+    node.proxy().apply([in_order(vec![canary, rule("", vec![])]), labelled(5, "canary"), labelled(7, "stable")]);
+    let url = "http://10.96.0.50/";
+    assert_eq!((code(&client, &[url]).as_str(), code(&other, &[url]).as_str()), ("418", "200"));
+    node.proxy()
+        .apply([labelled(7, "canary"), Change::Set(Resource::Workload(Arc::new(support::workload(5, "client"))))]);
+    assert_eq!((code(&client, &[url]).as_str(), code(&other, &[url]).as_str()), ("200", "418"), "labels are today's");
+}
+
 fn hash(key: HashKey) -> TrafficPolicy {
     let balancer = Balancer::Hash { key, table: HashTable::Maglev { entries: 1_009 } };
     TrafficPolicy { balancer, ..TrafficPolicy::default() }

@@ -101,6 +101,9 @@ pub struct Workload {
     /// Request authentications that select it.
     #[prost(message, repeated, tag = "20")]
     pub request_authentications: Vec<Key>,
+    /// Labels that rules ask for.
+    #[prost(message, repeated, tag = "21")]
+    pub labels: Vec<Header>,
 }
 
 /// See `model::mesh::Service`.

@@ -161,6 +161,7 @@ fn samples() -> Vec<Resource> {
             without_headers: vec![ValueMatch { name: "w".into(), value: TextMatch::Present }],
             port: Some(80),
             source_namespace: Some("n".into()),
+            source_labels: [("app".into(), "shop".into())].into(),
         })),
     };
     let route = Route {
@@ -228,6 +229,7 @@ fn samples() -> Vec<Resource> {
         authorization_policies: vec![key("p")],
         peer_authentications: vec![key("q")],
         request_authentications: vec![key("r")],
+        labels: [("app".into(), "web".into())].into(),
     };
     let service = Service {
         key: key("web"),

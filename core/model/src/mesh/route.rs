@@ -1,6 +1,6 @@
 //! One route model for Gateway API and Istio's VirtualService.
 
-use crate::{Key, Timestamp};
+use crate::{Key, Labels, Timestamp};
 use std::fmt;
 use std::sync::Arc;
 
@@ -186,6 +186,8 @@ pub struct MatchMore {
     pub port: Option<u16>,
     /// The caller's namespace.
     pub source_namespace: Option<Arc<str>>,
+    /// Labels that the caller's workload has, all of them.
+    pub source_labels: Labels,
 }
 
 impl Default for Match {

@@ -2,7 +2,7 @@
 
 use super::gateway::BackendTls;
 use super::traffic::TrafficPolicy;
-use crate::Key;
+use crate::{Key, Labels};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -43,6 +43,8 @@ pub struct Workload {
     pub peer_authentications: Vec<Key>,
     /// Request authentications of workload scope that select it, sorted.
     pub request_authentications: Vec<Key>,
+    /// Its labels, as far as a rule asks callers for labels of these names.
+    pub labels: Labels,
 }
 
 impl Workload {

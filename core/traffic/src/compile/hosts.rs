@@ -1,9 +1,9 @@
 //! Istio's kinds name services by host: who names which, and which services a host means.
 
 use super::{Compiler, Unit, destination};
-use model::Key;
 use model::mesh::api::istio::{DestinationRule, Resolution, ServiceEntry, VirtualService};
 use model::mesh::api::{self, istio};
+use model::{Key, Labels};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ pub(super) struct Hosts {
     pub(super) names: BTreeMap<Arc<str>, BTreeSet<Key>>,
     /// ServiceEntries that select workloads, by namespace.
     pub(super) selecting: BTreeMap<Arc<str>, BTreeSet<Key>>,
+    /// Names of labels that VirtualServices ask callers for.
+    asked: BTreeMap<Arc<str>, BTreeSet<Key>>,
 }
 
 fn put<K: Ord>(map: &mut BTreeMap<K, BTreeSet<Key>>, name: K, key: &Key, present: bool) {
@@ -53,6 +55,9 @@ impl Hosts {
         for gateway in gateways(it) {
             put(&mut self.by_gateway, gateway, key, present);
         }
+        for label in labels_asked(it) {
+            put(&mut self.asked, label.clone(), key, present);
+        }
         for rule in &it.http {
             if let Some(istio::Instead::Delegate { namespace, name }) = &rule.instead {
                 put(&mut self.roots, delegate_key(key, namespace, name), key, present);
@@ -76,6 +81,12 @@ impl Hosts {
         if !it.selector.is_empty() {
             put(&mut self.selecting, key.namespace.clone(), key, present);
         }
+    }
+
+    /// Of a workload's labels those that rules ask callers for: the others say nothing to proxies.
+    pub(super) fn asked(&self, labels: &Labels) -> Labels {
+        let named = labels.iter().filter(|(name, _)| self.asked.contains_key(*name));
+        named.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
     /// The VirtualServices that name a host, as theirs or as a destination.
@@ -109,6 +120,12 @@ impl Hosts {
 /// The entries whose name begins with `*`.
 fn patterns(map: &BTreeMap<Arc<str>, BTreeSet<Key>>) -> impl Iterator<Item = (&Arc<str>, &BTreeSet<Key>)> {
     map.range::<str, _>((Bound::Included("*"), Bound::Excluded("+")))
+}
+
+/// Names of the labels that a VirtualService asks callers for.
+fn labels_asked(it: &VirtualService) -> impl Iterator<Item = &Arc<str>> {
+    let matches = it.http.iter().flat_map(|rule| &rule.matches);
+    matches.filter_map(|it| it.matched.more.as_ref()).flat_map(|more| more.source_labels.keys())
 }
 
 /// Every destination of a VirtualService.
@@ -281,11 +298,15 @@ impl Compiler {
         let domain = self.settings.cluster_domain.clone();
         let new = self.objects.virtuals.get(key);
         let mut hosts: BTreeSet<Arc<str>> = BTreeSet::new();
+        let labels = old.into_iter().chain(new).flat_map(labels_asked);
+        let labels: BTreeMap<Arc<str>, bool> =
+            labels.map(|name| (name.clone(), self.hosts.asked.contains_key(name))).collect();
         for (it, present) in [(old, false), (new, true)] {
             let Some(it) = it else { continue };
             self.hosts.virtual_service(it, &domain, present);
             hosts.extend(it.hosts.iter().map(|host| whole(host, &key.namespace, &domain)));
         }
+        self.touch_labelled(labels);
         self.dirty.insert(Unit::Virtual(key.clone()));
         self.dirty.extend(self.hosts.roots.get(key).into_iter().flatten().cloned().map(Unit::Virtual));
         for host in hosts {
@@ -293,6 +314,20 @@ impl Compiler {
                 self.touch_claimants(&service);
             }
         }
+    }
+
+    /// Workloads with one of these labels, if it is asked for now and was not before (as is said with it), or the other way round.
+    fn touch_labelled(&mut self, before: BTreeMap<Arc<str>, bool>) {
+        let changed = |(name, was): &(Arc<str>, bool)| self.hosts.asked.contains_key(name) != *was;
+        let changed: Vec<Arc<str>> = before.into_iter().filter(changed).map(|(name, _)| name).collect();
+        if changed.is_empty() {
+            return;
+        }
+        let has = |labels: &Labels| changed.iter().any(|name| labels.contains_key(name));
+        let pods = self.objects.pods.iter().filter(|(_, pod)| has(&pod.labels));
+        self.dirty.extend(pods.map(|(key, _)| Unit::Pod(key.clone())));
+        let entries = self.objects.entries.iter().filter(|(_, entry)| has(&entry.labels));
+        self.dirty.extend(entries.map(|(key, _)| Unit::Entry(key.clone())));
     }
 
     /// Everything that wants to route a service's requests is to be looked at again: one may have to give way to another.

@@ -9,6 +9,7 @@ use model::mesh::{Health, ParentTarget, ServicePort};
 use model::{LabelSelector, Meta, Timestamp};
 
 mod attached;
+mod callers;
 mod istio;
 
 const GROUP: &str = "gateway.networking.k8s.io";

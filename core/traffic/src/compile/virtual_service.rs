@@ -483,14 +483,31 @@ fn join(outer: &VirtualMatch, inner: &VirtualMatch) -> Option<VirtualMatch> {
     }
     if let Some(more) = &outer.matched.more {
         let mut joined = out.matched.more.take().map(|it| *it).unwrap_or_default();
-        let MatchMore { ignore_case, scheme, method, authority, without_headers, port, source_namespace } = &**more;
+        let MatchMore {
+            ignore_case,
+            scheme,
+            method,
+            authority,
+            without_headers,
+            port,
+            source_namespace,
+            source_labels,
+        } = &**more;
         joined.ignore_case |= ignore_case;
         joined.scheme = joined.scheme.or_else(|| scheme.clone());
         joined.method = joined.method.or_else(|| method.clone());
         joined.authority = joined.authority.or_else(|| authority.clone());
         joined.without_headers.extend(without_headers.iter().cloned());
         joined.port = joined.port.or(*port);
+        // A caller is in one namespace and has one value for a label.
+        let other = |have: &Option<Arc<str>>| source_namespace.as_ref().zip(have.as_ref()).is_some_and(|(a, b)| a != b);
+        if other(&joined.source_namespace)
+            || source_labels.iter().any(|(name, value)| joined.source_labels.get(name).is_some_and(|it| it != value))
+        {
+            return None;
+        }
         joined.source_namespace = joined.source_namespace.or_else(|| source_namespace.clone());
+        joined.source_labels.extend(source_labels.clone());
         out.matched.more = Some(Box::new(joined));
     }
     Some(out)

@@ -50,6 +50,7 @@ impl Compiler {
                 authorization_policies,
                 peer_authentications,
                 request_authentications: self.requests_of(&key.namespace, &pod.labels),
+                labels: self.hosts.asked(&pod.labels),
             }
         });
         self.tell(ResourceKind::Workload, name, workload.map(|it| Resource::Workload(Arc::new(it))), output);
@@ -79,6 +80,7 @@ impl Compiler {
                 authorization_policies,
                 peer_authentications,
                 request_authentications: self.requests_of(&key.namespace, &entry.labels),
+                labels: self.hosts.asked(&entry.labels),
             })
         });
         self.tell(ResourceKind::Workload, name, workload.map(|it| Resource::Workload(Arc::new(it))), output);

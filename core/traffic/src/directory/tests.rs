@@ -179,6 +179,7 @@ fn an_address_belongs_to_who_runs_there_now() {
             authorization_policies: vec![],
             peer_authentications: vec![],
             request_authentications: vec![],
+            labels: Default::default(),
         }))
     };
     let at = |directory: &Directory| directory.workload_at("10.0.0.1".parse().unwrap()).map(|it| it.name.to_string());

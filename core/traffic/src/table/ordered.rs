@@ -3,6 +3,7 @@
 use super::{Candidate, Rank};
 use crate::pattern::{Text, whole};
 use crate::request::RequestView;
+use model::Labels;
 use model::mesh::{Match, MatchMore, PathMatch, Route, ValueMatch};
 use regex::{Regex, RegexBuilder};
 use std::sync::Arc;
@@ -36,6 +37,7 @@ struct More {
     without: Vec<(Arc<str>, Text)>,
     port: Option<u16>,
     namespace: Option<Arc<str>>,
+    labels: Labels,
 }
 
 /// The steps of a route.
@@ -105,6 +107,11 @@ impl Path {
     }
 }
 
+/// Whether a caller has all of these labels. Of whom none are known has none.
+fn has_labels(caller: Option<&Labels>, wanted: &Labels) -> bool {
+    wanted.iter().all(|(name, value)| caller.and_then(|labels| labels.get(name)) == Some(value))
+}
+
 impl More {
     fn new(more: &MatchMore) -> Self {
         More {
@@ -118,6 +125,7 @@ impl More {
                 .collect(),
             port: more.port,
             namespace: more.source_namespace.clone(),
+            labels: more.source_labels.clone(),
         }
     }
 
@@ -128,6 +136,7 @@ impl More {
             && self.authority.as_ref().is_none_or(|text| text.matches(came.authority))
             && self.port.is_none_or(|port| port == came.port)
             && self.namespace.as_deref().is_none_or(|namespace| namespace == came.namespace)
+            && has_labels(came.labels, &self.labels)
             && !self
                 .without
                 .iter()

@@ -12,6 +12,7 @@ use crate::worker::Worker;
 use authz::mesh::normalize_path;
 use bytes::Bytes;
 use http1::{Fields, RequestHead, ResponseHead};
+use model::Labels;
 use model::mesh::attached::{Hedging, PolicyTarget};
 use model::mesh::{
     Abort, AppProtocol, BackendTarget, BackendTls, Fault, Filter, HeaderModifier, Headers, Mirror, Retry, Rewrite,
@@ -229,7 +230,9 @@ pub fn plan(
                 return Ok(Plan::new(site.origin.clone(), Target::Port(port)));
             }
             let came = ("http", port.entry().port.port);
-            let chosen = choose(table, head, came, &site.origin.namespace)?;
+            let caller = table.asks_labels().then(|| worker.shared.mesh.workload_of(&site.origin)).flatten();
+            let labels = caller.as_ref().map(|caller| &caller.labels);
+            let chosen = choose(table, head, came, (&site.origin.namespace, labels))?;
             carry_out(worker, (site.origin.clone(), None), chosen, head, came)
         }
         Place::Gateway(door, name) => {
@@ -247,7 +250,7 @@ pub fn plan(
                 }
             }
             let proto = if door.is_tls() { "https" } else { "http" };
-            let chosen = choose(&found.listener().table, head, (proto, door.port()), "")?;
+            let chosen = choose(&found.listener().table, head, (proto, door.port()), ("", None))?;
             forwarded(head, site.client, proto);
             let through = (found.origin().clone(), Some(found.gateway().clone()));
             carry_out(worker, through, chosen, head, (proto, door.port()))
@@ -296,11 +299,11 @@ fn choose(
     table: &RouteTable,
     head: &RequestHead,
     (scheme, port): (&str, u16),
-    namespace: &str,
+    (namespace, labels): (&str, Option<&Labels>),
 ) -> Result<Chosen, Reply> {
     let host = host_of(head.authority());
     let view = View(&head.fields);
-    let came = Came { scheme, authority: head.authority(), port, namespace };
+    let came = Came { scheme, authority: head.authority(), port, namespace, labels };
     let request = RequestView::new(&host, head.target(), head.method(), &view).by(came);
     let hit = table.find(&request).ok_or(Reply::new(404, "no route").flagged(Flag::NoRoute))?;
     let session = hit.rule().session.as_ref().map(|session| Arc::new(session::held(session, head)));

@@ -237,6 +237,7 @@ pub fn workload(last: u8, account: &str) -> Workload {
         authorization_policies: vec![],
         peer_authentications: vec![],
         request_authentications: vec![],
+        labels: Default::default(),
     }
 }
 

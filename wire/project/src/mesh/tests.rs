@@ -264,7 +264,8 @@ fn a_virtual_service() {
     );
     assert!(matches!(&read.http[1].instead, Some(Instead::Redirect { status: 308, .. })));
     assert!(matches!(&read.http[2].instead, Some(Instead::Respond(it)) if &*it.body == b"tea"));
-    assert!(!read.http[3].flaw.is_empty(), "a narrowing that is not understood drops the rule");
+    let callers = &read.http[3].matches[0].matched.more.as_ref().unwrap().source_labels;
+    assert_eq!((callers.len(), callers.get("app").map(|it| &**it)), (1, Some("x")));
 }
 
 #[test]

@@ -31,7 +31,7 @@ pub(super) fn virtual_service(value: &Value) -> VirtualService {
 
 fn rule(value: &Value) -> VirtualRule {
     let mut flaw = String::new();
-    let matches = items(value, "match").iter().map(|it| matched(it, &mut flaw)).collect();
+    let matches = items(value, "match").iter().map(matched).collect();
     let instead = instead(value, &mut flaw);
     let rewrite = at(value, "rewrite");
     let headers = at(value, "headers");
@@ -58,13 +58,9 @@ fn rule(value: &Value) -> VirtualRule {
     }
 }
 
-fn matched(value: &Value, flaw: &mut String) -> VirtualMatch {
+fn matched(value: &Value) -> VirtualMatch {
     let uri = string_match(at(value, "uri"));
     let method = string_match(at(value, "method"));
-    if at(value, "sourceLabels").as_object().is_some_and(|labels| !labels.is_empty()) {
-        // To leave it out would widen the rule to callers that it is not for.
-        *flaw = "match.sourceLabels is not supported; use sourceNamespace".into();
-    }
     let exact = match &method {
         Some(TextMatch::Exact(method)) => Some(method.clone()),
         _ => None,
@@ -77,6 +73,7 @@ fn matched(value: &Value, flaw: &mut String) -> VirtualMatch {
         without_headers: value_matches(at(value, "withoutHeaders"), true),
         port: opt_int(value, "port").and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
         source_namespace: opt_text(value, "sourceNamespace").filter(|it| !it.is_empty()),
+        source_labels: labels(at(value, "sourceLabels")),
     };
     VirtualMatch {
         gateways: texts(value, "gateways"),

@@ -3,12 +3,12 @@
 use super::{DecodeError, arcs, key_in, key_out, number, pick, port_in, strings};
 use crate::resources as wire;
 use crate::resources::traffic as more;
-use model::Timestamp;
 use model::mesh::{
     Abort, Backend, BackendTarget, Cors, Fault, Filter, Fraction, HeaderModifier, Hostname, Match, MatchMore, Mirror,
     Parent, ParentTarget, PathMatch, PathModifier, Redirect, Response, Retry, Rewrite, Route, RouteKind, Rule, Session,
     TextMatch, Timeouts, ValueMatch,
 };
+use model::{Labels, Timestamp};
 use std::sync::Arc;
 
 const KIND: &[(u32, RouteKind)] =
@@ -186,6 +186,7 @@ fn more_out(it: &MatchMore) -> more::MatchMore {
         without_headers: it.without_headers.iter().map(value_out).collect(),
         port: it.port.map_or(0, u32::from),
         source_namespace: it.source_namespace.as_ref().map(ToString::to_string),
+        source_labels: labels_out(&it.source_labels),
     }
 }
 
@@ -199,6 +200,7 @@ fn more_in(it: more::MatchMore) -> Result<MatchMore, DecodeError> {
         without_headers: it.without_headers.into_iter().map(value_in).collect::<Result<_, _>>()?,
         port: Some(port_in(it.port, "port")?).filter(|port| *port != 0),
         source_namespace: it.source_namespace.map(Into::into),
+        source_labels: labels_in(it.source_labels),
     })
 }
 
@@ -284,6 +286,14 @@ fn headers_out(it: &HeaderModifier) -> wire::HeaderModifier {
         pairs.iter().map(|(name, value)| wire::Header { name: name.to_string(), value: value.to_string() }).collect()
     };
     wire::HeaderModifier { set: pairs(&it.set), add: pairs(&it.add), remove: strings(&it.remove) }
+}
+
+pub(super) fn labels_out(labels: &Labels) -> Vec<wire::Header> {
+    labels.iter().map(|(name, value)| wire::Header { name: name.to_string(), value: value.to_string() }).collect()
+}
+
+pub(super) fn labels_in(labels: Vec<wire::Header>) -> Labels {
+    labels.into_iter().map(|it| (it.name.into(), it.value.into())).collect()
 }
 
 fn headers_in(it: wire::HeaderModifier) -> HeaderModifier {

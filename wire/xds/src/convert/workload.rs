@@ -1,5 +1,6 @@
 //! Workloads, services, endpoints.
 
+use super::route::{labels_in, labels_out};
 use super::{
     DecodeError, address_in, address_out, arcs, key_in, key_out, keys_in, keys_out, number, pick, port_in, strings,
 };
@@ -42,6 +43,7 @@ impl From<&Workload> for wire::Workload {
             authorization_policies: keys_out(&it.authorization_policies),
             peer_authentications: keys_out(&it.peer_authentications),
             request_authentications: keys_out(&it.request_authentications),
+            labels: labels_out(&it.labels),
         }
     }
 }
@@ -70,6 +72,7 @@ impl TryFrom<wire::Workload> for Workload {
             authorization_policies: keys_in(it.authorization_policies, "authorization_policies")?,
             peer_authentications: keys_in(it.peer_authentications, "peer_authentications")?,
             request_authentications: keys_in(it.request_authentications, "request_authentications")?,
+            labels: labels_in(it.labels),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Messages of `model::mesh::traffic`, and what a VirtualService adds to routes.
 
-use super::{BackendTls, ValueMatch};
+use super::{BackendTls, Header, ValueMatch};
 use bytes::Bytes;
 
 /// See `model::mesh::TrafficPolicy`.
@@ -205,6 +205,9 @@ pub struct MatchMore {
     /// Caller's namespace.
     #[prost(string, optional, tag = "7")]
     pub source_namespace: Option<String>,
+    /// Caller's labels.
+    #[prost(message, repeated, tag = "8")]
+    pub source_labels: Vec<Header>,
 }
 
 /// See `model::mesh::Fault`.

@@ -7,13 +7,13 @@ use model::mesh::api::istio::{
 };
 use model::mesh::api::{ResolvedName, WorkloadEntry};
 use model::mesh::traffic::{Balancer, Outlier};
-use model::mesh::{BackendTarget, Endpoint, EndpointGroup, Match, PathMatch, TrafficPolicy};
+use model::mesh::{BackendTarget, Endpoint, EndpointGroup, Match, MatchMore, PathMatch, TrafficPolicy};
 
-fn to(host: &str, subset: &str) -> Destination {
+pub(super) fn to(host: &str, subset: &str) -> Destination {
     Destination { host: host.into(), subset: subset.into(), weight: 1, ..Default::default() }
 }
 
-fn virtual_service(name: &str, created: i64, hosts: &[&str], rules: Vec<VirtualRule>) -> VirtualService {
+pub(super) fn virtual_service(name: &str, created: i64, hosts: &[&str], rules: Vec<VirtualRule>) -> VirtualService {
     VirtualService {
         meta: Meta { created: Timestamp(created), ..meta("apps", name) },
         hosts: hosts.iter().map(|host| (*host).into()).collect(),
@@ -22,21 +22,21 @@ fn virtual_service(name: &str, created: i64, hosts: &[&str], rules: Vec<VirtualR
     }
 }
 
-fn rule_to(destinations: Vec<Destination>) -> VirtualRule {
+pub(super) fn rule_to(destinations: Vec<Destination>) -> VirtualRule {
     VirtualRule { destinations, ..Default::default() }
 }
 
-fn on_path(path: &str, destinations: Vec<Destination>) -> VirtualRule {
+pub(super) fn on_path(path: &str, destinations: Vec<Destination>) -> VirtualRule {
     let matched = Match { path: PathMatch::Text(path.into()), ..Match::default() };
     let matches = vec![VirtualMatch { matched, has_path: true, ..Default::default() }];
     VirtualRule { matches, ..rule_to(destinations) }
 }
 
-fn object(it: VirtualService) -> Object {
+pub(super) fn object(it: VirtualService) -> Object {
     Object::VirtualService(Box::new(it))
 }
 
-fn destination_rule(name: &str, created: i64, host: &str, subsets: &[(&str, &str)]) -> DestinationRule {
+pub(super) fn destination_rule(name: &str, created: i64, host: &str, subsets: &[(&str, &str)]) -> DestinationRule {
     let subset = |(name, version): &(&str, &str)| Subset {
         name: (*name).into(),
         labels: labels(&[("version", version)]),
@@ -50,7 +50,7 @@ fn destination_rule(name: &str, created: i64, host: &str, subsets: &[(&str, &str
     }
 }
 
-fn rule_object(it: DestinationRule) -> Object {
+pub(super) fn rule_object(it: DestinationRule) -> Object {
     Object::DestinationRule(Box::new(it))
 }
 
@@ -79,7 +79,7 @@ fn slice(pods: &[(&str, &str)]) -> Object {
     })
 }
 
-fn web() -> Vec<Object> {
+pub(super) fn web() -> Vec<Object> {
     vec![
         service("apps", "web", &[80]),
         pod("web-1", "10.0.0.1", "v1"),
@@ -95,21 +95,21 @@ fn route_named(compiler: &Compiler, name: &str) -> Option<Arc<model::mesh::Route
     }
 }
 
-fn endpoints(compiler: &Compiler, name: &str) -> Vec<String> {
+pub(super) fn endpoints(compiler: &Compiler, name: &str) -> Vec<String> {
     match compiler.told.get(&(ResourceKind::Endpoints, name.into())) {
         Some(Resource::Endpoints(group)) => group.endpoints.iter().map(|it| it.address.to_string()).collect(),
         _ => vec!["-".into()],
     }
 }
 
-fn traffic(compiler: &Compiler, name: &str) -> Option<Arc<TrafficPolicy>> {
+pub(super) fn traffic(compiler: &Compiler, name: &str) -> Option<Arc<TrafficPolicy>> {
     match compiler.told.get(&(ResourceKind::Service, name.into())) {
         Some(Resource::Service(service)) => service.ports[0].traffic.clone(),
         _ => None,
     }
 }
 
-fn istio_status(output: &Output, kind: ObjectKind, name: &str) -> String {
+pub(super) fn istio_status(output: &Output, kind: ObjectKind, name: &str) -> String {
     output.istio.get(&(kind, Key::new("apps", name))).map_or("-".into(), |status| unusual(&status.conditions))
 }
 
@@ -294,7 +294,7 @@ fn exported_routes_hold_for_their_callers_only() {
     assert_eq!(consumers, ["apps".into(), "other".into()]);
 }
 
-fn entry(name: &str, resolution: Resolution) -> ServiceEntry {
+pub(super) fn entry(name: &str, resolution: Resolution) -> ServiceEntry {
     ServiceEntry {
         meta: meta("apps", name),
         hosts: vec![format!("{name}.example").into()],
@@ -458,7 +458,14 @@ impl Dice {
                         namespace: self.pick(&["", "a"]).into(),
                         name: self.pick(&["s0", "s1"]).into(),
                     });
-                    rules.push(VirtualRule { instead, ..rule_to(vec![destination]) });
+                    let mut matches = Vec::new();
+                    if self.below(3) == 0 {
+                        let source_labels = labels(&[(self.pick(&["app", "version"]), self.pick(&["s0", "s1"]))]);
+                        let more = Some(Box::new(MatchMore { source_labels, ..MatchMore::default() }));
+                        let matched = Match { more, ..Match::default() };
+                        matches.push(VirtualMatch { matched, ..VirtualMatch::default() });
+                    }
+                    rules.push(VirtualRule { matches, instead, ..rule_to(vec![destination]) });
                 }
                 let hosts = if self.below(4) == 0 { vec![] } else { vec![self.host().into()] };
                 let gateways = if self.below(3) == 0 { vec!["mesh".into(), "a/g0".into()] } else { vec![] };

@@ -135,8 +135,10 @@ fn candidates(directory: &Directory, route: &Arc<Route>, port: u16) -> Vec<(Rank
     for (rule_index, rule) in route.rules.iter().enumerate() {
         for (match_index, matched) in rule.matches.iter().enumerate() {
             // What Envoy's table cannot say here is left out rather than widened (docs/mesh.md): who calls is not known in it.
-            let elsewhere =
-                |more: &MatchMore| more.port.is_some_and(|of| of != port) || more.source_namespace.is_some();
+            let elsewhere = |more: &MatchMore| {
+                let of_some = more.source_namespace.is_some() || !more.source_labels.is_empty();
+                of_some || more.port.is_some_and(|of| of != port)
+            };
             if matched.more.as_deref().is_some_and(elsewhere) {
                 continue;
             }
