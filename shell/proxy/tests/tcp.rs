@@ -1,9 +1,15 @@
 //! Opaque bytes from pod to pod: captured with real nftables rules, tunnelled under mutual TLS.
 mod support;
 
-use model::mesh::{AppProtocol, Health};
+use diolkos_proxy::mesh::Change;
+use model::Key;
+use model::mesh::{
+    Action, AppProtocol, AuthorizationPolicy, Health, ListenerProtocol, Operation, PolicyRule, Resource, ResourceKind,
+    RouteKind, Scope,
+};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use support::{Node, address, eventually, inside, serve_tcp, socket};
 
 fn exchange(netns: &str, to: std::net::SocketAddr, bytes: Vec<u8>) -> std::io::Result<Vec<u8>> {
@@ -82,16 +88,65 @@ fn a_changed_policy_ends_connections_that_are_open() {
     };
     let talking = inside(&client, talk);
     is_open.recv().unwrap();
-    let deny = model::mesh::AuthorizationPolicy {
-        key: model::Key::new("default", "nobody"),
-        scope: model::mesh::Scope::Namespace,
-        action: model::mesh::Action::Deny,
+    let deny = AuthorizationPolicy {
+        key: Key::new("default", "nobody"),
+        scope: Scope::Namespace,
+        action: Action::Deny,
         dry_run: false,
         provider: "".into(),
-        rules: vec![model::mesh::PolicyRule::default()],
+        rules: vec![PolicyRule::default()],
     };
-    let deny = model::mesh::Resource::AuthorizationPolicy(std::sync::Arc::new(deny));
-    node.proxy().apply([diolkos_proxy::mesh::Change::Set(deny)]);
+    let deny = Resource::AuthorizationPolicy(Arc::new(deny));
+    node.proxy().apply([Change::Set(deny)]);
     assert!(talking.join().unwrap(), "the connection was ended");
     assert!(exchange(&client, socket(50), b"hello".to_vec()).map_or(true, |back| back.is_empty()));
+}
+
+/// A gateway decides about connections that it passes whole, by what is known of them.
+#[test]
+fn a_gateways_policies_hold_for_connections() {
+    need_root!("a_gateways_policies_hold_for_connections");
+    let mut node = Node::start(|_| {});
+    let server = node.pod(6, "server");
+    serve_tcp(&server);
+    node.service("server", 50, AppProtocol::Tcp, &[(6, Health::Ready)]);
+    let whole = |change| match change {
+        Change::Set(Resource::Gateway(gateway)) => {
+            let mut gateway = (*gateway).clone();
+            gateway.listeners[0].protocol = ListenerProtocol::Tcp;
+            Change::Set(Resource::Gateway(Arc::new(gateway)))
+        }
+        Change::Set(Resource::Route(route)) => {
+            let mut route = (*route).clone();
+            route.kind = RouteKind::Tcp;
+            Change::Set(Resource::Route(Arc::new(route)))
+        }
+        other => other,
+    };
+    node.proxy().apply(support::gateway(25090, "/", "server").into_iter().map(whole));
+    let (host, at) = (node.net.node(), std::net::SocketAddr::from(([127, 0, 0, 1], 25090)));
+    let passes = || exchange(&host, at, b"hello".to_vec()).is_ok_and(|back| back == b"hello");
+    eventually("it passes bytes", passes);
+    let policy = |action, to: Operation| {
+        Change::Set(Resource::AuthorizationPolicy(Arc::new(AuthorizationPolicy {
+            key: Key::new("default", "stream"),
+            scope: Scope::Namespace,
+            action,
+            dry_run: false,
+            provider: "".into(),
+            rules: vec![PolicyRule { to: vec![to], ..PolicyRule::default() }],
+        })))
+    };
+    let port = |port: &str| Operation { ports: vec![port.into()], ..Operation::default() };
+    for (action, to, expect) in [
+        (Action::Deny, Operation { methods: vec!["PUT".into()], ..port("25090") }, false),
+        (Action::Deny, port("1"), true),
+        (Action::Allow, port("1"), false),
+        // The pod behind it is of the same namespace.
+        (Action::Allow, Operation { ports: vec!["25090".into(), "8080".into()], ..Operation::default() }, true),
+    ] {
+        node.proxy().apply([policy(action, to.clone())]);
+        eventually(&format!("{action:?} {to:?}: {expect}"), || passes() == expect);
+    }
+    node.proxy().apply([Change::Remove(ResourceKind::AuthorizationPolicy, "default/stream".into())]);
 }

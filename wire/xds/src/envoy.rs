@@ -20,10 +20,10 @@ pub use cluster::{Call, Cluster, LocalEndpoint, assignment, cluster, passthrough
 pub use filter::{CorsPolicy, HttpFault, SessionState};
 pub use jwt::jwt_filter;
 pub use limit::{LimitPart, LocalLimit, local_limits};
-pub use listener::{Door, api_listener, listener};
+pub use listener::{Door, Takes, api_listener, listener};
 pub use peer::{OWN_SECRET, Peers, ROOTS_SECRET};
 pub use quota::{Quota, QuotaService, quota_filter};
-pub use rbac::{Permission, Principal, RbacRule, rbac_filter};
+pub use rbac::{Permission, Principal, RbacRule, rbac_filter, rbac_network_filter};
 pub use route::{
     HeaderChange, PathRewrite, RouteAction, RouteEntry, RouteMatchPath, Text, VirtualHost, route_configuration,
 };

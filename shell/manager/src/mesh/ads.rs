@@ -79,6 +79,11 @@ impl Sight {
         (self.secrets || !is_secret) && self.role.as_ref().is_none_or(|role| role.sees(of, name))
     }
 
+    /// It is of another audience by now; who comes again is told what that is.
+    fn is_stale(&self, core: &Core) -> bool {
+        self.role.as_ref().is_some_and(|role| self.audience.is_stale(core, role))
+    }
+
     /// Brings what it alone is told up to date.
     fn refresh(&mut self, ads: &Ads) {
         let certificates = Certificates { core: ads.core.clone(), caller: ads.caller.clone() };
@@ -282,7 +287,14 @@ impl Ads {
                     // The connection broke: the proxy comes again by itself.
                     Err(_) => return Ok(()),
                 },
-                changed = news.changed() => if changed.is_err() { return Ok(()) },
+                changed = news.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    if session.sight().is_stale(&self.core) {
+                        return Err(Status::unavailable("the gateway shows another certificate now: come again"));
+                    }
+                }
                 _ = stopped.wait_for(|stop| *stop) => {
                     return Err(Status::unavailable("mesh control is stopping"));
                 }

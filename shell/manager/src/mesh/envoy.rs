@@ -24,14 +24,14 @@ use model::map::HashMap;
 use model::mesh::attached::{AttachedPolicy, PolicyTarget};
 use model::mesh::policy::ProviderKind;
 use model::mesh::{
-    AuthorizationPolicy, ExtensionProvider, ListenerProtocol, RequestAuthentication, Resource, ResourceKind, TlsMode,
-    Transport, Workload,
+    AuthorizationPolicy, ExtensionProvider, ListenerProtocol, ParentTarget, RequestAuthentication, Resource,
+    ResourceKind, TlsMode, Transport, Workload,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use traffic::{Directory, GatewayEntry, PortEntry, ServiceEntry};
+use traffic::{Directory, GatewayEntry, ListenerEntry, PortEntry, ServiceEntry};
 use xds::catalog::Catalog;
-use xds::envoy::{self, Door, VirtualHost, types};
+use xds::envoy::{self, Door, Takes, VirtualHost, types};
 
 /// What a sidecar listens on for captured connections, and for requests by name.
 const CAPTURE_PORT: u16 = 15_001;
@@ -123,7 +123,8 @@ impl View {
                     // Routes say what keeps a request on its endpoint.
                     let before = self.directory.service(&service.key).map(|entry| &entry.service);
                     wide |= before.is_none_or(|it| it.hostnames != service.hostnames) && self.names_asked(service);
-                    wide |= before.map(|it| routes::hash_keys(it)).unwrap_or_default() != routes::hash_keys(service);
+                    let said = before.map(|it| routes::told_elsewhere(it)).unwrap_or_default();
+                    wide |= said != routes::told_elsewhere(service);
                     services.insert(service.key.clone());
                 }
                 Some(Resource::Endpoints(group)) => drop(services.insert(group.service.clone())),
@@ -315,12 +316,14 @@ impl View {
         let door = if port.app_protocol().is_http() {
             Door { routes: Some(table), filters, ..Door::default() }
         } else {
-            let pool = port.port.traffic.as_ref().map(|policy| policy.pool).unwrap_or_default();
-            Door { cluster, lasting_ms: (pool.tcp_idle_timeout_ms, pool.tcp_max_duration_ms), ..Door::default() }
+            let own = || (vec![(cluster, 1)], routes::lasting_ms(port));
+            let (clusters, lasting_ms) =
+                port.streams.first().map_or_else(own, |route| routes::stream(&self.directory, route));
+            Door { clusters, lasting_ms, ..Door::default() }
         };
         for vip in &entry.service.vips {
             let name = format!("sidecar/{host}:{number}/{vip}");
-            let value = envoy::listener(&name, (&vip.to_string(), number), false, false, std::slice::from_ref(&door));
+            let value = envoy::listener(&name, (&vip.to_string(), number), Takes::Handed, std::slice::from_ref(&door));
             out.add(types::LISTENER, name, value);
         }
     }
@@ -329,14 +332,14 @@ impl View {
     /// by name, for hosts on which nothing is captured.
     fn emit_sidecars(&mut self) {
         let mut out = Emission::default();
-        let direct = Door { cluster: PASSTHROUGH.to_owned(), ..Door::default() };
-        let capture = envoy::listener("sidecar/capture", ("0.0.0.0", CAPTURE_PORT), true, true, &[direct]);
+        let direct = Door { clusters: vec![(PASSTHROUGH.to_owned(), 1)], ..Door::default() };
+        let capture = envoy::listener("sidecar/capture", ("0.0.0.0", CAPTURE_PORT), Takes::Captured, &[direct]);
         out.add(types::LISTENER, "sidecar/capture", capture);
         let table = "sidecar/by-name";
         let mut hosts = routes::by_name(&self.directory);
         let filters = self.limit(None, &mut hosts);
         let door = Door { routes: Some(table.to_owned()), filters, ..Door::default() };
-        out.add(types::LISTENER, table, envoy::listener(table, ("127.0.0.1", BY_NAME_PORT), true, false, &[door]));
+        out.add(types::LISTENER, table, envoy::listener(table, ("127.0.0.1", BY_NAME_PORT), Takes::Own, &[door]));
         out.add(types::ROUTE, table, self.table(table, hosts));
         self.tell(Place::Sidecars, out);
     }
@@ -388,18 +391,57 @@ impl View {
                     secrets: it.listener.certificates.iter().filter(|_| secured).map(ToString::to_string).collect(),
                     routes: Some(name.clone()),
                     filters: filters.clone(),
+                    clients: it.listener.clients.clone().filter(|_| secured),
+                    edge: true,
                     ..Door::default()
                 });
             }
-            for it in listeners.iter().filter(|it| it.listener.protocol == ListenerProtocol::Tcp) {
-                let first = it.streams.first().and_then(|route| routes::first_cluster(&self.directory, route));
-                doors.extend(first.map(|cluster| Door { cluster, ..Door::default() }));
-            }
+            let decide = policies::stream_filters(&self.policies, &entry.gateway);
+            self.streams(&entry.gateway.key, &listeners, &decide, &mut doors);
             if !doors.is_empty() {
-                out.add(types::LISTENER, &name, envoy::listener(&name, ("0.0.0.0", port), true, false, &doors));
+                let proxied = listeners.iter().any(|it| it.listener.proxy_protocol);
+                let takes = if proxied { Takes::Proxied } else { Takes::Own };
+                out.add(types::LISTENER, &name, envoy::listener(&name, ("0.0.0.0", port), takes, &doors));
             }
         }
         out
+    }
+
+    /// What is passed whole: TCP, and TLS by server name. An Envoy takes no two doors for the same names; the first stays.
+    fn streams(&self, gateway: &Key, listeners: &[&ListenerEntry], decide: &[bytes::Bytes], doors: &mut Vec<Door>) {
+        for it in listeners {
+            let terminates = it.listener.tls == TlsMode::Terminate;
+            for route in &it.streams {
+                let here = |target: &ParentTarget| matches!(target, ParentTarget::Listener { gateway: of, listener } if of == gateway && *listener == it.listener.name);
+                let parents = route.parents.iter().filter(|parent| here(&parent.target));
+                let mut names: Vec<String> = match it.listener.protocol {
+                    ListenerProtocol::Tls => {
+                        parents.flat_map(|parent| &parent.hostnames).map(ToString::to_string).collect()
+                    }
+                    ListenerProtocol::Tcp => Vec::new(),
+                    _ => continue,
+                };
+                if names.is_empty() {
+                    names.extend(it.listener.hostname.iter().map(ToString::to_string));
+                }
+                let taken = |name: &String| doors.iter().any(|door| door.server_names.contains(name));
+                let free: Vec<String> = names.iter().filter(|name| !taken(name)).cloned().collect();
+                let same = |door: &Door| door.server_names.is_empty() && names.is_empty();
+                if free.is_empty() && !names.is_empty() || doors.iter().any(same) {
+                    continue;
+                }
+                let (clusters, lasting_ms) = routes::stream(&self.directory, route);
+                doors.push(Door {
+                    server_names: free,
+                    secrets: it.listener.certificates.iter().filter(|_| terminates).map(ToString::to_string).collect(),
+                    clients: it.listener.clients.clone().filter(|_| terminates),
+                    clusters,
+                    lasting_ms,
+                    filters: decide.to_vec(),
+                    ..Door::default()
+                });
+            }
+        }
     }
 }
 

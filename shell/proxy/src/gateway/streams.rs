@@ -1,6 +1,7 @@
 //! Connections that a gateway passes on whole: TCP, and TLS by its server name.
 use super::doors::{Found, Rank};
 use crate::connections::{self, Onward};
+use crate::policy::Rules;
 use crate::random;
 use crate::shared::Work;
 use crate::stream::Stream;
@@ -13,6 +14,10 @@ use std::sync::Arc;
 /// Passes a connection on, to a backend of the route that takes it.
 pub async fn serve(worker: &Arc<Worker>, found: &Found, stream: Stream, from: SocketAddr, name: &str) {
     let _busy = worker.shared.busy(Work::Gateway);
+    let rules = Rules::of_gateway(worker, &found.gateway().gateway, from, found.listener().listener.port);
+    if !rules.is_none_or(|rules| rules.admits(None)) {
+        return stream.abort();
+    }
     match backend(worker, found, name, Transport::Tcp) {
         Ok(port) => {
             let onward = Onward { origin: found.origin(), gateway: Some(found.gateway()), from };

@@ -121,7 +121,7 @@ impl World {
         Ok(())
     }
 
-    fn rule(&self, host: &str, policy: Value) -> Check {
+    pub fn rule(&self, host: &str, policy: Value) -> Check {
         self.put(
             DESTINATION_RULES,
             &json!({ "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": { "name": host },
@@ -232,6 +232,16 @@ impl World {
             )
         };
         policy("secure.example")?;
+        eventually(PATIENCE, || contains(&get("/secure", &[])?, &["ended GET /secure ", "client=None"]))?;
+        // What the Gateway itself shows.
+        self.put(
+            SECRETS,
+            &json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "shown" }, "type": "kubernetes.io/tls",
+                "stringData": { "tls.crt": read("client.crt")?, "tls.key": read("client.key")? } }),
+        )?;
+        self.edge_with(&json!({ "backend": { "clientCertificateRef": { "name": "shown" } } }))?;
+        eventually(PATIENCE, || contains(&get("/secure", &[])?, &["ended GET /secure ", "'client'"]))?;
+        self.edge()?;
         eventually(PATIENCE, || contains(&get("/secure", &[])?, &["ended GET /secure ", "client=None"]))?;
         policy("another.example")?;
         eventually(PATIENCE, || contains(&code("/secure", &[])?, &["503"]))?;

@@ -5,6 +5,7 @@ mod asked;
 mod backends;
 mod features;
 mod peers;
+mod tuned;
 
 use bytes::Bytes;
 use client::{DeleteOptions, HttpsApi, ObjectApi, Resource};
@@ -18,6 +19,8 @@ use std::time::Duration;
 const PORT: u16 = 16_470;
 const MESH_PORT: u16 = PORT + 2;
 const GATEWAY_PORT: u16 = 16_480;
+/// Where an Envoy shows what it has.
+const ADMIN_PORT: u16 = 16_489;
 const BACKENDS: [u16; 2] = [16_481, 16_482];
 /// How long certificates live here.
 const CERTIFICATE_S: u32 = 10;
@@ -42,13 +45,14 @@ fn main() -> ExitCode {
     let gateway =
         "xds::an Envoy serves a Gateway, by delta and by state of the world, with its routes, endpoints and policies";
     let features = "xds::an Envoy is told nearness, sessions, TLS to services, limits and tokens";
+    let tuned = "xds::an Envoy shows balancing and times as they were told";
     let asked = "xds::an Envoy asks authorizers and rate limit services";
     let sidecar = "xds::an Envoy beside a process reaches services by name";
     let peers = "xds::Envoys speak the mesh's TLS, as who they are, and are sent new certificates";
     let grpc_peers = "xds::a gRPC client with a certificate provider speaks the mesh's TLS";
     let grpc = "xds::a gRPC client without a proxy finds its endpoints and follows them";
     let Some(binary) = platform::binary("DIOLKOS_BIN") else {
-        for name in [gateway, features, asked, sidecar, peers, grpc, grpc_peers] {
+        for name in [gateway, features, tuned, asked, sidecar, peers, grpc, grpc_peers] {
             runner.skip(name, "DIOLKOS_BIN does not name the binary; run it with `cargo xtask test --only e2e`");
         }
         return runner.finish();
@@ -62,15 +66,16 @@ fn main() -> ExitCode {
     };
     let python = platform::binary("PYTHON").filter(|python| has_grpc(python));
     match platform::binary("ENVOY") {
-        None => {
-            [gateway, features, asked, sidecar, peers].iter().for_each(|it| runner.skip(it, "ENVOY names no Envoy"))
-        }
+        None => [gateway, features, tuned, asked, sidecar, peers]
+            .iter()
+            .for_each(|it| runner.skip(it, "ENVOY names no Envoy")),
         Some(envoy) => {
             _ = runner.check(gateway, || {
                 world.gateway(&envoy, "DELTA_GRPC")?;
                 world.gateway(&envoy, "GRPC")
             });
             _ = runner.check(features, || world.features(&envoy));
+            _ = runner.check(tuned, || world.tuned(&envoy));
             match &python {
                 Some(python) => _ = runner.check(asked, || world.asked(&envoy, python)),
                 None => runner.skip(asked, "PYTHON names no Python with grpcio"),
@@ -203,11 +208,16 @@ impl World {
 
     /// The Gateway that Envoys serve.
     fn edge(&self) -> Check {
+        self.edge_with(&json!({}))
+    }
+
+    /// The same, with something in `spec.tls`.
+    fn edge_with(&self, tls: &Value) -> Check {
         let listener = json!({ "name": "http", "port": GATEWAY_PORT, "protocol": "HTTP" });
         self.put(
             GATEWAYS,
             &json!({ "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": { "name": "edge" },
-                "spec": { "gatewayClassName": "diolkos", "listeners": [listener] } }),
+                "spec": { "gatewayClassName": "diolkos", "listeners": [listener], "tls": tls } }),
         )
     }
 
@@ -260,6 +270,7 @@ impl World {
         let endpoint =
             json!({ "endpoint": { "address": { "socket_address": { "address": control, "port_value": MESH_PORT } } } });
         let bootstrap = json!({
+            "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": ADMIN_PORT } } },
             "node": { "id": format!("test-{kind}"), "cluster": "test", "metadata": metadata },
             "dynamic_resources": {
                 "ads_config": { "api_type": kind, "transport_api_version": "V3",

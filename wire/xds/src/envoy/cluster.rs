@@ -2,6 +2,7 @@
 use super::message::{Message, address, ads, extension};
 use super::peer::{Peers, by_mark, by_provider, mark};
 use bytes::Bytes;
+use model::Key;
 use model::mesh::traffic::{Balancer, ConnectionPool, HashTable, Outlier};
 use model::mesh::{BackendTls, SubjectName, TrafficPolicy};
 use std::net::SocketAddr;
@@ -20,8 +21,8 @@ pub enum Call<'a> {
     Marked(Peers<'a>),
     /// All under the mesh's TLS, with certificates of the client's provider of this name.
     Provider(&'a str, Peers<'a>),
-    /// Under TLS that they end themselves.
-    Own(&'a BackendTls),
+    /// Under TLS that they end themselves, showing this secret.
+    Own(&'a BackendTls, Option<&'a Key>),
 }
 
 /// A cluster.
@@ -65,7 +66,7 @@ pub fn cluster(of: &Cluster<'_>) -> Bytes {
         Call::Plain => message,
         Call::Marked(peers) => by_mark(message, &Peers { http2, ..peers }),
         Call::Provider(instance, peers) => by_provider(message, instance, &peers),
-        Call::Own(tls) => message.child(24, upstream_tls(tls, http2)),
+        Call::Own(tls, certificate) => message.child(24, upstream_tls(tls, certificate, http2)),
     };
     // common_lb_config { healthy_panic_threshold, locality_weighted_lb_config }
     let common = Message::new();
@@ -165,7 +166,7 @@ fn outlier_detection(outlier: &Outlier) -> Message {
 }
 
 /// TLS to a service that ends it itself: an `UpstreamTlsContext`. The client's certificate comes by SDS.
-fn upstream_tls(tls: &BackendTls, http2: bool) -> Message {
+fn upstream_tls(tls: &BackendTls, certificate: Option<&Key>, http2: bool) -> Message {
     let name = |kind: u64, text: &str| Message::new().number(1, kind).child(2, Message::new().text(1, text));
     // SanType DNS 2, URI 3
     let names = tls.names.iter().map(|it| match it {
@@ -179,7 +180,7 @@ fn upstream_tls(tls: &BackendTls, http2: bool) -> Message {
         false => Message::new().bytes(2, tls.roots.join("\n").as_bytes()),
     };
     let validation = Message::new().child(1, roots).children(15, names.chain(own));
-    let secret = tls.certificate.as_ref().map(|key| Message::new().text(1, &key.to_string()).child(2, ads()));
+    let secret = certificate.map(|key| Message::new().text(1, &key.to_string()).child(2, ads()));
     let common = Message::new().maybe(3, (!tls.insecure).then_some(validation)).maybe(6, secret);
     let common = if http2 { common.text(4, "h2") } else { common };
     let context = Message::new().child(1, common).text(2, &tls.hostname);

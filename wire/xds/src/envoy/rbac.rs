@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 /// Under which name the token filter leaves a verified token's claims.
 pub(super) const PAYLOAD: &str = "payload";
+const NETWORK_FILTER: &str = "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC";
 const FILTER: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
 
 /// Who.
@@ -139,4 +140,10 @@ pub(super) fn policies(deny: bool, rules: &[RbacRule]) -> Message {
 /// taken.
 pub fn rbac_filter(name: &str, deny: bool, rules: &[RbacRule]) -> Bytes {
     extension(name, 4, FILTER, Message::new().child(1, policies(deny, rules))).finish()
+}
+
+/// The same for connections that are passed whole: an `envoy.config.listener.v3.Filter`.
+pub fn rbac_network_filter(name: &str, deny: bool, rules: &[RbacRule]) -> Bytes {
+    // rules, stat_prefix
+    extension(name, 4, NETWORK_FILTER, Message::new().child(1, policies(deny, rules)).text(3, name)).finish()
 }

@@ -20,6 +20,8 @@ pub struct Audience {
     pub region: Arc<str>,
     /// Where it is, or empty.
     pub zone: Arc<str>,
+    /// The secret that it shows to services that end TLS themselves, as its Gateway says.
+    pub shows: Option<Key>,
 }
 
 /// See [`Role`].
@@ -68,6 +70,12 @@ impl Claim {
     }
 }
 
+/// What a Gateway shows to services.
+fn shown(core: &Core, role: &Role) -> Option<Key> {
+    let Role::Gateway(key) = role else { return None };
+    core.objects(|objects| objects.gateways().find(|it| it.key == *key)?.client_certificate.clone())
+}
+
 impl Audience {
     /// Of a client that has just said who it is.
     pub fn of(core: &Core, caller: &Caller, role: &Role, claim: &Claim, node: Option<&Node>) -> Self {
@@ -85,6 +93,11 @@ impl Audience {
             Caller::Anonymous => None,
         });
         let (region, zone) = place.unwrap_or_default();
-        Audience { kind, secured, region, zone }
+        Audience { kind, secured, region, zone, shows: shown(core, role) }
+    }
+
+    /// Whether what its Gateway shows is another by now.
+    pub fn is_stale(&self, core: &Core, role: &Role) -> bool {
+        self.shows != shown(core, role)
     }
 }

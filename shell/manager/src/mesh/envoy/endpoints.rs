@@ -46,7 +46,7 @@ impl View {
         let policy = port.port.traffic.as_deref();
         let own = policy.and_then(|policy| policy.tls.as_deref());
         let of_gateways = port.port.tls.as_deref().filter(|_| self.audience.kind == Kind::Gateway);
-        let own = own.or(of_gateways);
+        let own = of_gateways.or(own);
         let secured = self.audience.secured && own.is_none();
         let marks = match self.audience.kind {
             Kind::Grpc => secured && self.all_secured(port),
@@ -69,7 +69,7 @@ impl View {
         let peers =
             Peers { identities: &identities, trust_domain: &self.trust_domain, server_name: &server_name, http2 };
         let call = match (own, self.audience.kind) {
-            (Some(tls), _) => Call::Own(tls),
+            (Some(tls), _) => Call::Own(tls, tls.certificate.as_ref().or(self.audience.shows.as_ref())),
             _ if !marks => Call::Plain,
             (_, Kind::Grpc) => Call::Provider(PROVIDER, peers),
             (_, Kind::Sidecar | Kind::Gateway) => Call::Marked(peers),

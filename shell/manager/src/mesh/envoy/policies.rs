@@ -5,13 +5,15 @@ use bytes::Bytes;
 use model::Key;
 use model::mesh::policy::ProviderKind;
 use model::mesh::{
-    Action, AuthorizationPolicy, ExtensionProvider, Gateway, Operation, PolicyRule, RequestAuthentication, Scope,
-    Source,
+    Action, AuthorizationPolicy, Condition, ExtensionProvider, Gateway, Operation, PolicyRule, RequestAuthentication,
+    Scope, Source,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use traffic::Directory;
-use xds::envoy::{Permission, Principal, RbacRule, Text, authorizer_filters, jwt_filter, rbac_filter};
+use xds::envoy::{
+    Permission, Principal, RbacRule, Text, authorizer_filters, jwt_filter, rbac_filter, rbac_network_filter,
+};
 
 /// Authorizers by name.
 pub type Providers = BTreeMap<Arc<str>, Arc<ExtensionProvider>>;
@@ -58,6 +60,61 @@ fn asks<'a>(
     out
 }
 
+/// What holds for a gateway.
+fn holding<'a>(
+    policies: &'a BTreeMap<Key, Arc<AuthorizationPolicy>>,
+    gateway: &'a Gateway,
+) -> impl Iterator<Item = &'a Arc<AuthorizationPolicy>> {
+    policies.values().filter(|policy| !policy.dry_run).filter(|policy| match policy.scope {
+        Scope::Mesh => true,
+        Scope::Namespace => policy.key.namespace == gateway.key.namespace,
+        Scope::Workload => gateway.authorization_policies.contains(&policy.key),
+    })
+}
+
+/// A policy as connections see it that are passed whole. Of requests nothing is known: a rule that allows by them allows nothing, another holds without
+/// that part.
+fn of_streams(policy: &AuthorizationPolicy) -> AuthorizationPolicy {
+    let is_of_request = |key: &str| key.starts_with("request.");
+    let mut out = policy.clone();
+    for rule in &mut out.rules {
+        let before = rule.clone();
+        rule.when.retain(|condition| !is_of_request(&condition.key));
+        for source in &mut rule.from {
+            (source.request_principals, source.not_request_principals) = (Vec::new(), Vec::new());
+        }
+        for to in &mut rule.to {
+            *to = Operation {
+                ports: std::mem::take(&mut to.ports),
+                not_ports: std::mem::take(&mut to.not_ports),
+                ..Operation::default()
+            };
+        }
+        if policy.action == Action::Allow && *rule != before {
+            // Of several sources and operations some may need nothing; the whole rule errs towards refusal.
+            rule.when = vec![Condition { key: "request.".into(), ..Condition::default() }];
+        }
+    }
+    out
+}
+
+/// The same as [`filters`] for connections that are passed whole, about which nobody is asked: what CUSTOM policies match is refused.
+pub fn stream_filters(policies: &BTreeMap<Key, Arc<AuthorizationPolicy>>, gateway: &Gateway) -> Vec<Bytes> {
+    let all: Vec<AuthorizationPolicy> = holding(policies, gateway).map(|policy| of_streams(policy)).collect();
+    let refuses = |policy: &&AuthorizationPolicy| matches!(policy.action, Action::Deny | Action::Custom);
+    let deny: Vec<RbacRule> = all.iter().filter(refuses).flat_map(|policy| rules(policy, true)).collect();
+    let mut out = Vec::new();
+    if !deny.is_empty() {
+        out.push(rbac_network_filter("diolkos.rbac.deny", true, &deny));
+    }
+    let allow: Vec<&AuthorizationPolicy> = all.iter().filter(|policy| policy.action == Action::Allow).collect();
+    if !allow.is_empty() {
+        let rules: Vec<RbacRule> = allow.into_iter().flat_map(|policy| rules(policy, false)).collect();
+        out.push(rbac_network_filter("diolkos.rbac.allow", false, &rules));
+    }
+    out
+}
+
 /// Filters in the order in which they decide: whom to ask, then what is denied, then what is allowed.
 pub fn filters(
     policies: &BTreeMap<Key, Arc<AuthorizationPolicy>>,
@@ -65,15 +122,7 @@ pub fn filters(
     directory: &Directory,
     gateway: &Gateway,
 ) -> Vec<Bytes> {
-    let holds = |policy: &&Arc<AuthorizationPolicy>| {
-        !policy.dry_run
-            && match policy.scope {
-                Scope::Mesh => true,
-                Scope::Namespace => policy.key.namespace == gateway.key.namespace,
-                Scope::Workload => gateway.authorization_policies.contains(&policy.key),
-            }
-    };
-    let of = |action: Action| policies.values().filter(holds).filter(move |policy| policy.action == action);
+    let of = |action: Action| holding(policies, gateway).filter(move |policy| policy.action == action);
     let mut out = asks(of(Action::Custom), providers, directory);
     let deny: Vec<RbacRule> = of(Action::Deny).flat_map(|policy| rules(policy, true)).collect();
     if !deny.is_empty() {

@@ -47,12 +47,29 @@ pub fn names(service: &Service) -> Vec<String> {
     names
 }
 
-/// Where the bytes of a TCP or TLS route go: its first backend.
-pub fn first_cluster(directory: &Directory, route: &Route) -> Option<String> {
-    route.rules.iter().flat_map(|rule| &rule.backends).find_map(|backend| match &backend.target {
-        BackendTarget::Service { service, port } => Some(cluster_name(directory, service, *port)),
+/// Where the bytes of a TCP or TLS route go: clusters with their weights, and how long a connection may be without bytes and last at all (milliseconds;
+/// 0: as long as it wants).
+pub fn stream(directory: &Directory, route: &Route) -> (Vec<(String, u32)>, (u64, u64)) {
+    let backends = || route.rules.first().into_iter().flat_map(|rule| &rule.backends).filter(|it| it.weight > 0);
+    let named = |backend: &Backend| match &backend.target {
+        BackendTarget::Service { service, port } => cluster_name(directory, service, *port),
+        BackendTarget::Invalid { .. } => INVALID.to_owned(),
+    };
+    let clusters = backends().map(|backend| (named(backend), backend.weight)).collect();
+    let of_first = backends().find_map(|backend| match &backend.target {
+        BackendTarget::Service { service, port } => {
+            let entry = directory.service(service)?;
+            entry.ports.iter().find(|it| it.port.port == *port).map(lasting_ms)
+        }
         BackendTarget::Invalid { .. } => None,
-    })
+    });
+    (clusters, of_first.unwrap_or_default())
+}
+
+/// How long opaque connections to a port may be without bytes, and last at all.
+pub fn lasting_ms(port: &PortEntry) -> (u64, u64) {
+    let pool = port.port.traffic.as_ref().map(|policy| policy.pool).unwrap_or_default();
+    (pool.tcp_idle_timeout_ms, pool.tcp_max_duration_ms)
 }
 
 /// Requests to a service's port.
@@ -204,13 +221,18 @@ fn plain(cluster: String) -> RouteEntry {
     }
 }
 
-/// What keeps requests to a service on an endpoint, by port.
-pub fn hash_keys(service: &Service) -> Vec<(u16, &HashKey)> {
-    let keys = service.ports.iter().filter_map(|port| match &port.traffic.as_ref()?.balancer {
-        Balancer::Hash { key, .. } => Some((port.port, key)),
-        _ => None,
+/// What a service says that is told with routes and listeners which lead to it: by port, what keeps requests on an endpoint, and how long connections
+/// last.
+pub fn told_elsewhere(service: &Service) -> Vec<(u16, Option<&HashKey>, (u64, u64))> {
+    let policies = service.ports.iter().filter_map(|port| Some((port.port, port.traffic.as_deref()?)));
+    let said = policies.map(|(port, policy)| {
+        let key = match &policy.balancer {
+            Balancer::Hash { key, .. } => Some(key),
+            _ => None,
+        };
+        (port, key, (policy.pool.tcp_idle_timeout_ms, policy.pool.tcp_max_duration_ms))
     });
-    keys.collect()
+    said.filter(|(_, key, lasting)| key.is_some() || *lasting != (0, 0)).collect()
 }
 
 /// What keeps requests to these on an endpoint, if a DestinationRule says so.
