@@ -54,6 +54,9 @@ enum Command {
     Proxy(ProxyArgs),
     /// Join a process on a machine that is no node to the mesh.
     Join(JoinArgs),
+    /// The proxy of a joined host: `join` starts it.
+    #[command(hide = true)]
+    Host,
     /// Container images on this machine.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -86,16 +89,16 @@ pub struct ProxyArgs {
 
 #[derive(Subcommand, Clone, Debug)]
 pub enum ProxyCommand {
-    /// Put a proxy of the binary that is on disk now in the place of the running `diolkos up`'s, without a failed request.
+    /// Put a proxy of the binary that is on disk now in the place of the one that `diolkos up` or `diolkos join` runs, without a failed request.
     Upgrade,
 }
 
 /// What a legacy workload says of itself.
 #[derive(Args, Clone, Debug)]
 pub struct JoinArgs {
-    /// Made by `diolkos token create`.
-    #[arg(long, env = "DIOLKOS_JOIN_TOKEN")]
-    pub token: String,
+    /// Made by `diolkos token create`. A host that has joined needs none as long as its certificate is valid.
+    #[arg(long, env = "DIOLKOS_JOIN_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
     /// Mesh control of the platform, HOST:PORT.
     #[arg(long)]
     pub control: String,
@@ -186,6 +189,7 @@ pub fn run() -> Result<(), CommandError> {
         Command::Proxy(ProxyArgs { command: None }) => with_logs(config, role::proxy::run),
         Command::Proxy(ProxyArgs { command: Some(ProxyCommand::Upgrade) }) => role::proxy::upgrade(&config),
         Command::Join(args) => with_logs(config, |config| role::join::run(config, args)),
+        Command::Host => with_logs(config, role::host::run),
         Command::Image(command) => role::image::run(&config, command),
         Command::Token(command) => role::token::run(&config, command),
         Command::Mesh(command) => role::mesh::run(&config, command),

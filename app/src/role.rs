@@ -1,6 +1,7 @@
 //! The roles: each turns the settings in force into one crate's configuration and runs it until it is told to stop.
 
 pub mod dashboard;
+pub mod host;
 pub mod image;
 pub mod insight;
 pub mod join;

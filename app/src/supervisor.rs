@@ -2,11 +2,15 @@
 //! without touching the others, and stops them in order.
 
 mod child;
+mod host;
 mod steps;
+
+pub use host::host;
 
 use crate::cli::{CommandError, UpArgs};
 use crate::config::Config;
 use crate::role;
+use crate::role::proxy::Supervisor;
 use child::{Child, Role};
 use std::time::{Duration, Instant};
 use steps::Steps;
@@ -41,8 +45,8 @@ async fn run(config: Config, args: UpArgs) -> Result<(), CommandError> {
     };
     let mut result = outcome.as_ref().map(|_| ()).map_err(|error| CommandError::Role(error.to_string()));
     if let Ok(true) = outcome {
-        let pid = role::proxy::supervisor_file(&config);
-        let _ = std::fs::write(&pid, std::process::id().to_string());
+        let own = Supervisor::up(&config);
+        let _ = std::fs::write(&own.pid_file, std::process::id().to_string());
         summary(&config, &steps);
         loop {
             tokio::select! {
@@ -52,10 +56,10 @@ async fn run(config: Config, args: UpArgs) -> Result<(), CommandError> {
                 }
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
-                _ = upgrade.recv() => replace_proxy(&config, &mut children).await,
+                _ = upgrade.recv() => replace(&own, &mut children, Role::Proxy).await,
             }
         }
-        let _ = std::fs::remove_file(&pid);
+        let _ = std::fs::remove_file(&own.pid_file);
     }
     stop(&config, &args, children).await;
     result
@@ -119,16 +123,16 @@ async fn keep_alive(children: &mut [Child]) -> CommandError {
 }
 
 /// SIGHUP: another proxy takes over. The others are not looked after meanwhile; what dies is started again a moment later.
-async fn replace_proxy(config: &Config, children: &mut [Child]) {
-    let Some(proxy) = children.iter_mut().find(|child| child.role == Role::Proxy) else { return };
+async fn replace(own: &Supervisor, children: &mut [Child], role: Role) {
+    let Some(proxy) = children.iter_mut().find(|child| child.role == role) else { return };
     let outcome = match proxy.replace().await {
         Ok(()) => "ok".to_owned(),
         Err(error) => error.to_string(),
     };
     println!("proxy: upgrade: {outcome}");
-    let file = role::proxy::outcome_file(config);
+    let file = &own.outcome_file;
     let written = std::fs::write(file.with_extension("new"), &outcome);
-    if let Err(error) = written.and_then(|()| std::fs::rename(file.with_extension("new"), &file)) {
+    if let Err(error) = written.and_then(|()| std::fs::rename(file.with_extension("new"), file)) {
         println!("proxy: upgrade: {}: {error}", file.display());
     }
 }
@@ -142,7 +146,7 @@ async fn stop(config: &Config, args: &UpArgs, mut children: Vec<Child>) {
         let patience = match role {
             Role::Node => Duration::from_secs(45),
             // It ends by itself what does not end.
-            Role::Proxy => proxy::shared::STOP_PATIENCE + Duration::from_secs(5),
+            Role::Proxy | Role::Host => proxy::shared::STOP_PATIENCE + Duration::from_secs(5),
             Role::Containerd | Role::Server => Duration::from_secs(15),
         };
         let gracious = child.stop(config, role == Role::Node && !args.leave_pods, patience).await;

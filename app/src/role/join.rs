@@ -1,54 +1,156 @@
-//! `diolkos join`: a process on a machine that is no node becomes a workload of the mesh.
+//! `diolkos join`: a process on a machine that is no node becomes a workload of the mesh. Joining is done here, once; the proxy that serves the
+//! process is one of its own ([`super::host`]), which this one looks after.
 
 mod callers;
+mod kept;
+
+pub use kept::Kept;
 
 use super::failed;
 use crate::cli::{CommandError, JoinArgs};
 use crate::config::Config;
-use proxy::host::HostWorkload;
-use proxy::plane::{JoinRequest, Joined, PlaneIssuer};
-use proxy::{Control, ControlPlane, Proxy, WorkloadApi};
-use std::sync::Arc;
+use crate::supervisor;
+use proxy::plane::{JoinRequest, Joined};
+use proxy::{Callers, ControlPlane};
+use std::fs::{File, TryLockError};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// A name that the control plane's certificate always has, however its machine is called from here.
 const SERVER_NAME: &str = "localhost";
-/// In the run directory; not where a node's is, which may be the same machine's.
-const WORKLOAD_API_SOCKET: &str = "join/workload-api/api.sock";
 /// Longest host name that a WorkloadEntry's name takes.
 const HOST_MAX: usize = 40;
 
-/// Joins, serves the process, and leaves the machine as it was when told to stop.
+/// Joins, has the process served, and leaves the machine as it was when told to stop.
 pub fn run(config: Config, args: JoinArgs) -> Result<(), CommandError> {
     // Fails only when one is installed already, which is then the same one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let address = args.address.unwrap_or(config.node_ip);
     // Said before anything is asked for: a name that nobody has is a mistake in the command.
     let callers = callers::resolve(&args.workload_api_users, &args.workload_api_groups)?;
-    let api = WorkloadApi { socket: config.run_dir.join(WORKLOAD_API_SOCKET), callers };
-    let request = JoinRequest {
-        token: args.token.clone(),
-        service: args.service.clone(),
-        namespace: args.namespace.clone(),
-        port: args.port.into(),
-        host: host_label(&config.node_name),
-        address: address.to_string(),
-        csr: String::new(),
-        app_protocol: args.protocol.clone(),
-    };
+    for dir in [config.data_dir.join("join"), run_dir(&config)] {
+        std::fs::create_dir_all(&dir).map_err(|error| failed(format!("{}: {error}", dir.display())))?;
+    }
+    let _only = lock(&config)?;
+    predecessor_gone(&config);
+    let mut kept = joined(&config, &args)?;
+    let socket = workload_api(&config);
+    let sentence = callers::sentence(&callers, &socket);
+    let Callers::Users { users, groups } = callers else { unreachable!("a host's callers are users") };
+    (kept.users, kept.groups) = (users, groups);
+    kept.write(&config)?;
+    println!("joined as {} ({})", kept.workload, kept.identity);
+    println!("{sentence}");
+    supervisor::host(&config, &kept)
+}
+
+/// Where a joined host has its sockets; not where a node has, which may be the same machine.
+pub fn run_dir(config: &Config) -> PathBuf {
+    config.run_dir.join("join")
+}
+
+/// The Workload API's socket, in a directory of its own: containers may have that mounted, and see a successor's.
+pub fn workload_api(config: &Config) -> PathBuf {
+    run_dir(config).join("workload-api").join(super::proxy::WORKLOAD_API_SOCKET)
+}
+
+/// Where a successor of its proxy asks.
+pub fn handover(config: &Config) -> PathBuf {
+    run_dir(config).join("handover.sock")
+}
+
+/// How a joined host reaches mesh control.
+pub fn plane(config: &Config, control: &str) -> ControlPlane {
     let dir = config.data_dir.join("join");
-    std::fs::create_dir_all(&dir).map_err(|error| failed(format!("{}: {error}", dir.display())))?;
-    let joined = super::runtime(1)?.block_on(ask(&args, request))?;
-    let plane = ControlPlane {
-        address: args.control.clone(),
+    ControlPlane {
+        address: control.to_owned(),
         server_name: SERVER_NAME.into(),
         ca: dir.join("ca.crt"),
         certificate: dir.join("host.crt"),
         key: dir.join("host.key"),
+    }
+}
+
+/// Whether a `diolkos join` runs with this run directory.
+pub fn is_running(config: &Config) -> bool {
+    let file = File::open(run_dir(config).join("lock"));
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
+/// There is one for each run directory.
+fn lock(config: &Config) -> Result<File, CommandError> {
+    let path = run_dir(config).join("lock");
+    let file = File::create(&path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(CommandError::Usage(format!(
+            "`diolkos join` runs already with --run-dir {}; `diolkos proxy upgrade` puts another binary in its place, a second process of this \
+             machine needs directories and an address of its own",
+            config.run_dir.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(failed(format!("{}: {error}", path.display()))),
+    }
+}
+
+/// A `diolkos join` that was killed leaves a proxy, which ends by itself and lets go of the machine's connections: not after we have taken them.
+fn predecessor_gone(config: &Config) {
+    let door = handover(config);
+    let begun = Instant::now();
+    // Who listens there is found although it speaks another kind of socket.
+    let is_there = || UnixStream::connect(&door).is_err_and(|error| error.raw_os_error() == Some(libc::EPROTOTYPE));
+    while is_there() && begun.elapsed() < proxy::shared::STOP_PATIENCE + Duration::from_secs(5) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Joins with the token. A host that has joined before goes on with what it has, as long as that is valid, when there is no token or when joining
+/// anew does not succeed: the token of a service that is started again may have ended, and the control plane may be away.
+fn joined(config: &Config, args: &JoinArgs) -> Result<Kept, CommandError> {
+    let address = args.address.unwrap_or(config.node_ip);
+    let host = host_label(&config.node_name);
+    let plane = plane(config, &args.control);
+    let before = Kept::read(config)
+        .ok()
+        .filter(|kept| kept.is_of(&args.service, &args.namespace, &host, address, args.port))
+        .filter(|_| proxy::plane::valid_for(&plane).is_some());
+    let request = JoinRequest {
+        token: args.token.clone().unwrap_or_default(),
+        service: args.service.clone(),
+        namespace: args.namespace.clone(),
+        port: args.port.into(),
+        host,
+        address: address.to_string(),
+        csr: String::new(),
+        app_protocol: args.protocol.clone(),
     };
-    keep(&plane, &joined)?;
-    println!("joined as {} ({})", joined.response.workload, joined.response.identity);
-    println!("{}", callers::sentence(&api));
-    serve(&config, &args, address, plane, &joined, api)
+    let asked = match args.token {
+        Some(_) => super::runtime(1)?.block_on(ask(args, request)).and_then(|joined| keep(&plane, &joined).map(|()| joined.response)),
+        None => Err(CommandError::Usage(
+            "this host has not joined, or no more than its certificate lasts: give a --token (`diolkos token create` there)".into(),
+        )),
+    };
+    match (asked, before) {
+        (Ok(response), _) => Ok(Kept {
+            control: args.control.clone(),
+            service: args.service.clone(),
+            namespace: args.namespace.clone(),
+            port: args.port,
+            address,
+            workload: response.workload,
+            identity: response.identity,
+            cluster_domain: response.cluster_domain,
+            service_cidrs: response.service_cidrs,
+            users: Vec::new(),
+            groups: Vec::new(),
+        }),
+        (Err(error), Some(before)) => {
+            if args.token.is_some() {
+                tracing::warn!(%error, "not joined anew; going on with the certificate of before");
+            }
+            Ok(Kept { control: args.control.clone(), ..before })
+        }
+        (Err(error), None) => Err(error),
+    }
 }
 
 async fn ask(args: &JoinArgs, request: JoinRequest) -> Result<Joined, CommandError> {
@@ -61,70 +163,11 @@ async fn ask(args: &JoinArgs, request: JoinRequest) -> Result<Joined, CommandErr
     proxy::plane::join(&args.control, SERVER_NAME, ca.as_deref(), request).await.map_err(failed)
 }
 
-/// The certificate, its key, and whom to trust from now on.
+/// Writes the certificate, its key, and whom to trust from now on.
 fn keep(plane: &ControlPlane, joined: &Joined) -> Result<(), CommandError> {
     let ca = joined.response.cluster_ca.concat();
     std::fs::write(&plane.ca, ca).map_err(|error| failed(format!("{}: {error}", plane.ca.display())))?;
     proxy::plane::write_pair(plane, &joined.response.cert_chain.concat(), &joined.key_pem).map_err(failed)
-}
-
-fn serve(
-    config: &Config,
-    args: &JoinArgs,
-    address: std::net::IpAddr,
-    plane: ControlPlane,
-    joined: &Joined,
-    api: WorkloadApi,
-) -> Result<(), CommandError> {
-    let response = &joined.response;
-    let settings = proxy::Config {
-        node_name: response.workload.clone(),
-        workers: config.proxy_workers,
-        attach_socket: None,
-        workload_api: Some(api),
-        admin: None,
-        control: Control::Plane(plane.clone()),
-        snapshot: Some(config.data_dir.join("join/proxy.snapshot")),
-        trust_domain: trust_domain(&response.identity, &response.cluster_domain),
-        cluster_domain: response.cluster_domain.clone(),
-        dns_vips: vec![config.cluster_dns().into()],
-        access_log: config.access(),
-        tracing: config.tracing(),
-        gateways: false,
-        ..proxy::Config::default()
-    };
-    let host = HostWorkload {
-        workload: response.workload.clone(),
-        namespace: args.namespace.clone(),
-        service_account: args.service.clone(),
-        address,
-        port: args.port,
-        capture: response.service_cidrs.clone(),
-    };
-    let proxy = Proxy::start(settings, Arc::new(PlaneIssuer::new(plane.clone()))).map_err(failed)?;
-    let stop = {
-        let _entered = proxy.runtime().enter();
-        super::stop_signal()?
-    };
-    proxy.runtime().spawn(proxy::plane::follow(proxy.shared.clone(), plane.clone()));
-    proxy.runtime().spawn(proxy::plane::renew(plane, common_name(&response.workload), proxy.shared.identities.clone()));
-    proxy.attacher.attach_host(&host).map_err(failed)?;
-    crate::notify::ready();
-    proxy.runtime().block_on(stop);
-    let left = proxy.attacher.detach_host(&host).map_err(failed);
-    proxy.stop();
-    left
-}
-
-/// `host/NAMESPACE/NAME` -> `system:host:NAMESPACE:NAME`.
-fn common_name(workload: &str) -> String {
-    workload.replacen("host/", "system:host:", 1).replacen('/', ":", 1)
-}
-
-/// First part of `spiffe://DOMAIN/...`.
-fn trust_domain(identity: &str, default: &str) -> String {
-    let domain = identity.strip_prefix("spiffe://").and_then(|rest| rest.split('/').next());
-    domain.filter(|domain| !domain.is_empty()).unwrap_or(default).to_owned()
 }
 
 /// A machine's name as one DNS label.
@@ -139,8 +182,36 @@ mod tests {
 
     #[test]
     fn names() {
-        assert_eq!(common_name("host/shop/inventory-old1"), "system:host:shop:inventory-old1");
-        assert_eq!(trust_domain("spiffe://td.example/ns/a/sa/b", "x"), "td.example");
         assert_eq!(host_label("db-1.example.com"), "db-1-example-com");
+    }
+
+    #[test]
+    fn a_host_goes_on_only_as_what_it_was() {
+        let address = "192.0.2.7".parse().unwrap();
+        let kept = Kept {
+            control: "plane:15012".into(),
+            service: "db".into(),
+            namespace: "shop".into(),
+            port: 5432,
+            address,
+            workload: "host/shop/db-old1".into(),
+            identity: "spiffe://cluster.local/ns/shop/sa/db".into(),
+            cluster_domain: "cluster.local".into(),
+            service_cidrs: vec!["10.96.0.0/16".into()],
+            users: vec![0],
+            groups: vec![],
+        };
+        let text = serde_json::to_string(&kept).unwrap();
+        assert_eq!(serde_json::from_str::<Kept>(&text).unwrap(), kept);
+        assert!(kept.is_of("db", "shop", "old1", address, 5432));
+        for (service, namespace, host, port) in [
+            ("web", "shop", "old1", 5432),
+            ("db", "other", "old1", 5432),
+            ("db", "shop", "old2", 5432),
+            ("db", "shop", "old1", 1),
+        ] {
+            assert!(!kept.is_of(service, namespace, host, address, port), "{service} {namespace} {host} {port}");
+        }
+        assert!(!kept.is_of("db", "shop", "old1", "192.0.2.8".parse().unwrap(), 5432));
     }
 }

@@ -16,6 +16,9 @@ pub fn run(config: &Config) -> Result<(), CommandError> {
         let dir = config.data_dir.display();
         return Err(CommandError::Usage(format!("{dir} is in use: stop `diolkos up` first (Ctrl-C)")));
     }
+    if super::join::is_running(config) {
+        return Err(CommandError::Usage("this host is joined: stop `diolkos join` first (Ctrl-C)".into()));
+    }
     if config.data_dir.join("containerd").exists() && node::preflight::missing(&path()).is_empty() {
         // A platform that was killed leaves containers; only their own containerd knows them all.
         if let Err(error) = stop_leftovers(config) {

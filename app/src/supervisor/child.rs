@@ -16,6 +16,8 @@ pub enum Role {
     Containerd,
     Proxy,
     Node,
+    /// The proxy of a joined host.
+    Host,
 }
 
 impl Role {
@@ -26,6 +28,7 @@ impl Role {
             Role::Containerd => "containerd",
             Role::Proxy => "proxy",
             Role::Node => "node agent",
+            Role::Host => "proxy",
         }
     }
 
@@ -35,6 +38,7 @@ impl Role {
             Role::Containerd => "containerd",
             Role::Proxy => "proxy",
             Role::Node => "node",
+            Role::Host => "host",
         }
     }
 }
@@ -94,7 +98,6 @@ impl Child {
 
     fn launch(&self, program: Option<PathBuf>) -> Result<std::process::Child, CommandError> {
         let fail = |error: std::io::Error| CommandError::Role(format!("{}: {error}", self.role.title()));
-        let log = open_log(&log_path(&self.config, self.role)).map_err(fail)?;
         let mut command = match self.role {
             Role::Containerd => crate::role::node::containerd(&self.config)?,
             _ => {
@@ -105,7 +108,11 @@ impl Child {
                 command
             }
         };
-        command.stdin(Stdio::null()).stdout(log.try_clone().map_err(fail)?).stderr(log);
+        command.stdin(Stdio::null());
+        if let Some(path) = log_path(&self.config, self.role) {
+            let log = open_log(&path).map_err(fail)?;
+            command.stdout(log.try_clone().map_err(fail)?).stderr(log);
+        }
         // A group of its own: Ctrl-C in the terminal is for the supervisor, which stops the children in order.
         command.process_group(0);
         die_with_parent(&mut command);
@@ -174,8 +181,9 @@ impl Child {
         };
         self.notify = notify;
         outcome.map_err(|why| {
-            let path = log_path(&self.config, self.role);
-            CommandError::Role(format!("{}: {why}; the end of {}:\n{}", self.role.title(), path.display(), tail(&path)))
+            let said = log_path(&self.config, self.role).map(|path| (path.display().to_string(), tail(&path)));
+            let said = said.map(|(path, end)| format!("; the end of {path}:\n{end}")).unwrap_or_default();
+            CommandError::Role(format!("{}: {why}{said}", self.role.title()))
         })
     }
 
@@ -273,8 +281,9 @@ fn notify_path(config: &Config, role: Role) -> PathBuf {
     config.run_dir.join(format!("notify-{}.sock", role.name()))
 }
 
-fn log_path(config: &Config, role: Role) -> PathBuf {
-    config.data_dir.join("logs").join(format!("{}.log", role.name()))
+/// Where a child's words go; none: where the supervisor's own go.
+fn log_path(config: &Config, role: Role) -> Option<PathBuf> {
+    (role != Role::Host).then(|| config.data_dir.join("logs").join(format!("{}.log", role.name())))
 }
 
 fn open_log(path: &PathBuf) -> std::io::Result<File> {

@@ -1,10 +1,11 @@
 //! A process on a machine that is no node (`diolkos join`): one workload, reached through a tunnel on the machine's own
 //! address, whose calls to services are captured by their addresses alone.
 use crate::attach::Attacher;
+use crate::identity::Identities;
 use crate::netns::{self, Netns};
 use crate::origin::Origin;
 use crate::pods::{AttachError, Pod, PodSockets};
-use crate::redirect::{self, RedirectError, Rules};
+use crate::redirect::{self, CapturePorts, RedirectError, Rules};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -37,8 +38,6 @@ impl Attacher {
         if !host.capture.is_empty() {
             rules(host, self).install(&Netns::Own)?;
         }
-        let identity = self.shared().identities.acquire(&host.namespace, &host.service_account);
-        let origin = Origin::new(Netns::Own, identity, &host.namespace, &host.service_account, vec![host.address]);
         let attachment = PodAttachment {
             uid: host.workload.clone(),
             namespace: host.namespace.clone(),
@@ -50,7 +49,7 @@ impl Attacher {
             probe_ports: Vec::new(),
             ports: vec![host.port],
         };
-        let pod = Arc::new(Pod::new(attachment, Arc::new(origin), ports).on_loopback());
+        let pod = Arc::new(pod(attachment, ports, &self.shared().identities));
         self.shared().pods.insert(pod.clone());
         self.serve_sockets(&pod, sockets);
         tracing::info!(workload = host.workload, address = %host.address, port = host.port, "joined process is served");
@@ -62,6 +61,14 @@ impl Attacher {
         self.detach(&host.workload);
         if host.capture.is_empty() { Ok(()) } else { redirect::remove(&Netns::Own) }
     }
+}
+
+/// The joined process that an attachment without a network namespace describes.
+pub(crate) fn pod(attachment: PodAttachment, ports: CapturePorts, identities: &Arc<Identities>) -> Pod {
+    let identity = identities.acquire(&attachment.namespace, &attachment.service_account);
+    let (namespace, name) = (&attachment.namespace, &attachment.name);
+    let origin = Origin::new(Netns::Own, identity, namespace, name, attachment.ips.clone());
+    Pod::new(attachment, Arc::new(origin), ports).on_loopback()
 }
 
 fn rules<'a>(host: &'a HostWorkload, attacher: &'a Attacher) -> Rules<'a> {
@@ -77,7 +84,7 @@ fn rules<'a>(host: &'a HostWorkload, attacher: &'a Attacher) -> Rules<'a> {
     }
 }
 
-fn open_sockets(host: &HostWorkload, ports: redirect::CapturePorts) -> io::Result<PodSockets> {
+fn open_sockets(host: &HostWorkload, ports: CapturePorts) -> io::Result<PodSockets> {
     let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let captures = !host.capture.is_empty();
     let listen = |address| netns::listen(address).map(|listener| vec![listener]);

@@ -1,4 +1,5 @@
 //! The pods of this node.
+use crate::host;
 use crate::identity::Identities;
 use crate::netns::{self, Netns};
 use crate::origin::Origin;
@@ -183,16 +184,21 @@ impl Pods {
         Ok(Some((pod, sockets)))
     }
 
-    /// A pod whose sockets a predecessor opened.
+    /// A pod, or a joined process, whose sockets a predecessor opened.
     pub fn inherit(
         &self,
         attachment: PodAttachment,
         ports: CapturePorts,
         identities: &Arc<Identities>,
     ) -> Result<Arc<Pod>, AttachError> {
-        let netns = Netns::open(Path::new(&attachment.netns));
-        let netns = netns.map_err(|source| AttachError::Netns { path: attachment.netns.clone(), source })?;
-        let pod = Arc::new(pod(attachment, netns, ports, identities));
+        let pod = if attachment.netns.is_empty() {
+            host::pod(attachment, ports, identities)
+        } else {
+            let netns = Netns::open(Path::new(&attachment.netns));
+            let netns = netns.map_err(|source| AttachError::Netns { path: attachment.netns.clone(), source })?;
+            pod(attachment, netns, ports, identities)
+        };
+        let pod = Arc::new(pod);
         self.insert(pod.clone());
         Ok(pod)
     }

@@ -3,12 +3,14 @@ mod support;
 
 use diolkos_proxy::host::HostWorkload;
 use diolkos_proxy::mesh::Change;
-use diolkos_proxy::{Callers, Config, Proxy, WorkloadApi};
+use diolkos_proxy::{Callers, Config, Proxy, WorkloadApi, handover};
 use model::Key;
 use model::mesh::*;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use support::spiffe::Peer;
 use support::{Node, address, curl, inside, serve_http, workload};
 use xds::workload_api::*;
@@ -37,15 +39,8 @@ fn join(node: &Node, machine: &str, configure: impl FnOnce(&mut Config) + Send +
     joined.join().unwrap()
 }
 
-#[test]
-fn a_joined_process_is_called_and_calls() {
-    need_root!("a_joined_process_is_called_and_calls");
-    let mut node = Node::start(|_| {});
-    let (client, server) = (node.pod(5, "client"), node.pod(6, "web"));
-    serve_http(&server, "web");
-    let machine = node.net.pod(9);
-    serve_http(&machine, "legacy");
-    let legacy = join(&node, &machine, |_| {});
+/// Both pods, the joined process, and the services `web` (10.96.0.50) and `legacy` (10.96.0.51).
+fn known() -> Vec<Change> {
     let mut joined = workload(9, "legacy");
     joined.name = WORKLOAD.into();
     let mut known = vec![
@@ -72,6 +67,19 @@ fn a_joined_process_is_called_and_calls() {
         }],
     })));
     known.extend(of_legacy);
+    known
+}
+
+#[test]
+fn a_joined_process_is_called_and_calls() {
+    need_root!("a_joined_process_is_called_and_calls");
+    let mut node = Node::start(|_| {});
+    let (client, server) = (node.pod(5, "client"), node.pod(6, "web"));
+    serve_http(&server, "web");
+    let machine = node.net.pod(9);
+    serve_http(&machine, "legacy");
+    let legacy = join(&node, &machine, |_| {});
+    let known = known();
     node.proxy().apply(known.clone());
     legacy.apply(known);
     let called = curl(&client, &["http://10.96.0.51/x"]);
@@ -139,4 +147,47 @@ fn users_and_groups_of_a_joined_host_get_its_identity() {
     assert_eq!(asks_as(&socket, 4712, 9, &many.join(",")), Some(12), "more groups than a first look has room for");
     legacy.stop();
     let _ = std::fs::remove_dir_all(socket.parent().unwrap());
+}
+
+#[test]
+fn another_proxy_takes_over_a_joined_process() {
+    need_root!("another_proxy_takes_over_a_joined_process");
+    let mut node = Node::start(|_| {});
+    let (client, server) = (node.pod(5, "client"), node.pod(6, "web"));
+    serve_http(&server, "web");
+    let machine = node.net.pod(9);
+    serve_http(&machine, "legacy");
+    let door = std::env::temp_dir().join(format!("diolkos-joined-handover-{}.sock", std::process::id()));
+    let at = door.clone();
+    let old = join(&node, &machine, move |config| config.handover_socket = Some(at));
+    node.proxy().apply(known());
+    old.apply(known());
+    assert!(curl(&client, &["http://10.96.0.51/x"]).starts_with("legacy GET /x"));
+    let (stop, load) = (Arc::new(AtomicBool::new(false)), machine.clone());
+    let load = support::under_load(&load, &stop);
+    let (signer, root) = (node.issuer.clone(), node.issuer.root_pem().to_owned());
+    let successor = inside(&machine, move || {
+        let taken = handover::take(&door).unwrap().expect("somebody is there");
+        assert_eq!(taken.0.pods.len(), 1);
+        let config =
+            Config { workers: 2, gateways: false, handover_socket: Some(door), admin: None, ..Config::default() };
+        let successor = Proxy::succeed(config, signer, taken).unwrap();
+        successor.proxy.shared.identities.set_roots([root.as_str()].into_iter());
+        successor.proxy.apply(known());
+        successor.proxy.shared.set_synced();
+        successor.begin(Duration::from_secs(10)).unwrap()
+    });
+    let successor = successor.join().unwrap();
+    old.runtime().block_on(old.succeeded());
+    assert!(curl(&client, &["http://10.96.0.51/y"; 20]).lines().all(|line| line.starts_with("legacy GET /y")));
+    stop.store(true, Ordering::Relaxed);
+    old.runtime().block_on(old.leave(Duration::from_secs(30)));
+    old.stop();
+    let called = curl(&client, &["http://10.96.0.51/z"]);
+    assert!(called.contains("legacy GET /z") && called.contains("sa/client"), "without the first one: {called}");
+    let calls = curl(&machine, &["http://web.default.svc.cluster.local/z"]);
+    assert!(calls.contains("web GET /z") && calls.contains("sa/legacy"), "and what it captured: {calls}");
+    let (answers, failures) = load.join().unwrap();
+    assert!(failures.is_empty() && answers > 0, "{answers} answers, failures: {failures:?}");
+    successor.stop();
 }

@@ -1,15 +1,27 @@
 //! Processes on machines that are no nodes: what the mesh gives them, and what they do not notice. A control plane alone, and hosts in network
 //! namespaces of their own.
 
+use client::{HttpsApi, ObjectApi, Resource};
 use e2e::network::Network;
 use e2e::{Check, Runner, Server, contains, eventually, platform, shell, spiffe};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PORT: u16 = 16_500;
 const MESH_PORT: u16 = PORT + 2;
 const PATIENCE: Duration = Duration::from_secs(20);
+const SLICES: Resource = Resource { group: "discovery.k8s.io", version: "v1", plural: "endpointslices" };
+/// How long the load lasts, and when the proxies of the two hosts are replaced meanwhile.
+const SECONDS: u32 = 20;
+const UPGRADES: [(&str, u64); 3] = [("ratings", 3), ("caller", 7), ("ratings", 11)];
+/// What is asked and how, and requests a second.
+const LOADS: [(&str, &str, u32); 4] = [
+    ("http1", "http://ratings.default.svc.cluster.local:9090/stars", 60),
+    ("http2", "http://ratings.default.svc.cluster.local:9090/stars", 40),
+    ("grpc", "http://ratings.default.svc.cluster.local:9090/", 40),
+    ("stream", "http://ratings.default.svc.cluster.local:9090/", 20),
+];
 /// Somebody who may have the host's identity, and somebody who may not.
 const FRIEND: u32 = 4711;
 const STRANGER: u32 = 4712;
@@ -17,16 +29,19 @@ const STRANGER: u32 = 4712;
 fn main() -> ExitCode {
     let mut runner = Runner::from_arguments();
     let identity = "joined::applications of a host get its identity, and nobody else's";
+    let upgrade = "joined::no request fails while the proxies of hosts are replaced";
+    let again = "joined::a host goes on with what it was given, without a token";
+    let names = [identity, upgrade, again];
+    let skip = |mut runner: Runner, why: &str| {
+        names.iter().for_each(|name| runner.skip(name, why));
+        runner.finish()
+    };
     let binary = match (platform::binary("DIOLKOS_BIN"), platform::is_root()) {
         (Some(binary), true) => binary,
         (None, _) => {
-            runner.skip(identity, "DIOLKOS_BIN does not name the binary; run it with `cargo xtask test --only e2e`");
-            return runner.finish();
+            return skip(runner, "DIOLKOS_BIN does not name the binary; run it with `cargo xtask test --only e2e`");
         }
-        _ => {
-            runner.skip(identity, "needs root, for network namespaces");
-            return runner.finish();
-        }
+        _ => return skip(runner, "needs root, for network namespaces"),
     };
     let world = match World::start(&binary) {
         Ok(world) => world,
@@ -39,6 +54,11 @@ fn main() -> ExitCode {
         Some(python) => drop(runner.check(identity, || world.identity(&python))),
         None => runner.skip(identity, "PYTHON names no Python with spiffe"),
     }
+    match platform::binary("BOOKSTORE_BIN") {
+        Some(bookstore) => drop(runner.check(upgrade, || world.upgrade(&bookstore))),
+        None => runner.skip(upgrade, "BOOKSTORE_BIN does not name the bookstore"),
+    }
+    runner.check(again, || world.again());
     runner.finish()
 }
 
@@ -46,6 +66,8 @@ fn main() -> ExitCode {
 struct World {
     binary: PathBuf,
     dir: PathBuf,
+    api: HttpsApi,
+    runtime: tokio::runtime::Runtime,
     _server: Server,
 }
 
@@ -62,8 +84,8 @@ impl Drop for Running {
 /// A host that has joined.
 struct Host {
     dir: PathBuf,
-    _join: Running,
-    _network: Network,
+    join: Running,
+    network: Network,
 }
 
 impl World {
@@ -73,27 +95,33 @@ impl World {
         std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
         let mut server = Server::start_with(binary, &dir, PORT, &["--log=info".to_owned()])?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.map_err(|error| error.to_string())?.block_on(server.ready())?;
-        Ok(World { binary: binary.to_owned(), dir, _server: server })
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let api = runtime.block_on(server.ready())?;
+        Ok(World { binary: binary.to_owned(), dir, api, runtime, _server: server })
     }
 
+    /// A host on a network of its own joins with a token of its own.
     fn join(&self, service: &str, port: u16, net: u8, more: &[String]) -> Check<Host> {
         let network = Network::new(&format!("dk-j{net}"), net)?;
+        let own = format!("--data-dir={}", self.dir.display());
+        let token = shell::run(Command::new(&self.binary).args(["token", "create", &own]), None).ok()?;
+        self.join_from(network, service, port, &[more, &[format!("--token={}", token.trim())]].concat())
+    }
+
+    fn join_from(&self, network: Network, service: &str, port: u16, more: &[String]) -> Check<Host> {
         let dir = self.dir.join(service);
         std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
         let log = std::fs::File::create(dir.join("log")).map_err(|error| error.to_string())?;
-        let own = format!("--data-dir={}", self.dir.display());
-        let token = shell::run(Command::new(&self.binary).args(["token", "create", &own]), None).ok()?;
         let mut join = network.inside();
         join.arg(&self.binary).args(["join", &format!("--service={service}"), &format!("--port={port}")]);
         join.arg(format!("--address={}", network.address()));
         join.arg(format!("--control={}:{MESH_PORT}", network.outside()));
         join.arg(format!("--ca={}", self.dir.join("pki/ca.crt").display()));
         join.args([format!("--data-dir={}", dir.display()), format!("--run-dir={}", dir.join("run").display())]);
-        join.arg(format!("--node-name=host{net}")).args(more).env("DIOLKOS_JOIN_TOKEN", token.trim());
+        join.arg(format!("--node-name={service}-host")).args(more);
         let out = log.try_clone().map_err(|error| error.to_string())?;
         let child = join.stdin(Stdio::null()).stdout(out).stderr(log).spawn().map_err(|error| error.to_string())?;
-        Ok(Host { dir, _join: Running(child), _network: network })
+        Ok(Host { dir, join: Running(child), network })
     }
 
     fn identity(&self, python: &Path) -> Check {
@@ -102,7 +130,10 @@ impl World {
         eventually(PATIENCE, || {
             if socket.exists() { Ok(()) } else { Err(format!("no {}: {}", socket.display(), host.log())) }
         })?;
-        contains(&host.log(), &["joined as host/default/inventory-host247", &format!("unix://{}", socket.display())])?;
+        contains(
+            &host.log(),
+            &["joined as host/default/inventory-inventory-host", &format!("unix://{}", socket.display())],
+        )?;
         let own = "spiffe://cluster.local/ns/default/sa/inventory";
         let mut asked = Command::new(python);
         asked.args(["-c", spiffe::SCRIPT, own]);
@@ -116,7 +147,138 @@ impl World {
     }
 }
 
+impl World {
+    /// Two hosts, of which one calls the other, in all protocols.
+    fn upgrade(&self, bookstore: &Path) -> Check {
+        let ratings = self.join("ratings", 9090, 248, &[])?;
+        let caller = self.join("caller", 9091, 249, &[])?;
+        let mut serves = ratings.network.inside();
+        serves.arg(bookstore).arg("ratings").env("PORT", "9090").env("BIND", "127.0.0.1");
+        let _serves = start(&mut serves)?;
+        let told = |why: String| format!("{why}\n--- ratings\n{}--- caller\n{}", ratings.log(), caller.log());
+        for load in LOADS {
+            eventually(PATIENCE, || {
+                load_of(bookstore, &caller, load, 1)?.0.wait().map_err(|error| error.to_string())?;
+                outcome_of(&caller, load.0).and_then(|(all, failed)| match (all, failed.first()) {
+                    (_, Some(first)) => Err(first.clone()),
+                    (0, None) => Err("nothing was asked".into()),
+                    _ => Ok(()),
+                })
+            })
+            .map_err(|why| told(format!("{}: {why}", load.0)))?;
+        }
+        let mut loads = Vec::new();
+        for load in LOADS {
+            loads.push((load, load_of(bookstore, &caller, load, SECONDS)?));
+        }
+        let begun = Instant::now();
+        for (name, at) in UPGRADES {
+            let host = if name == "ratings" { &ratings } else { &caller };
+            std::thread::sleep(Duration::from_secs(at).saturating_sub(begun.elapsed()));
+            let before = host.proxies()?;
+            let run_dir = format!("--run-dir={}", host.dir.join("run").display());
+            shell::run(Command::new(&self.binary).args(["proxy", "upgrade", &run_dir]), None).ok().map_err(told)?;
+            if host.proxies()?.last() == before.last() {
+                return Err(told(format!("{name}: no other proxy serves than {before:?}")));
+            }
+        }
+        let (mut requests, mut failures) = (0, Vec::new());
+        for ((name, ..), mut running) in loads {
+            running.0.wait().map_err(|error| error.to_string())?;
+            let (count, failed) = outcome_of(&caller, name)?;
+            requests += count;
+            failures.extend(failed.into_iter().map(|line| format!("{name}: {line}")));
+        }
+        if !failures.is_empty() {
+            let shown: Vec<&str> = failures.iter().take(8).map(String::as_str).collect();
+            return Err(told(format!("{} of {requests} requests failed:\n{}", failures.len(), shown.join("\n"))));
+        }
+        let wanted = LOADS.iter().map(|load| load.2).sum::<u32>() * SECONDS;
+        if requests < wanted as usize * 8 / 10 {
+            return Err(format!("only {requests} of {wanted} requests were sent"));
+        }
+        println!(
+            "    {requests} requests from host to host, none failed, while their proxies were replaced three times"
+        );
+        for host in [&ratings, &caller] {
+            eventually(Duration::from_secs(40), || match host.proxies()?.as_slice() {
+                [_] => Ok(()),
+                several => Err(told(format!("the proxies {several:?} run"))),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Started again without a token it is the same host. A second one beside it, or another service, it is not.
+    fn again(&self) -> Check {
+        let first = self.join("again", 9092, 246, &[])?;
+        self.ready("again-again-host").map_err(|why| format!("{why}\n{}", first.log()))?;
+        let command = |more: &[&str]| {
+            let mut join = first.network.inside();
+            join.arg(&self.binary).args(["join", "--port=9092", "--node-name=again-host"]);
+            join.arg(format!("--address={}", first.network.address()));
+            join.arg(format!("--control={}:{MESH_PORT}", first.network.outside()));
+            join.arg(format!("--data-dir={}", first.dir.display())).args(more);
+            join
+        };
+        let run_dir = format!("--run-dir={}", first.dir.join("run").display());
+        let second = shell::run(&mut command(&["--service=again", &run_dir]), None).refused()?;
+        contains(&second, &["runs already", "proxy upgrade"])?;
+        let other = format!("--run-dir={}", first.dir.join("other").display());
+        contains(&shell::run(&mut command(&["--service=other", &other]), None).refused()?, &["token create"])?;
+        let Host { join, network, .. } = first;
+        // Killed without a word: its proxy lets go of the machine by itself, and must not do so when the next one has taken it.
+        drop(join);
+        let again = self.join_from(network, "again", 9092, &[])?;
+        eventually(PATIENCE, || contains(&again.log(), &["Ready: calls of again.default"]))?;
+        self.ready("again-again-host").map_err(|why| format!("{why}\n{}", again.log()))?;
+        let rules = shell::run(again.network.inside().args(["nft", "list", "tables"]), None).ok()?;
+        contains(&rules, &["diolkos"])
+    }
+
+    fn ready(&self, slice: &str) -> Check {
+        eventually(PATIENCE, || {
+            let got =
+                self.runtime.block_on(self.api.get(SLICES, "default", slice)).map_err(|error| error.to_string())?;
+            contains(&String::from_utf8_lossy(&got), &["\"ready\":true"])
+        })
+    }
+}
+
+fn start(command: &mut Command) -> Check<Running> {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    child.map(Running).map_err(|error| error.to_string())
+}
+
+fn output_of(host: &Host, name: &str) -> PathBuf {
+    host.dir.join(format!("{name}.jsonl"))
+}
+
+/// Asks from a host.
+fn load_of(bookstore: &Path, host: &Host, load: (&str, &str, u32), seconds: u32) -> Check<Running> {
+    let (protocol, url, rate) = load;
+    let mut command = host.network.inside();
+    command.arg(bookstore).args(["load", "--protocol", protocol, "--url", url, "--rate", &rate.to_string()]);
+    command.args(["--seconds", &seconds.to_string(), "--output"]).arg(output_of(host, protocol));
+    start(&mut command)
+}
+
+/// Requests, and those of them that failed.
+fn outcome_of(host: &Host, name: &str) -> Check<(usize, Vec<String>)> {
+    let text = std::fs::read_to_string(output_of(host, name)).map_err(|error| error.to_string())?;
+    let failed = text.lines().filter(|line| line.contains("\"error\"")).map(str::to_owned);
+    Ok((text.lines().count(), failed.collect()))
+}
+
 impl Host {
+    /// Its proxies, the one that serves last.
+    fn proxies(&self) -> Check<Vec<u32>> {
+        let parent = self.join.0.id();
+        let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+        let children = children.map_err(|error| error.to_string())?;
+        Ok(children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+    }
+
     fn log(&self) -> String {
         let text = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
         text[text.len().saturating_sub(2_000)..].to_owned()

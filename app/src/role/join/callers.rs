@@ -1,8 +1,9 @@
 //! Who on a joined host may have its identity.
 use crate::cli::CommandError;
 use nix::unistd::{Group, User, geteuid};
-use proxy::{Callers, WorkloadApi};
+use proxy::Callers;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// Users and groups by name or number. Root and the user that runs this are always among them: they can read its memory and its files anyway.
 ///
@@ -24,15 +25,15 @@ pub fn resolve(users: &[String], groups: &[String]) -> Result<Callers, CommandEr
 }
 
 /// What is said at start: where applications ask, and whose do not ask in vain.
-pub fn sentence(api: &WorkloadApi) -> String {
-    let Callers::Users { users, groups } = &api.callers else { return String::new() };
+pub fn sentence(callers: &Callers, socket: &Path) -> String {
+    let Callers::Users { users, groups } = callers else { return String::new() };
     let user = |id: &u32| User::from_uid((*id).into()).ok().flatten().map_or_else(|| id.to_string(), |it| it.name);
     let group = |id: &u32| Group::from_gid((*id).into()).ok().flatten().map_or_else(|| id.to_string(), |it| it.name);
     let mut who = format!("users: {}", users.iter().map(user).collect::<Vec<_>>().join(", "));
     if !groups.is_empty() {
         who += &format!("; groups: {}", groups.iter().map(group).collect::<Vec<_>>().join(", "));
     }
-    format!("SPIFFE Workload API at unix://{} ({who})", api.socket.display())
+    format!("SPIFFE Workload API at unix://{} ({who})", socket.display())
 }
 
 #[cfg(test)]
@@ -59,12 +60,9 @@ mod tests {
 
     #[test]
     fn what_is_said() {
-        let api = WorkloadApi {
-            socket: "/run/x/api.sock".into(),
-            callers: Callers::Users { users: vec![0, 999_999], groups: vec![999_998] },
-        };
+        let callers = Callers::Users { users: vec![0, 999_999], groups: vec![999_998] };
         assert_eq!(
-            sentence(&api),
+            sentence(&callers, Path::new("/run/x/api.sock")),
             "SPIFFE Workload API at unix:///run/x/api.sock (users: root, 999999; groups: 999998)"
         );
     }

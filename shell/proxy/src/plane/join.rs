@@ -69,6 +69,15 @@ pub async fn renew(plane: ControlPlane, common_name: String, identities: Arc<Ide
 
 const RENEW_RETRY: Duration = Duration::from_secs(10);
 
+/// How long the certificate of `plane` is valid yet; `None`: it is not, or cannot be read.
+pub fn valid_for(plane: &ControlPlane) -> Option<Duration> {
+    let pem = std::fs::read(&plane.certificate).ok()?;
+    let chain = client::load_certs("the host's certificate", &pem).ok()?;
+    let (_, ends) = spiffe::validity(chain.first()?)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs() as i64;
+    u64::try_from(ends - now).ok().filter(|left| *left > 0).map(Duration::from_secs)
+}
+
 /// What the certificate chains to, and the time until half of its life is over; `None` when it cannot be read.
 fn state(plane: &ControlPlane) -> Option<(RootId, Duration)> {
     let pem = std::fs::read(&plane.certificate).ok()?;

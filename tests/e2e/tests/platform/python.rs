@@ -1,16 +1,26 @@
-//! The Python client, which posts without a Content-Type and watches with its own reader.
+//! Python: the Kubernetes client, which posts without a Content-Type and watches with its own reader, and SPIFFE's, in a pod.
 
 use e2e::shell::{Check, run as run_program};
-use e2e::{Platform, Runner, contains, platform};
+use e2e::{Platform, Runner, contains, eventually, platform, spiffe};
+use serde_json::json;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 pub fn run(runner: &mut Runner, p: &Platform) {
-    if platform::binary("PYTHON").is_none() {
-        return runner.skip(
-            "python::create, watch, patch, exec, custom objects",
-            "PYTHON does not name a Python with `kubernetes`",
-        );
+    let (client, workload_api) =
+        ("python::create, watch, patch, exec, custom objects", "python::a pod's process asks the SPIFFE Workload API");
+    if platform::binary("PYTHON").is_some() {
+        runner.check(client, || p.in_namespace("python", |ns| script(p, ns)));
+    } else {
+        runner.skip(client, "PYTHON does not name a Python with `kubernetes`");
     }
-    runner.check("python::create, watch, patch, exec, custom objects", || p.in_namespace("python", |ns| script(p, ns)));
+    match spiffe::python() {
+        Some(python) => {
+            runner.check(workload_api, || p.in_namespace("spiffe", |ns| workload_api_of(p, ns, &python)));
+        }
+        None => runner.skip(workload_api, "PYTHON does not name a Python with `spiffe`"),
+    }
 }
 
 const SCRIPT: &str = r#"
@@ -56,4 +66,37 @@ print("all good")
 fn script(p: &Platform, ns: &str) -> Check {
     let ran = run_program(p.client("PYTHON").args(["-c", SCRIPT, ns]), None);
     contains(&ran.ok()?, &["all good"])
+}
+
+/// This machine's Python in a pod: what it needs is mounted at the same places.
+fn workload_api_of(p: &Platform, ns: &str, python: &Path) -> Check {
+    let base = run_program(Command::new(python).args(["-c", "import sys; print(sys.base_prefix)"]), None).ok()?;
+    let own = python.parent().and_then(Path::parent).ok_or("PYTHON is no path of a virtual environment")?;
+    let own = own.to_string_lossy();
+    let mut paths = vec!["/usr", "/lib", "/lib64", &*own];
+    if !base.starts_with("/usr") {
+        paths.push(base.trim());
+    }
+    let paths = paths.into_iter().filter(|path| Path::new(path).exists());
+    let (volumes, mounts): (Vec<_>, Vec<_>) = paths
+        .enumerate()
+        .map(|(number, path)| {
+            let name = format!("v{number}");
+            (
+                json!({ "name": name, "hostPath": { "path": path } }),
+                json!({ "name": name, "mountPath": path, "readOnly": true }),
+            )
+        })
+        .unzip();
+    let identity = format!("spiffe://cluster.local/ns/{ns}/sa/default");
+    let pod = json!({ "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": "app", "annotations": { "diolkos.io/workload-api": "true" } },
+        "spec": { "restartPolicy": "Never", "volumes": volumes, "containers": [{ "name": "c", "image": "toolbox:v1",
+            "command": [python, "-c", spiffe::SCRIPT, identity], "volumeMounts": mounts }] } });
+    p.kubectl_in(&["-n", ns, "apply", "-f", "-"], &pod.to_string()).ok()?;
+    eventually(Duration::from_secs(60), || {
+        let phase = p.kubectl(&["-n", ns, "get", "pod/app", "-o", "jsonpath={.status.phase}"]).ok()?;
+        if matches!(phase.trim(), "Succeeded" | "Failed") { Ok(()) } else { Err(format!("the pod is {phase}")) }
+    })?;
+    contains(&p.kubectl(&["-n", ns, "logs", "app"]).ok()?, &["all good"])
 }
