@@ -31,6 +31,9 @@ const KEPT_BYTES: usize = 8 * 1024;
 pub struct Fields {
     pub(crate) text: Vec<u8>,
     pub(crate) entries: Vec<(Span, Span)>,
+    /// Where the values begin that no table of HPACK may keep; nearly always none.
+    #[expect(clippy::box_collection, reason = "hardly ever there: a pointer in each head, and nothing to look at")]
+    sensitive: Option<Box<Vec<u32>>>,
 }
 
 impl Fields {
@@ -39,6 +42,7 @@ impl Fields {
         self.text.clear();
         self.text.shrink_to(KEPT_BYTES);
         self.entries.clear();
+        self.sensitive = None;
     }
 
     /// Number of fields.
@@ -94,6 +98,24 @@ impl Fields {
         let entry = (self.store(name), self.store(value));
         self.entries.push(entry);
         Ok(())
+    }
+
+    /// The field that was added last must not be kept by compression on any hop (RFC 7541, 6.2.3, "never indexed").
+    pub fn mark_sensitive(&mut self) {
+        if let Some((_, value)) = self.entries.last() {
+            self.sensitive.get_or_insert_default().push(value.at);
+        }
+    }
+
+    /// Whether a field was marked so.
+    pub fn has_sensitive(&self) -> bool {
+        self.sensitive.is_some()
+    }
+
+    /// All fields in order, and whether they are marked so.
+    pub fn iter_sensitive(&self) -> impl Iterator<Item = (&str, &[u8], bool)> {
+        let sensitive = self.sensitive.as_ref().map_or(&[][..], |marks| marks.as_slice());
+        self.iter().zip(&self.entries).map(|((name, value), (_, at))| (name, value, sensitive.contains(&at.at)))
     }
 
     /// Makes `value` the only value of `name`.
@@ -157,6 +179,24 @@ mod tests {
             assert_eq!(fields.append_lowercase(name.as_bytes(), value.as_bytes()), Err(FieldError), "{name}: {value}");
         }
         assert_eq!(fields.iter().collect::<Vec<_>>(), [("x-a", &b"a b"[..]), ("x-b", b"")]);
+    }
+
+    #[test]
+    fn a_mark_stays_with_its_field() {
+        let mut fields = Fields::default();
+        fields.append("a", b"").unwrap();
+        fields.append_lowercase(b"key", b"secret").unwrap();
+        fields.mark_sensitive();
+        fields.append("b", b"").unwrap();
+        fields.mark_sensitive();
+        fields.append("c", b"1").unwrap();
+        fields.remove("a");
+        let marks: Vec<_> = fields.iter_sensitive().map(|(name, _, marked)| (name, marked)).collect();
+        assert_eq!(marks, [("key", true), ("b", true), ("c", false)]);
+        fields.set("key", b"told").unwrap();
+        assert!(fields.iter_sensitive().all(|(name, _, marked)| marked == (name == "b")), "another value is not meant");
+        fields.clear();
+        assert!(!fields.has_sensitive());
     }
 
     #[test]

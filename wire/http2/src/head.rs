@@ -41,6 +41,7 @@ struct Parts {
     host: Option<Vec<u8>>,
     length: Option<u64>,
     cookies: Vec<u8>,
+    sensitive_cookie: bool,
     bytes: usize,
     wrong: Option<Refusal>,
 }
@@ -54,14 +55,17 @@ pub fn request(
     head: &mut RequestHead,
 ) -> Result<Result<Option<u64>, Refusal>, Fault> {
     let mut parts = Parts::default();
-    decoder.decode(block, |name, value| {
+    decoder.decode(block, |name, value, sensitive| {
         parts.bytes += name.len() + value.len() + ENTRY_BYTES;
         if parts.bytes > most * ABSURD {
             return Err(Fault::too_much("a header list that is large when unpacked"));
         }
         if parts.wrong.is_none() {
-            parts.wrong =
-                if parts.bytes > most { Some(Refusal::Status(431)) } else { parts.take(name, value, head).err() };
+            parts.wrong = if parts.bytes > most {
+                Some(Refusal::Status(431))
+            } else {
+                parts.take(name, value, sensitive, head).err()
+            };
         }
         Ok(())
     })?;
@@ -69,7 +73,7 @@ pub fn request(
 }
 
 impl Parts {
-    fn take(&mut self, name: &[u8], value: &[u8], head: &mut RequestHead) -> Result<(), Refusal> {
+    fn take(&mut self, name: &[u8], value: &[u8], sensitive: bool, head: &mut RequestHead) -> Result<(), Refusal> {
         const TWICE: Refusal = Refusal::Malformed("a pseudo-header twice");
         let once = |seen: &mut bool| if std::mem::replace(seen, true) { Err(TWICE) } else { Ok(()) };
         if name.first() == Some(&b':') {
@@ -110,13 +114,14 @@ impl Parts {
                     self.cookies.extend_from_slice(b"; ");
                 }
                 self.cookies.extend_from_slice(value);
+                self.sensitive_cookie |= sensitive;
             }
             // As for HTTP/1.1: the endpoint is not asked first.
             b"expect" if value.eq_ignore_ascii_case(b"100-continue") => {}
             b"expect" => return Err(Refusal::Status(417)),
             _ if CONNECTION_FIELDS.contains(&name) => return Err(Refusal::Malformed("a field of a connection")),
             b"http2-settings" => {}
-            _ => append(&mut head.fields, name, value)?,
+            _ => append(&mut head.fields, name, value, sensitive)?,
         }
         Ok(())
     }
@@ -150,7 +155,7 @@ impl Parts {
             return Err(Refusal::Status(400));
         }
         if !self.cookies.is_empty() {
-            append(&mut head.fields, b"cookie", &self.cookies)?;
+            append(&mut head.fields, b"cookie", &self.cookies, self.sensitive_cookie)?;
         }
         if self.protocol {
             return self.connect(ended, head);
@@ -185,7 +190,7 @@ impl Parts {
 /// Reads trailers.
 pub fn trailers(decoder: &mut Decoder, block: &[u8], most: usize) -> Result<Result<Fields, Refusal>, Fault> {
     let (mut fields, mut bytes, mut wrong) = (Fields::default(), 0, None);
-    decoder.decode(block, |name, value| {
+    decoder.decode(block, |name, value, sensitive| {
         bytes += name.len() + value.len() + ENTRY_BYTES;
         if bytes > most {
             return Err(Fault::too_much("a trailer list that is large when unpacked"));
@@ -193,7 +198,7 @@ pub fn trailers(decoder: &mut Decoder, block: &[u8], most: usize) -> Result<Resu
         let taken = if !is_trailer(name) {
             Err(Refusal::Malformed("a field that is no trailer"))
         } else {
-            append(&mut fields, name, value)
+            append(&mut fields, name, value, sensitive)
         };
         wrong = wrong.or(taken.err());
         Ok(())
@@ -212,19 +217,29 @@ pub fn response(encoder: &mut Encoder, head: &ResponseHead, block: &mut Vec<u8>)
         Framing::Chunked | Framing::Close => None,
     };
     if let Some(length) = length {
-        encoder.field(b"content-length", digits_of(length, &mut [0; 20]), block);
+        encoder.field(b"content-length", digits_of(length, &mut [0; 20]), false, block);
     }
 }
 
 /// Writes fields.
 pub fn fields(encoder: &mut Encoder, fields: &Fields, block: &mut Vec<u8>) {
+    if fields.has_sensitive() {
+        for (name, value, sensitive) in fields.iter_sensitive() {
+            encoder.field(name.as_bytes(), value, sensitive, block);
+        }
+        return;
+    }
     for (name, value) in fields.iter() {
-        encoder.field(name.as_bytes(), value, block);
+        encoder.field(name.as_bytes(), value, false, block);
     }
 }
 
-fn append(fields: &mut Fields, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
-    fields.append_lowercase(name, value).map_err(|_| Refusal::Malformed("not a header name or value"))
+fn append(fields: &mut Fields, name: &[u8], value: &[u8], sensitive: bool) -> Result<(), Refusal> {
+    fields.append_lowercase(name, value).map_err(|_| Refusal::Malformed("not a header name or value"))?;
+    if sensitive {
+        fields.mark_sensitive();
+    }
+    Ok(())
 }
 
 /// The value of a pseudo-header: text without blanks or controls.

@@ -136,6 +136,17 @@ fn what_http_1_cannot_say_is_answered_with_400() {
 }
 
 #[test]
+fn what_nobody_is_to_keep_is_known() {
+    // RFC 7541, 6.2.3: never indexed.
+    let never = |name, value| [&[0x10][..], &field(name, value)[1..]].concat();
+    let fields =
+        [pseudo("GET", "/"), never("x-key", "1"), field("x-one", "1"), never("cookie", "a=1"), field("cookie", "b=2")];
+    let head = request(&fields.concat(), true).unwrap();
+    let marked: Vec<_> = head.fields.iter_sensitive().map(|(name, _, marked)| (name, marked)).collect();
+    assert_eq!(marked, [("x-key", true), ("x-one", false), ("cookie", true)]);
+}
+
+#[test]
 fn an_extended_connect_asks_for_a_switch() {
     let connect = |protocol, more: &[(&str, &str)]| {
         let head = [(":method", "CONNECT"), (":protocol", protocol), (":scheme", "https"), (":path", "/chat?a")];

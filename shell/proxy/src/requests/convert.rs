@@ -35,8 +35,7 @@ pub fn response<B>(response: &Response<B>, ended: bool, head_request: bool) -> R
     head.announced_length = length.filter(|_| framing == Framing::Empty);
     for (name, value) in response.headers() {
         if name != http::header::CONTENT_LENGTH && !CONNECTION_FIELDS.contains(&name.as_str()) {
-            // What h2 took as a header value can stand in ours.
-            let _ = head.fields.append(name.as_str(), value.as_bytes());
+            append(&mut head.fields, name, value);
         }
     }
     head
@@ -45,8 +44,9 @@ pub fn response<B>(response: &Response<B>, ended: bool, head_request: bool) -> R
 /// Fields as h2 wants them.
 pub fn header_map(fields: &Fields) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(fields.len() + 2);
-    for (name, value) in fields.iter() {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
+    for (name, value, sensitive) in fields.iter_sensitive() {
+        if let (Ok(name), Ok(mut value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value)) {
+            value.set_sensitive(sensitive);
             map.append(name, value);
         }
     }
@@ -57,9 +57,16 @@ pub fn header_map(fields: &Fields) -> HeaderMap {
 pub fn fields(map: &HeaderMap) -> Fields {
     let mut fields = Fields::default();
     for (name, value) in map {
-        let _ = fields.append(name.as_str(), value.as_bytes());
+        append(&mut fields, name, value);
     }
     fields
+}
+
+/// What h2 took as a header value can stand in ours.
+fn append(fields: &mut Fields, name: &HeaderName, value: &HeaderValue) {
+    if fields.append(name.as_str(), value.as_bytes()).is_ok() && value.is_sensitive() {
+        fields.mark_sensitive();
+    }
 }
 
 #[cfg(test)]
@@ -70,6 +77,7 @@ mod tests {
     fn a_request_is_said_whole() {
         let mut head = RequestHead::new("POST", "/a?b=c", "shop");
         head.fields.append("x-one", b"1").unwrap();
+        head.fields.mark_sensitive();
         head.te_trailers = true;
         head.framing = Framing::Length(5);
         let outgoing = http2_request(&head).unwrap();
@@ -79,5 +87,7 @@ mod tests {
             (&"trailers".parse().unwrap(), &"5".parse().unwrap())
         );
         assert_eq!(outgoing.headers()["x-one"], "1");
+        assert!(outgoing.headers()["x-one"].is_sensitive() && !outgoing.headers()["te"].is_sensitive());
+        assert!(fields(outgoing.headers()).iter_sensitive().all(|(name, _, marked)| marked == (name == "x-one")));
     }
 }

@@ -18,18 +18,19 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Reads a whole block and hands out its fields, in order. `each` ends it by returning an error.
+    /// Reads a whole block and hands out its fields, in order, and whether they must not be kept on any hop (RFC 7541, 6.2.3). `each` ends
+    /// it by returning an error.
     pub fn decode<E: From<Malformed>>(
         &mut self,
         mut block: &[u8],
-        mut each: impl FnMut(&[u8], &[u8]) -> Result<(), E>,
+        mut each: impl FnMut(&[u8], &[u8], bool) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut begun = false;
         while let Some(first) = block.first().copied() {
             if first & 0x80 != 0 {
                 let index = integer(&mut block, 7)?;
                 let (name, value) = self.table.get(index).ok_or(Malformed)?;
-                each(name, value)?;
+                each(name, value, false)?;
             } else if first & 0xe0 == 0x20 {
                 let most = integer(&mut block, 5)?;
                 // RFC 7541, 4.2: at the beginning of a block, and not above what was agreed on.
@@ -50,7 +51,7 @@ impl Decoder {
                 let length = self.text.len();
                 string(&mut block, &mut self.text)?;
                 let (name, value) = self.text.split_at(length);
-                each(name, value)?;
+                each(name, value, first & 0xf0 == 0x10)?;
                 if kept {
                     self.table.insert(&self.text, length, 0);
                 }

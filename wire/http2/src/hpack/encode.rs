@@ -51,19 +51,19 @@ impl Encoder {
         }
     }
 
-    /// A field. Letters of its name become small (RFC 9113, 8.2.1).
-    pub fn field(&mut self, name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    /// A field. Letters of its name become small (RFC 9113, 8.2.1). `sensitive`: nobody is to keep it.
+    pub fn field(&mut self, name: &[u8], value: &[u8], sensitive: bool, out: &mut Vec<u8>) {
         let mut lowered = std::mem::take(&mut self.name);
         lowered.clear();
         lowered.extend(name.iter().map(u8::to_ascii_lowercase));
-        self.lowered(&mut lowered, value, out);
+        self.lowered(&mut lowered, value, sensitive, out);
         self.name = lowered;
     }
 
-    fn lowered(&mut self, text: &mut Vec<u8>, value: &[u8], out: &mut Vec<u8>) {
+    fn lowered(&mut self, text: &mut Vec<u8>, value: &[u8], sensitive: bool, out: &mut Vec<u8>) {
         let name = text.len();
         // What a client keeps secret is not to be guessed by what it is compressed with (RFC 7541, 7.1).
-        let secret = matches!(&text[..], b"set-cookie");
+        let secret = sensitive || matches!(&text[..], b"set-cookie");
         let hash = hash(text, value);
         if !secret && let Some(index) = self.table.find(hash, text, value) {
             return integer(index, 7, 0x80, out);

@@ -17,7 +17,7 @@ mod tests {
 
     fn read(decoder: &mut Decoder, block: &[u8]) -> Result<Said, Malformed> {
         let mut said = Vec::new();
-        decoder.decode(block, |name, value| {
+        decoder.decode(block, |name, value, _| {
             said.push((name.to_vec(), value.to_vec()));
             Ok::<_, Malformed>(())
         })?;
@@ -82,8 +82,8 @@ mod tests {
             let mut block = Vec::new();
             encoder.begin(&mut block);
             encoder.status(200, &mut block);
-            encoder.field(b"Server", b"bookstore", &mut block);
-            encoder.field(b"set-cookie", b"a=secret", &mut block);
+            encoder.field(b"Server", b"bookstore", false, &mut block);
+            encoder.field(b"set-cookie", b"a=secret", false, &mut block);
             lengths.push(block.len());
             let said = text(&read(&mut decoder, &block).unwrap());
             assert_eq!(said, [":status: 200", "server: bookstore", "set-cookie: a=secret"]);
@@ -92,13 +92,33 @@ mod tests {
         assert_eq!(decoder.size().0, 1, "secrets are not kept");
     }
 
+    /// RFC 7541, 6.2.3 and C.2.3.
+    #[test]
+    fn what_nobody_is_to_keep_is_said_so() {
+        let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
+        for _ in 0..3 {
+            let mut block = Vec::new();
+            encoder.field(b"password", b"secret", true, &mut block);
+            encoder.field(b"other", b"value", false, &mut block);
+            assert_eq!(block[0], 0x10);
+            let mut marks = Vec::new();
+            let each = |name: &[u8], _: &[u8], marked: bool| {
+                marks.push((name.to_vec(), marked));
+                Ok::<_, Malformed>(())
+            };
+            decoder.decode(&block, each).unwrap();
+            assert_eq!(marks, [(b"password".to_vec(), true), (b"other".to_vec(), false)]);
+        }
+        assert_eq!(decoder.size().0, 1);
+    }
+
     #[test]
     fn a_table_that_shrank_and_grew_is_said_so() {
         let (mut encoder, mut decoder) = (Encoder::default(), Decoder::default());
         let say = |encoder: &mut Encoder| {
             let mut block = Vec::new();
             encoder.begin(&mut block);
-            encoder.field(b"x", b"y", &mut block);
+            encoder.field(b"x", b"y", false, &mut block);
             block
         };
         for _ in 0..3 {
@@ -143,7 +163,7 @@ mod tests {
                     let mut block = Vec::new();
                     encoder.begin(&mut block);
                     for (name, value) in &fields {
-                        encoder.field(name, value, &mut block);
+                        encoder.field(name, value, false, &mut block);
                     }
                     prop_assert_eq!(&read(&mut decoder, &block).unwrap(), &fields);
                     prop_assert_eq!(decoder.size(), encoder.size());
