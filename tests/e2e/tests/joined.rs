@@ -15,6 +15,12 @@ const SLICES: Resource = Resource { group: "discovery.k8s.io", version: "v1", pl
 /// How long the load lasts, and when the proxies of the two hosts are replaced meanwhile.
 const SECONDS: u32 = 20;
 const UPGRADES: [(&str, u64); 3] = [("ratings", 3), ("caller", 7), ("ratings", 11)];
+/// How long certificates live; when the control plane goes away after hosts have joined, before the first is renewed, and for how long; how long
+/// the load lasts that notices nothing: longer than what the hosts were given at first.
+const CERTIFICATE_S: u64 = 30;
+const GOES_S: u64 = 12;
+const AWAY_S: u64 = 10;
+const LOAD_S: u32 = 34;
 /// What is asked and how, and requests a second.
 const LOADS: [(&str, &str, u32); 4] = [
     ("http1", "http://ratings.default.svc.cluster.local:9090/stars", 60),
@@ -31,7 +37,8 @@ fn main() -> ExitCode {
     let identity = "joined::applications of a host get its identity, and nobody else's";
     let upgrade = "joined::no request fails while the proxies of hosts are replaced";
     let again = "joined::a host goes on with what it was given, without a token";
-    let names = [identity, upgrade, again];
+    let away = "joined::hosts serve on while the control plane is away for a third of their certificates' lives";
+    let names = [identity, upgrade, again, away];
     let skip = |mut runner: Runner, why: &str| {
         names.iter().for_each(|name| runner.skip(name, why));
         runner.finish()
@@ -43,7 +50,7 @@ fn main() -> ExitCode {
         }
         _ => return skip(runner, "needs root, for network namespaces"),
     };
-    let world = match World::start(&binary) {
+    let mut world = match World::start(&binary) {
         Ok(world) => world,
         Err(why) => {
             runner.always("joined::a control plane to ask", || Err(why));
@@ -54,11 +61,18 @@ fn main() -> ExitCode {
         Some(python) => drop(runner.check(identity, || world.identity(&python))),
         None => runner.skip(identity, "PYTHON names no Python with spiffe"),
     }
-    match platform::binary("BOOKSTORE_BIN") {
-        Some(bookstore) => drop(runner.check(upgrade, || world.upgrade(&bookstore))),
-        None => runner.skip(upgrade, "BOOKSTORE_BIN does not name the bookstore"),
-    }
     runner.check(again, || world.again());
+    match platform::binary("BOOKSTORE_BIN") {
+        Some(bookstore) => {
+            runner.check(upgrade, || world.upgrade(&bookstore));
+            runner.check(away, || world.away(&bookstore));
+        }
+        None => {
+            for name in [upgrade, away] {
+                runner.skip(name, "BOOKSTORE_BIN does not name the bookstore");
+            }
+        }
+    }
     runner.finish()
 }
 
@@ -68,7 +82,7 @@ struct World {
     dir: PathBuf,
     api: HttpsApi,
     runtime: tokio::runtime::Runtime,
-    _server: Server,
+    server: Server,
 }
 
 /// A process that ends with the value.
@@ -93,11 +107,15 @@ impl World {
         let dir = std::env::temp_dir().join(format!("diolkos-joined-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
-        let mut server = Server::start_with(binary, &dir, PORT, &["--log=info".to_owned()])?;
+        let mut server = Self::control(binary, &dir)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| error.to_string())?;
         let api = runtime.block_on(server.ready())?;
-        Ok(World { binary: binary.to_owned(), dir, api, runtime, _server: server })
+        Ok(World { binary: binary.to_owned(), dir, api, runtime, server })
+    }
+
+    fn control(binary: &Path, dir: &Path) -> Check<Server> {
+        Server::start_with(binary, dir, PORT, &[format!("--workload-cert-ttl-s={CERTIFICATE_S}")])
     }
 
     /// A host on a network of its own joins with a token of its own.
@@ -148,32 +166,15 @@ impl World {
 }
 
 impl World {
-    /// Two hosts, of which one calls the other, in all protocols.
+    /// The proxies of both are replaced, and who called and who was called notices nothing.
     fn upgrade(&self, bookstore: &Path) -> Check {
-        let ratings = self.join("ratings", 9090, 248, &[])?;
-        let caller = self.join("caller", 9091, 249, &[])?;
-        let mut serves = ratings.network.inside();
-        serves.arg(bookstore).arg("ratings").env("PORT", "9090").env("BIND", "127.0.0.1");
-        let _serves = start(&mut serves)?;
-        let told = |why: String| format!("{why}\n--- ratings\n{}--- caller\n{}", ratings.log(), caller.log());
-        for load in LOADS {
-            eventually(PATIENCE, || {
-                load_of(bookstore, &caller, load, 1)?.0.wait().map_err(|error| error.to_string())?;
-                outcome_of(&caller, load.0).and_then(|(all, failed)| match (all, failed.first()) {
-                    (_, Some(first)) => Err(first.clone()),
-                    (0, None) => Err("nothing was asked".into()),
-                    _ => Ok(()),
-                })
-            })
-            .map_err(|why| told(format!("{}: {why}", load.0)))?;
-        }
-        let mut loads = Vec::new();
-        for load in LOADS {
-            loads.push((load, load_of(bookstore, &caller, load, SECONDS)?));
-        }
+        let pair = self.pair(bookstore, 1)?;
+        let Pair { ratings, caller, .. } = &pair;
+        let told = |why: String| pair.told(&why);
+        let loads = pair.loads(bookstore, SECONDS)?;
         let begun = Instant::now();
         for (name, at) in UPGRADES {
-            let host = if name == "ratings" { &ratings } else { &caller };
+            let host = if name == "ratings" { ratings } else { caller };
             std::thread::sleep(Duration::from_secs(at).saturating_sub(begun.elapsed()));
             let before = host.proxies()?;
             let run_dir = format!("--run-dir={}", host.dir.join("run").display());
@@ -182,31 +183,57 @@ impl World {
                 return Err(told(format!("{name}: no other proxy serves than {before:?}")));
             }
         }
-        let (mut requests, mut failures) = (0, Vec::new());
-        for ((name, ..), mut running) in loads {
-            running.0.wait().map_err(|error| error.to_string())?;
-            let (count, failed) = outcome_of(&caller, name)?;
-            requests += count;
-            failures.extend(failed.into_iter().map(|line| format!("{name}: {line}")));
-        }
-        if !failures.is_empty() {
-            let shown: Vec<&str> = failures.iter().take(8).map(String::as_str).collect();
-            return Err(told(format!("{} of {requests} requests failed:\n{}", failures.len(), shown.join("\n"))));
-        }
-        let wanted = LOADS.iter().map(|load| load.2).sum::<u32>() * SECONDS;
-        if requests < wanted as usize * 8 / 10 {
-            return Err(format!("only {requests} of {wanted} requests were sent"));
-        }
+        let requests = pair.finish(loads, SECONDS)?;
         println!(
             "    {requests} requests from host to host, none failed, while their proxies were replaced three times"
         );
-        for host in [&ratings, &caller] {
+        for host in [ratings, caller] {
             eventually(Duration::from_secs(40), || match host.proxies()?.as_slice() {
                 [_] => Ok(()),
                 several => Err(told(format!("the proxies {several:?} run"))),
             })?;
         }
         Ok(())
+    }
+
+    /// The control plane is killed and comes back: certificates are renewed, later than they would have been.
+    fn away(&mut self, bookstore: &Path) -> Check {
+        let pair = self.pair(bookstore, 2)?;
+        let loads = pair.loads(bookstore, LOAD_S)?;
+        std::thread::sleep(Duration::from_secs(GOES_S).saturating_sub(pair.joined.elapsed()));
+        self.server.kill();
+        std::thread::sleep(Duration::from_secs(AWAY_S));
+        self.server = Self::control(&self.binary, &self.dir)?;
+        let requests = pair.finish(loads, LOAD_S)?;
+        if pair.joined.elapsed() < Duration::from_secs(CERTIFICATE_S) {
+            return Err("the load ended before the certificates".into());
+        }
+        println!(
+            "    {requests} requests from host to host, none failed, while the control plane was away for {AWAY_S} s"
+        );
+        Ok(())
+    }
+
+    /// Two hosts, of which one can call the other, in all protocols.
+    fn pair(&self, bookstore: &Path, number: u8) -> Check<Pair> {
+        let ratings = self.join("ratings", 9090, 232 + 2 * number, &[])?;
+        let caller = self.join("caller", 9091, 233 + 2 * number, &[])?;
+        let joined = Instant::now();
+        let mut serves = ratings.network.inside();
+        serves.arg(bookstore).arg("ratings").env("PORT", "9090").env("BIND", "127.0.0.1");
+        let pair = Pair { _serves: start(&mut serves)?, ratings, caller, joined };
+        for load in LOADS {
+            eventually(PATIENCE, || {
+                load_of(bookstore, &pair.caller, load, 1)?.0.wait().map_err(|error| error.to_string())?;
+                outcome_of(&pair.caller, load.0).and_then(|(all, failed)| match (all, failed.first()) {
+                    (_, Some(first)) => Err(first.clone()),
+                    (0, None) => Err("nothing was asked".into()),
+                    _ => Ok(()),
+                })
+            })
+            .map_err(|why| pair.told(&format!("{}: {why}", load.0)))?;
+        }
+        Ok(pair)
     }
 
     /// Started again without a token it is the same host. A second one beside it, or another service, it is not.
@@ -242,6 +269,45 @@ impl World {
                 self.runtime.block_on(self.api.get(SLICES, "default", slice)).map_err(|error| error.to_string())?;
             contains(&String::from_utf8_lossy(&got), &["\"ready\":true"])
         })
+    }
+}
+
+/// Two hosts, of which one calls the other.
+struct Pair {
+    ratings: Host,
+    caller: Host,
+    joined: Instant,
+    _serves: Running,
+}
+
+impl Pair {
+    fn told(&self, why: &str) -> String {
+        format!("{why}\n--- ratings\n{}--- caller\n{}", self.ratings.log(), self.caller.log())
+    }
+
+    fn loads(&self, bookstore: &Path, seconds: u32) -> Check<Vec<Running>> {
+        LOADS.into_iter().map(|load| load_of(bookstore, &self.caller, load, seconds)).collect()
+    }
+
+    /// Waits for the end of all loads: how many requests there were, none of which failed.
+    fn finish(&self, loads: Vec<Running>, seconds: u32) -> Check<usize> {
+        let (mut requests, mut failures) = (0, Vec::new());
+        for ((name, ..), mut running) in LOADS.into_iter().zip(loads) {
+            running.0.wait().map_err(|error| error.to_string())?;
+            let (count, failed) = outcome_of(&self.caller, name)?;
+            requests += count;
+            failures.extend(failed.into_iter().map(|line| format!("{name}: {line}")));
+        }
+        if !failures.is_empty() {
+            let shown: Vec<&str> = failures.iter().take(8).map(String::as_str).collect();
+            let why = format!("{} of {requests} requests failed:\n{}", failures.len(), shown.join("\n"));
+            return Err(self.told(&why));
+        }
+        let wanted = LOADS.iter().map(|load| load.2).sum::<u32>() * seconds;
+        if requests < wanted as usize * 8 / 10 {
+            return Err(format!("only {requests} of {wanted} requests were sent"));
+        }
+        Ok(requests)
     }
 }
 
