@@ -126,7 +126,7 @@ fn joined(config: &Config, args: &JoinArgs) -> Result<Kept, CommandError> {
     let asked = match args.token {
         Some(_) => super::runtime(1)?.block_on(ask(args, request)).and_then(|joined| keep(&plane, &joined).map(|()| joined.response)),
         None => Err(CommandError::Usage(
-            "this host has not joined, or no more than its certificate lasts: give a --token (`diolkos token create` there)".into(),
+            "a token is needed: this host has not joined as that before, or its certificate has ended. `diolkos token create` on the platform makes one".into(),
         )),
     };
     match (asked, before) {
@@ -160,7 +160,8 @@ async fn ask(args: &JoinArgs, request: JoinRequest) -> Result<Joined, CommandErr
             "the control plane is not verified while joining; give its ca.crt with --ca where the network is not trusted"
         );
     }
-    proxy::plane::join(&args.control, SERVER_NAME, ca.as_deref(), request).await.map_err(failed)
+    let asked = proxy::plane::join(&args.control, SERVER_NAME, ca.as_deref(), request).await;
+    asked.map_err(|error| failed(format!("not joined: mesh control: {error}")))
 }
 
 /// Writes the certificate, its key, and whom to trust from now on.
