@@ -24,8 +24,9 @@ pub fn decide(
     let preflight = method == "OPTIONS" && preflight_method.is_some();
     let by_pattern = || cors.allow_origin_patterns.iter().any(|pattern| Text::new(pattern).matches(origin));
     if !cors.allow_origins.iter().any(|allowed| origin_matches(allowed, origin)) && !by_pattern() {
-        // The browser sees no permission and refuses; a backend never sees a preflight.
-        return if preflight { CorsVerdict::Answer(Vec::new()) } else { CorsVerdict::Pass(Vec::new()) };
+        // The browser sees no permission and refuses, unless the backend is to see such preflights and permits it.
+        let answered = preflight && !cors.pass_unmatched;
+        return if answered { CorsVerdict::Answer(Vec::new()) } else { CorsVerdict::Pass(Vec::new()) };
     }
     let star = |list: &[Arc<str>]| list.iter().any(|item| &**item == "*");
     let mut headers = Vec::new();
@@ -100,7 +101,7 @@ mod tests {
             allow_headers: vec!["x-a".into(), "x-b".into()],
             expose_headers: vec!["x-c".into()],
             max_age_s: 5,
-            allow_origin_patterns: vec![],
+            ..Cors::default()
         };
         let CorsVerdict::Answer(headers) = decide(&cors, "https://a.example", "OPTIONS", Some("PUT"), Some("x-a"))
         else {
@@ -121,6 +122,8 @@ mod tests {
         );
         assert_eq!(decide(&cors, "https://evil", "OPTIONS", Some("PUT"), None), CorsVerdict::Answer(vec![]));
         assert_eq!(decide(&cors, "https://evil", "GET", None, None), CorsVerdict::Pass(vec![]));
+        let passing = Cors { pass_unmatched: true, ..cors.clone() };
+        assert_eq!(decide(&passing, "https://evil", "OPTIONS", Some("PUT"), None), CorsVerdict::Pass(vec![]));
         let CorsVerdict::Pass(headers) = decide(&cors, "https://a.example", "GET", None, None) else { panic!() };
         assert!(headers.contains(&("access-control-expose-headers", "x-c".to_owned())));
     }

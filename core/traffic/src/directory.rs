@@ -24,7 +24,8 @@ pub struct Directory {
     declared: HashMap<Key, Arc<Service>>,
     services: HashMap<Key, Arc<ServiceEntry>>,
     by_vip: HashMap<IpAddr, Key>,
-    by_host: HashMap<Arc<str>, Key>,
+    /// Nearly always one: more are for callers of different namespaces.
+    by_host: HashMap<Arc<str>, Vec<Key>>,
     groups: HashMap<Key, Arc<EndpointGroup>>,
     groups_of: HashMap<Key, BTreeSet<Key>>,
     routes: HashMap<Arc<str>, Arc<Route>>,
@@ -212,9 +213,11 @@ impl Directory {
         self.services.get(self.by_vip.get(&vip)?)
     }
 
-    /// The service that has a full DNS name (lower case, no final dot).
-    pub fn service_named(&self, host: &str) -> Option<&Arc<ServiceEntry>> {
-        self.services.get(self.by_host.get(host)?)
+    /// The service that has a full DNS name (lower case, no final dot) for callers of a namespace: of several one that is not for all.
+    pub fn service_named(&self, host: &str, namespace: &str) -> Option<&Arc<ServiceEntry>> {
+        let entries = self.by_host.get(host)?.iter().filter_map(|key| self.services.get(key));
+        let seen = entries.filter(|entry| entry.service.is_seen_from(namespace));
+        seen.min_by_key(|entry| entry.service.export_to.is_empty())
     }
 
     /// All services, by key.
@@ -277,7 +280,10 @@ impl Directory {
             self.by_vip.insert(*vip, key.clone());
         }
         for host in &service.hostnames {
-            self.by_host.insert(host.clone(), key.clone());
+            let keys = self.by_host.entry(host.clone()).or_default();
+            if !keys.contains(&key) {
+                keys.push(key.clone());
+            }
         }
         self.join(&Place::Service(key));
     }
@@ -289,8 +295,11 @@ impl Directory {
             }
         }
         for host in &service.hostnames {
-            if self.by_host.get(host) == Some(&service.key) {
-                self.by_host.remove(host);
+            if let Some(keys) = self.by_host.get_mut(host) {
+                keys.retain(|key| *key != service.key);
+                if keys.is_empty() {
+                    self.by_host.remove(host);
+                }
             }
         }
     }
@@ -430,9 +439,16 @@ fn join_port(port: &ServicePort, pool: Pool, routes: &[Arc<Route>], key: &Key) -
         })
         .filter(|(_, table)| !table.is_empty())
         .collect();
-    let all = attached(None);
-    let streams = in_order(all.iter().map(|(route, _)| *route).filter(|route| !takes_requests(route)));
-    PortEntry { port: port.clone(), pool, table: requests(all), consumers, streams }
+    let here = |route: &&Arc<Route>| {
+        route.parents.iter().any(|parent| match &parent.target {
+            ParentTarget::Service { service, port: only, .. } => {
+                service == key && only.is_none_or(|only| only == port.port)
+            }
+            ParentTarget::Listener { .. } => false,
+        })
+    };
+    let streams = in_order(routes.iter().filter(here).filter(|route| !takes_requests(route)));
+    PortEntry { port: port.clone(), pool, table: requests(attached(None)), consumers, streams }
 }
 
 fn join_listener(key: &Key, listener: &Listener, routes: &[Arc<Route>]) -> ListenerEntry {

@@ -16,6 +16,7 @@ pub mod pattern;
 pub mod request;
 pub mod retry;
 pub mod rewrite;
+pub mod stream;
 pub mod table;
 pub mod warmup;
 

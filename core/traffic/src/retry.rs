@@ -15,6 +15,8 @@ pub enum Failure {
     TryTimeout,
     /// An answer with this status came.
     Status(u16),
+    /// An answer without a body came, with this status of gRPC.
+    Grpc(u16),
 }
 
 /// What is known of a request when it has to be decided.
@@ -61,7 +63,9 @@ pub fn decide(
     let wanted = match (failure, policy) {
         (Failure::NotSent, _) => true,
         (Failure::Status(code), Some(policy)) => policy.codes.contains(&code),
-        (Failure::Reset, _) | (Failure::TryTimeout, Some(_)) => attempt.idempotent,
+        (Failure::Grpc(status), Some(policy)) => policy.grpc.contains(&status),
+        (Failure::Reset | Failure::TryTimeout, Some(policy)) => attempt.idempotent || policy.any_method,
+        (Failure::Reset, None) => attempt.idempotent,
         (_, None) => false,
     };
     if !wanted {
@@ -166,7 +170,7 @@ mod tests {
 
     #[test]
     fn a_policy_widens_it() {
-        let policy = Retry { attempts: 2, backoff_ms: Some(100), codes: vec![503] };
+        let policy = Retry { attempts: 2, backoff_ms: Some(100), codes: vec![503], ..Retry::default() };
         check(Some(&policy), Failure::Status(503), FIRST, Some(100));
         check(Some(&policy), Failure::Status(503), Attempt { idempotent: false, ..FIRST }, Some(100));
         check(Some(&policy), Failure::Status(500), FIRST, None);
@@ -175,18 +179,24 @@ mod tests {
         check(Some(&policy), Failure::TryTimeout, Attempt { tries: 3, ..FIRST }, None);
         check(Some(&policy), Failure::NotSent, Attempt { tries: 3, ..FIRST }, Some(100));
         check(Some(&policy), Failure::Reset, Attempt { remaining_ms: Some(100), ..FIRST }, None);
+        check(Some(&policy), Failure::Grpc(14), FIRST, None);
+        let policy = Retry { grpc: vec![14], any_method: true, ..policy };
+        check(Some(&policy), Failure::Grpc(14), Attempt { idempotent: false, ..FIRST }, Some(100));
+        check(Some(&policy), Failure::Grpc(13), FIRST, None);
+        check(Some(&policy), Failure::Reset, Attempt { idempotent: false, ..FIRST }, Some(100));
+        check(Some(&policy), Failure::TryTimeout, Attempt { idempotent: false, ..FIRST }, Some(100));
     }
 
     #[test]
     fn pauses_grow_and_are_spread() {
-        let policy = Retry { attempts: 10, backoff_ms: Some(10), codes: vec![] };
+        let policy = Retry { attempts: 10, backoff_ms: Some(10), codes: vec![], ..Retry::default() };
         let pauses: Vec<u64> = (1..7).map(|tries| backoff(Some(&policy), tries, u32::MAX)).collect();
         assert_eq!(pauses, [10, 19, 39, 79, 99, 99]);
     }
 
     #[test]
     fn a_budget_bounds_the_share_of_retries() {
-        let policy = Retry { attempts: 1, backoff_ms: None, codes: vec![503] };
+        let policy = Retry { attempts: 1, backoff_ms: None, codes: vec![503], ..Retry::default() };
         let mut budget = Budget::new();
         let mut retries = 0;
         for _ in 0..10_000 {
@@ -199,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_services_own_budget() {
-        let policy = Retry { attempts: 1, backoff_ms: None, codes: vec![503] };
+        let policy = Retry { attempts: 1, backoff_ms: None, codes: vec![503], ..Retry::default() };
         let mut budget = Budget::of(Some(RetryBudget { percent: 10, min_concurrency: 3 }));
         let mut retries = 0;
         for _ in 0..1_000 {

@@ -11,8 +11,8 @@ use crate::tls_out::{self, Speaks, Toward};
 use crate::upstream::{InFlight, Port, Upstream};
 use crate::worker::Worker;
 use model::Key;
+use model::mesh::BackendTarget;
 use model::mesh::traffic::{ConnectionPool, HashKey};
-use model::mesh::{BackendTarget, RouteKind};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use traffic::GatewayEntry;
 use traffic::outlier::Outcome;
+use traffic::stream::Connection;
 
 /// Endpoints that a connection is tried on.
 const CONNECT_TRIES: usize = 3;
@@ -37,9 +38,14 @@ pub struct Onward<'a> {
     pub from: SocketAddr,
 }
 
-/// The port that a TCP route on a service's port leads to; without a route, the port itself. None: the route leads nowhere.
-pub fn routed(worker: &Worker, port: &Arc<Port>) -> Option<Arc<Port>> {
-    let route = port.entry().streams.iter().find(|route| route.kind == RouteKind::Tcp);
+/// The port that a route of connections on a service's port leads to; without a route, the port itself. None: the route leads nowhere.
+/// `name`: the server that a connection under TLS asks for.
+pub fn routed(worker: &Worker, origin: &Origin, port: &Arc<Port>, name: Option<&str>) -> Option<Arc<Port>> {
+    let entry = port.entry();
+    let caller = entry.asks_labels().then(|| worker.shared.mesh.workload_of(origin)).flatten();
+    let labels = caller.as_ref().map(|caller| &caller.labels);
+    let connection = Connection { name, namespace: &origin.namespace, labels };
+    let route = entry.stream(&port.service().service.key, connection);
     let Some(rule) = route.and_then(|route| route.rules.first()) else { return Some(port.clone()) };
     match &rule.backends.get(traffic::balance::weighted(&rule.backends, random::u32())?)?.target {
         BackendTarget::Service { service, port: number } => {

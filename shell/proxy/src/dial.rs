@@ -69,7 +69,7 @@ pub async fn dial(
         named.or_else(|| known.directory.workload_at(upstream.address.ip()).cloned())
     };
     match &peer {
-        Some(workload) if workload.tunnel == model::mesh::Tunnel::Hbone => {
+        Some(workload) if workload.tunnel == model::mesh::Tunnel::Hbone && !upstream.outside => {
             // Apart: a connection that needs none, or has it, carries no room for opening one.
             let stream = Box::pin(tunnel(worker, origin, upstream, workload, traceparent)).await;
             if let Err(error) = &stream {

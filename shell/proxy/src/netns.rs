@@ -3,6 +3,7 @@
 //! A socket belongs for good to the namespace in which it was made. So a thread enters the pod's namespace for as long as it
 //! takes to make the socket; whoever polls it later may stand anywhere. No CNI plugin has to know of this.
 use crate::pacing;
+use model::mesh::traffic::Keepalive;
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use std::fs::File;
@@ -115,6 +116,22 @@ pub fn end_in_silence(stream: &tokio::net::TcpStream) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(SILENCE))
 }
 
+/// Asks a silent peer whether it is still there, as a service's policy says.
+pub fn keep_alive(stream: &tokio::net::TcpStream, policy: Keepalive) -> io::Result<()> {
+    let seconds = |of: u32| Duration::from_secs(of.into());
+    let mut options = TcpKeepalive::new();
+    if policy.time_s > 0 {
+        options = options.with_time(seconds(policy.time_s));
+    }
+    if policy.interval_s > 0 {
+        options = options.with_interval(seconds(policy.interval_s));
+    }
+    if policy.probes > 0 {
+        options = options.with_retries(policy.probes);
+    }
+    socket2::SockRef::from(stream).set_tcp_keepalive(&options)
+}
+
 /// Where a redirected connection was going.
 pub fn original_destination(stream: &tokio::net::TcpStream) -> io::Result<SocketAddr> {
     let socket = socket2::SockRef::from(stream);
@@ -124,4 +141,22 @@ pub fn original_destination(stream: &tokio::net::TcpStream) -> io::Result<Socket
         IpAddr::V6(_) => socket.original_dst_v6()?,
     };
     address.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_policys_keep_alive_is_on_the_socket() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = socket2::SockRef::from(&stream);
+        let as_it_was = socket.tcp_keepalive_interval().unwrap();
+        assert!(!socket.keepalive().unwrap());
+        keep_alive(&stream, Keepalive { time_s: 7, interval_s: 0, probes: 4 }).unwrap();
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(7));
+        assert_eq!((socket.tcp_keepalive_retries().unwrap(), socket.tcp_keepalive_interval().unwrap()), (4, as_it_was));
+    }
 }

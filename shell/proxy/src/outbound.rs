@@ -2,6 +2,7 @@
 use crate::connections::{self, Onward};
 use crate::dial;
 use crate::netns;
+use crate::peer_tls;
 use crate::pods::Pod;
 use crate::requests::{self, Site};
 use crate::shared::Work;
@@ -30,19 +31,32 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: 
         // Somebody connects to the capture port itself: passing it on would come back here, for ever.
         return tracing::debug!(pod = %pod.attachment.name, %to, "a connection to the proxy's own port is refused");
     }
-    let service = worker.shared.mesh.known().directory.service_at(to.ip()).map(|entry| entry.service.key.clone());
+    let service = {
+        let known = worker.shared.mesh.known();
+        let seen = known.directory.service_at(to.ip());
+        let seen = seen.filter(|entry| entry.service.is_seen_from(&pod.origin.namespace));
+        seen.map(|entry| entry.service.key.clone())
+    };
     let port = service.and_then(|key| worker.ports.get(&worker.shared, &key, to.port()));
     let mut stream = Stream::from(stream);
     match port {
         Some(port) => {
             let protocol = port.app_protocol();
-            let requests =
-                protocol.is_http() || (protocol == AppProtocol::Unspecified && speaks_http(&mut stream).await);
-            if requests {
+            let speaks = match protocol {
+                AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => Speaks::Http,
+                AppProtocol::Tls => Speaks::Tls,
+                AppProtocol::Tcp => Speaks::Other,
+                AppProtocol::Unspecified => sniff(&mut stream).await,
+            };
+            if speaks == Speaks::Http {
                 let site = Site::service(&pod.origin, &port, from);
                 return requests::serve(&worker, site, stream).await;
             }
-            let to = connections::routed(&worker, &port);
+            let name = match speaks == Speaks::Tls && port.entry().asks_name() {
+                true => peer_tls::server_name(&mut stream).await,
+                false => None,
+            };
+            let to = connections::routed(&worker, &pod.origin, &port, name.as_deref());
             let Some(to) = to else {
                 return connections::refuse(&pod.origin, stream, "a route without a valid backend", None);
             };
@@ -53,16 +67,28 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: 
     }
 }
 
+/// What a connection speaks, as far as it matters here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Speaks {
+    Http,
+    Tls,
+    Other,
+}
+
 /// Looks at the first bytes, and gives them back.
-async fn speaks_http(stream: &mut Stream) -> bool {
+async fn sniff(stream: &mut Stream) -> Speaks {
     use tokio::io::AsyncReadExt;
     let mut first = [0u8; 24];
     match tokio::time::timeout(SNIFF_PATIENCE, stream.read(&mut first)).await {
         Ok(Ok(length)) if length > 0 => {
             stream.unread(Bytes::copy_from_slice(&first[..length]));
-            requests::looks_like_http(&first[..length])
+            match &first[..length] {
+                first if requests::looks_like_http(first) => Speaks::Http,
+                first if peer_tls::begins(first) => Speaks::Tls,
+                _ => Speaks::Other,
+            }
         }
-        _ => false,
+        _ => Speaks::Other,
     }
 }
 
@@ -71,7 +97,7 @@ async fn direct(worker: &Arc<Worker>, pod: &Pod, stream: Stream, _from: SocketAd
     let workload = worker.shared.mesh.workload_at(to.ip());
     let workload = workload.map_or_else(|| "".into(), |it| it.name.clone());
     // Who calls a pod by its address wants that pod: there is no other.
-    let upstream = Upstream { address: to, workload, load: worker.ports.load(to), last_resort: true };
+    let upstream = Upstream { address: to, workload, load: worker.ports.load(to), last_resort: true, outside: false };
     match dial::dial(worker, &pod.origin, &upstream, None).await {
         Ok(dialled) => {
             connections::pass(worker, &pod.origin, stream, dialled, upstream, (None, connections::Lasting::default()))

@@ -50,6 +50,16 @@ pub fn is_peer(hello: &ClientHello<'_>) -> bool {
 
 /// Waits for a connection's first message, and leaves it to be read. None: it is no TLS.
 pub async fn hello(stream: &mut Stream) -> Option<Hello> {
+    let peer = first_message(stream, is_peer).await?;
+    Some(if peer { Hello::Peer } else { Hello::Other })
+}
+
+/// The server name (lower case, or empty) that a connection's first message asks for; it stays to be read. None: it is no TLS.
+pub async fn server_name(stream: &mut Stream) -> Option<String> {
+    first_message(stream, |hello| hello.server_name().unwrap_or_default().to_ascii_lowercase()).await
+}
+
+async fn first_message<T>(stream: &mut Stream, look: impl Fn(&ClientHello<'_>) -> T) -> Option<T> {
     let until = Instant::now() + HANDSHAKE_TIMEOUT;
     let mut read = BytesMut::new();
     let found = loop {
@@ -58,10 +68,9 @@ pub async fn hello(stream: &mut Stream) -> Option<Hello> {
         if !begins(&read) {
             break None;
         }
-        match client_hello(&read, is_peer) {
+        match client_hello(&read, &look) {
             Ok(None) if read.len() < MAX_HELLO_BYTES => {}
-            Ok(Some(true)) => break Some(Hello::Peer),
-            Ok(Some(false)) => break Some(Hello::Other),
+            Ok(Some(seen)) => break Some(seen),
             Ok(None) | Err(_) => break None,
         }
     };

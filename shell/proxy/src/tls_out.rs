@@ -1,6 +1,7 @@
 //! TLS to services that end it themselves: a gateway's, as BackendTLSPolicies say, and anybody's, as DestinationRules do.
 use crate::dial::{self, DialError, Dialled};
 use crate::identity::tls::{PROVIDER, roots, signatures_by_provider};
+use crate::netns;
 use crate::origin::Origin;
 use crate::stream::{Io, Stream};
 use crate::upstream::{Port, Upstream};
@@ -118,6 +119,12 @@ pub async fn dial(
 ) -> Result<Dialled, DialError> {
     let dialling = async {
         let mut dialled = dial::dial(worker, origin, upstream, None).await?;
+        // Tunnels are looked after in any case.
+        let keepalive = port.policy().and_then(|policy| policy.pool.keepalive);
+        if let Some((stream, keepalive)) = dialled.stream.plain().zip(keepalive) {
+            let kept = netns::keep_alive(stream.stream(), keepalive);
+            kept.map_err(|error| DialError::Connect(upstream.address, error))?;
+        }
         let version = port.policy().and_then(|policy| policy.proxy_protocol);
         if let Some((version, source)) = version.zip(client) {
             let header = proxy_header(version, Ends { source, destination: upstream.address });

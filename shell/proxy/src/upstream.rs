@@ -82,6 +82,8 @@ pub struct Upstream {
     pub load: Arc<Load>,
     /// There is no other.
     pub last_resort: bool,
+    /// Its service is outside of the mesh: it has no tunnel, whoever has the address.
+    pub outside: bool,
 }
 
 impl Port {
@@ -122,6 +124,7 @@ impl Port {
             workload: endpoint.workload.clone(),
             load: self.loads[index].clone(),
             last_resort: skip(index),
+            outside: self.entry.service.outside,
         })
     }
 

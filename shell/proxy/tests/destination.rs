@@ -5,10 +5,11 @@ use diolkos_proxy::mesh::Change;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::Key;
-use model::mesh::traffic::ConnectionPool;
+use model::mesh::traffic::{ConnectionPool, Keepalive};
 use model::mesh::*;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -170,6 +171,37 @@ fn serve_counted(netns: &str, port: u16) -> Arc<AtomicUsize> {
     count
 }
 
+/// An HTTP/2 server that answers with the port that its client's connection comes from; to `/together` when four have asked.
+fn serve_together(netns: &str, port: u16) {
+    let (ready, started) = mpsc::channel();
+    inside(netns, move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::bind(("0.0.0.0", port)).await.unwrap();
+            let four = Arc::new(tokio::sync::Barrier::new(4));
+            ready.send(()).unwrap();
+            loop {
+                let Ok((stream, from)) = listener.accept().await else { return };
+                let four = four.clone();
+                tokio::spawn(async move {
+                    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                        let four = four.clone();
+                        async move {
+                            if request.uri().path() == "/together" {
+                                four.wait().await;
+                            }
+                            Ok::<_, std::convert::Infallible>(hyper::Response::new(from.port().to_string()))
+                        }
+                    });
+                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+    });
+    started.recv().unwrap();
+}
+
 #[test]
 fn connections_are_kept_as_long_as_the_policy_says() {
     need_root!("connections_are_kept_as_long_as_the_policy_says");
@@ -196,6 +228,26 @@ fn connections_are_kept_as_long_as_the_policy_says() {
     assert_eq!(opened(AppProtocol::Http, two, Duration::ZERO), 2);
     let idle = ConnectionPool { idle_timeout_ms: 50, ..none };
     assert_eq!(opened(AppProtocol::Http, idle, Duration::from_millis(200)), 4);
+
+    // So many streams at once on a connection: the next ones open another.
+    serve_together(&node.net.node(), 9081);
+    let opened_for = |vip: u8, max_streams: u32| {
+        let keepalive = Some(Keepalive { time_s: 60, ..Keepalive::default() });
+        let policy =
+            TrafficPolicy { pool: ConnectionPool { max_streams, keepalive, ..none }, ..TrafficPolicy::default() };
+        node.proxy().apply(outside(&format!("s{vip}"), vip, 9081, AppProtocol::Http2, policy));
+        let first = curl(&client, &["--http2-prior-knowledge", &format!("http://10.96.0.{vip}/")]);
+        let together = || {
+            let (client, url) = (client.clone(), format!("http://10.96.0.{vip}/together"));
+            std::thread::spawn(move || curl(&client, &["--http2-prior-knowledge", &url]))
+        };
+        let running: Vec<_> = (0..4).map(|_| together()).collect();
+        let mut ports: BTreeSet<String> = running.into_iter().map(|it| it.join().unwrap()).collect();
+        ports.insert(first);
+        ports.len()
+    };
+    assert_eq!(opened_for(81, 0), 1);
+    assert!((2..=3).contains(&opened_for(82, 2)), "two and two, or one each for those that found none");
 
     // A connection that is passed whole ends by itself.
     let pool = ConnectionPool { tcp_idle_timeout_ms: 100, connect_timeout_ms: 2_000, ..none };

@@ -67,7 +67,7 @@ fn impatient(try_ms: u64) -> Change {
         matches: vec![Match::default()],
         backends: vec![to("web", 1)],
         timeouts: Timeouts { request_ms: None, backend_request_ms: Some(try_ms) },
-        retry: Some(Retry { attempts: 1, backoff_ms: Some(1), codes: vec![503] }),
+        retry: Some(Retry { attempts: 1, backoff_ms: Some(1), codes: vec![503], ..Retry::default() }),
         ..Rule::default()
     }])
 }

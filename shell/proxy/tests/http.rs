@@ -97,7 +97,7 @@ fn routes() {
     };
     moved.filters = vec![Filter::Redirect(elsewhere)];
     let mut retried = rule("/status", vec![to("web", 1)]);
-    retried.retry = Some(Retry { attempts: 2, backoff_ms: Some(1), codes: vec![503] });
+    retried.retry = Some(Retry { attempts: 2, backoff_ms: Some(1), codes: vec![503], ..Retry::default() });
     let invalid =
         Backend { target: BackendTarget::Invalid { reason: "BackendNotFound".into() }, weight: 1, filters: vec![] };
     node.proxy().apply([route(vec![
@@ -141,7 +141,7 @@ fn time_limits_and_copies() {
     limited.timeouts.request_ms = Some(200);
     let mut tries = rule("/slow/tries", vec![to("web", 1)]);
     tries.timeouts.backend_request_ms = Some(100);
-    tries.retry = Some(Retry { attempts: 1, backoff_ms: Some(1), codes: vec![] });
+    tries.retry = Some(Retry { attempts: 1, backoff_ms: Some(1), codes: vec![], ..Retry::default() });
     let mut mirrored = rule("/mirrored", vec![to("web", 1)]);
     let backend = BackendTarget::Service { service: Key::new("default", "v2"), port: 80 };
     mirrored.filters = vec![Filter::Mirror(Mirror { backend, fraction: Fraction::ALL })];

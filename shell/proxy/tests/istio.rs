@@ -7,7 +7,7 @@ use model::mesh::*;
 use model::{Key, Timestamp};
 use std::io::{Read, Write};
 use std::sync::Arc;
-use support::{Node, curl, listen_in_threads, serve_grpc, serve_http};
+use support::{Node, curl, inside, listen_in_threads, serve_grpc, serve_http};
 
 fn in_order(rules: Vec<Rule>) -> Change {
     let target = ParentTarget::Service { service: Key::new("default", "web"), port: None, consumer: None };
@@ -117,6 +117,107 @@ fn rules_hold_for_callers_with_labels() {
     node.proxy()
         .apply([labelled(7, "canary"), Change::Set(Resource::Workload(Arc::new(support::workload(5, "client"))))]);
     assert_eq!((code(&client, &[url]).as_str(), code(&other, &[url]).as_str()), ("200", "418"), "labels are today's");
+}
+
+#[test]
+fn what_is_outside_is_called_without_the_meshs_tls() {
+    need_root!("what_is_outside_is_called_without_the_meshs_tls");
+    let mut node = Node::start(|_| {});
+    let (client, server) = (node.pod(5, "client"), node.pod(6, "web"));
+    serve_http(&server, "web");
+    let strict = PeerAuthentication {
+        key: Key::new("default", "strict"),
+        scope: Scope::Namespace,
+        mode: MtlsMode::Strict,
+        ports: vec![],
+        created: Timestamp(1),
+    };
+    let service = |outside: bool, export_to: &[&str]| {
+        let mut changes = support::service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
+        if let Change::Set(Resource::Service(service)) = &mut changes[0] {
+            let export_to = export_to.iter().map(|to| (*to).into()).collect();
+            *service = Arc::new(Service { outside, export_to, ..Service::clone(service) });
+        }
+        changes
+    };
+    node.proxy().apply([Change::Set(Resource::PeerAuthentication(Arc::new(strict)))]);
+    node.proxy().apply(service(false, &["default"]));
+    let url = "http://10.96.0.50/";
+    assert_eq!(code(&client, &[url]), "200");
+    node.proxy().apply(service(true, &["default"]));
+    assert_eq!(code(&client, &[url]), "502", "plain text is refused, and a connection under TLS is not taken for it");
+    node.proxy().apply(service(false, &["default"]));
+    assert_eq!(code(&client, &[url]), "200");
+    node.proxy().apply(service(false, &["elsewhere"]));
+    let seen = support::curl_output(&client, &["-m", "1", url]).status.success();
+    assert!(!seen, "for a caller who does not see it the address is nobody's");
+}
+
+/// A server that answers anything with its name.
+fn serve_name(netns: &str, name: &'static str) {
+    let (ready, started) = std::sync::mpsc::channel();
+    inside(netns, move || {
+        let listener = std::net::TcpListener::bind("0.0.0.0:8080").unwrap();
+        ready.send(()).unwrap();
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let _ = stream.read(&mut [0; 4_096]);
+            let _ = stream.write_all(name.as_bytes());
+        }
+    });
+    started.recv().unwrap();
+}
+
+#[test]
+fn connections_under_tls_are_routed_by_the_name_that_they_ask_for() {
+    need_root!("connections_under_tls_are_routed_by_the_name_that_they_ask_for");
+    let mut node = Node::start(|_| {});
+    let (client, one, two) = (node.pod(5, "client"), node.pod(6, "web"), node.pod(7, "other"));
+    serve_name(&one, "one");
+    serve_name(&two, "two");
+    node.service("web", 50, AppProtocol::Tls, &[(6, Health::Ready)]);
+    node.service("sniffed", 51, AppProtocol::Unspecified, &[(6, Health::Ready)]);
+    node.service("other", 52, AppProtocol::Tls, &[(7, Health::Ready)]);
+    let parent = |service: &str| Parent {
+        target: ParentTarget::Service { service: Key::new("default", service), port: None, consumer: None },
+        hostnames: vec![Hostname::new("*.two.example").unwrap()],
+    };
+    let target = BackendTarget::Service { service: Key::new("default", "other"), port: 80 };
+    node.proxy().apply([Change::Set(Resource::Route(Arc::new(Route {
+        name: "VirtualService/default/r#0000.0000".into(),
+        key: Key::new("default", "r"),
+        kind: RouteKind::Tls,
+        created: Timestamp(1),
+        parents: vec![parent("web"), parent("sniffed")],
+        rules: vec![Rule { backends: vec![Backend { target, weight: 1, filters: vec![] }], ..Rule::default() }],
+        ordered: true,
+    })))]);
+    let ask = |vip: u8, bytes: Vec<u8>| {
+        let asking = inside(&client, move || {
+            let mut stream = std::net::TcpStream::connect(support::socket(vip)).unwrap();
+            stream.write_all(&bytes).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).map(|_| answer).unwrap_or_default()
+        });
+        asking.join().unwrap()
+    };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let hello = |name: &str| {
+        let config = rustls::ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty());
+        let name = rustls::pki_types::ServerName::try_from(name.to_owned()).unwrap();
+        let mut tls = rustls::ClientConnection::new(Arc::new(config.with_no_client_auth()), name).unwrap();
+        let mut bytes = Vec::new();
+        tls.write_tls(&mut bytes).unwrap();
+        bytes
+    };
+    for vip in [50, 51] {
+        assert_eq!(ask(vip, hello("a.two.example")), "two");
+        assert_eq!(ask(vip, hello("one.example")), "one", "what no rule takes goes to the service itself");
+        assert_eq!(ask(vip, b"hello\n".to_vec()), "one");
+    }
 }
 
 fn hash(key: HashKey) -> TrafficPolicy {

@@ -25,7 +25,8 @@ pub use peer::{OWN_SECRET, Peers, ROOTS_SECRET};
 pub use quota::{Quota, QuotaService, quota_filter};
 pub use rbac::{Permission, Principal, RbacRule, rbac_filter, rbac_network_filter};
 pub use route::{
-    HeaderChange, PathRewrite, RouteAction, RouteEntry, RouteMatchPath, Text, VirtualHost, route_configuration,
+    HeaderChange, PathRewrite, RetryPolicy, RouteAction, RouteEntry, RouteMatchPath, Text, VirtualHost,
+    route_configuration,
 };
 pub use secret::{roots_secret, tls_secret};
 

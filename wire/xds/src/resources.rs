@@ -136,6 +136,12 @@ pub struct Service {
     /// The service that it is a subset of.
     #[prost(message, optional, tag = "20")]
     pub subset_of: Option<Key>,
+    /// Outside of the mesh.
+    #[prost(bool, tag = "21")]
+    pub outside: bool,
+    /// Namespaces that see it.
+    #[prost(string, repeated, tag = "22")]
+    pub export_to: Vec<String>,
 }
 
 /// See `model::mesh::ServicePort`.
@@ -596,6 +602,9 @@ pub struct Cors {
     /// Origins by pattern; their names are empty.
     #[prost(message, repeated, tag = "20")]
     pub allow_origin_patterns: Vec<ValueMatch>,
+    /// Preflights of other origins go on.
+    #[prost(bool, tag = "21")]
+    pub pass_unmatched: bool,
 }
 
 /// See `model::mesh::BackendTarget`.
@@ -638,4 +647,10 @@ pub struct Retry {
     /// Codes.
     #[prost(uint32, repeated, tag = "3")]
     pub codes: Vec<u32>,
+    /// Statuses of gRPC.
+    #[prost(uint32, repeated, tag = "20")]
+    pub grpc: Vec<u32>,
+    /// Whatever the method.
+    #[prost(bool, tag = "21")]
+    pub any_method: bool,
 }

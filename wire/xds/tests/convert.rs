@@ -40,6 +40,8 @@ fn policy() -> TrafficPolicy {
             upgrade_to_http2: true,
             tcp_idle_timeout_ms: 8,
             tcp_max_duration_ms: 9,
+            max_streams: 10,
+            keepalive: Some(Keepalive { time_s: 11, interval_s: 12, probes: 13 }),
         },
         outlier: Some(Outlier {
             consecutive_gateway: 3,
@@ -131,6 +133,7 @@ fn samples() -> Vec<Resource> {
             expose_headers: texts(&["y"]),
             max_age_s: 9,
             allow_origin_patterns: vec![TextMatch::Regex("x.*".into())],
+            pass_unmatched: true,
         }),
         Filter::Rewrite(Rewrite { hostname: None, path: Some(PathModifier::ReplaceMatched("/z".into())) }),
         Filter::Rewrite(Rewrite {
@@ -196,7 +199,7 @@ fn samples() -> Vec<Resource> {
                 },
             ],
             timeouts: Timeouts { request_ms: Some(1), backend_request_ms: None },
-            retry: Some(Retry { attempts: 2, backoff_ms: Some(3), codes: vec![503] }),
+            retry: Some(Retry { attempts: 2, backoff_ms: Some(3), codes: vec![503], grpc: vec![14], any_method: true }),
             session: Some(Session { name: "s".into(), header: true, absolute_s: 9, idle_s: 8, permanent: true }),
         }],
         ordered: true,
@@ -256,6 +259,8 @@ fn samples() -> Vec<Resource> {
         publish_not_ready: true,
         external_name: Some("x.test".into()),
         subset_of: Some(key("whole")),
+        outside: true,
+        export_to: texts(&["shop"]),
     };
     let source = Source {
         principals: texts(&["a"]),

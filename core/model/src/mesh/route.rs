@@ -376,6 +376,8 @@ pub struct Cors {
     pub max_age_s: u32,
     /// Origins by prefix or expression (VirtualService).
     pub allow_origin_patterns: Vec<TextMatch>,
+    /// Preflights of other origins go to the service (VirtualService), and are not answered without a permission.
+    pub pass_unmatched: bool,
 }
 
 /// Where requests go, with which share.
@@ -424,4 +426,8 @@ pub struct Retry {
     pub backoff_ms: Option<u64>,
     /// Answers that are tried again; connection failures before the request was sent always are.
     pub codes: Vec<u16>,
+    /// Statuses of gRPC in an answer without a body that are tried again.
+    pub grpc: Vec<u16>,
+    /// What broke off without an answer, or took longer than a try may, is tried again whatever the method, not only when that is idempotent.
+    pub any_method: bool,
 }

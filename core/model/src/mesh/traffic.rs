@@ -138,6 +138,21 @@ pub struct ConnectionPool {
     pub tcp_max_duration_ms: u64,
     /// HTTP/1.1 requests go on in HTTP/2.
     pub upgrade_to_http2: bool,
+    /// Streams at once on an HTTP/2 connection.
+    pub max_streams: u32,
+    /// Endpoints that are silent are asked whether they are still there.
+    pub keepalive: Option<Keepalive>,
+}
+
+/// TCP's keep-alive. What is 0 is as the system has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Seconds of silence before the first probe.
+    pub time_s: u32,
+    /// Seconds between probes.
+    pub interval_s: u32,
+    /// Probes without an answer after which the connection is over.
+    pub probes: u32,
 }
 
 /// Endpoints that fail are left out for a while.

@@ -95,6 +95,10 @@ pub struct Service {
     pub publish_not_ready: bool,
     /// `type: ExternalName`: the DNS name that this one stands for.
     pub external_name: Option<Arc<str>>,
+    /// It is outside of the mesh: its endpoints are called without the mesh's TLS, whoever has their addresses.
+    pub outside: bool,
+    /// Namespaces whose callers see it; empty: all.
+    pub export_to: Vec<Arc<str>>,
     /// It is a subset of this service: it has no name and no address, and is called only by routes.
     pub subset_of: Option<Key>,
 }
@@ -103,6 +107,10 @@ impl Service {
     /// The service that people know: of a subset the whole.
     pub fn known_as(&self) -> &Key {
         self.subset_of.as_ref().unwrap_or(&self.key)
+    }
+    /// Whether callers of a namespace see it.
+    pub fn is_seen_from(&self, namespace: &str) -> bool {
+        self.export_to.is_empty() || self.export_to.iter().any(|to| &**to == namespace)
     }
     /// Key of a service's subset. No Service has a name with `|`.
     pub fn subset_key(service: &Key, subset: &str) -> Key {

@@ -3,6 +3,7 @@
 //! A subset is compiled as a service of its own, without name and address, whose endpoints are those of the service that have the
 //! subset's labels: the proxy needs to know nothing of subsets.
 
+use super::hosts::entry_of;
 use super::status::{Condition, IstioStatus};
 use super::{Compiler, Output, selects};
 use model::mesh::api::ObjectKind;
@@ -17,6 +18,8 @@ pub(super) struct Rules<'a> {
     compiler: &'a Compiler,
     /// The service's host, by which the rules were found.
     host: Arc<str>,
+    /// What the service says its endpoints are named in certificates.
+    names: &'a [Arc<str>],
     /// The first one's policy counts; subsets count from all.
     rules: Vec<&'a DestinationRule>,
 }
@@ -66,7 +69,7 @@ impl<'a> Rules<'a> {
             outlier: first(specs, |it| &it.outlier),
             tls: tls
                 .zip(namespace)
-                .map(|(tls, namespace)| Arc::new(self.compiler.client_tls(&tls, namespace, &self.host))),
+                .map(|(tls, namespace)| Arc::new(self.compiler.client_tls(&tls, namespace, &self.host, self.names))),
             retry_budget: first(specs, |it| &it.retry_budget),
             proxy_protocol: first(specs, |it| &it.proxy_protocol),
         };
@@ -77,6 +80,8 @@ impl<'a> Rules<'a> {
 impl Compiler {
     /// The rules that hold for a service: of its own namespace, else of a root namespace; older ones first.
     pub(super) fn rules_of(&self, service: &Key) -> Rules<'_> {
+        let entry = entry_of(service).and_then(|entry| self.objects.service_entries.get(&entry));
+        let names = entry.map_or(&[][..], |entry| &entry.names);
         for host in self.hosts_of_service(service) {
             for keys in self.hosts.rules_of(&host) {
                 let found = |holds: &dyn Fn(&Key) -> bool| -> Vec<&DestinationRule> {
@@ -88,11 +93,11 @@ impl Compiler {
                 let own = found(&|key| key.namespace == service.namespace);
                 let rules = if own.is_empty() { found(&|key| self.is_root(&key.namespace)) } else { own };
                 if !rules.is_empty() {
-                    return Rules { compiler: self, host, rules };
+                    return Rules { compiler: self, host, names, rules };
                 }
             }
         }
-        Rules { compiler: self, host: "".into(), rules: Vec::new() }
+        Rules { compiler: self, host: "".into(), names, rules: Vec::new() }
     }
 
     /// Tells a service and its subsets; none: it is gone.
@@ -106,6 +111,8 @@ impl Compiler {
                     key: Service::subset_key(key, &subset.name),
                     ports: service.ports.clone(),
                     affinity_s: service.affinity_s,
+                    outside: service.outside,
+                    export_to: service.export_to.clone(),
                     subset_of: Some(key.clone()),
                     ..Default::default()
                 };
@@ -171,7 +178,10 @@ impl Compiler {
     pub(super) fn compile_rule(&mut self, key: &Key, output: &mut Output) {
         let status = self.objects.rules.get(key).map(|rule| {
             let host = self.whole_host(&rule.host, &key.namespace);
-            let services = self.services_of_host(&host);
+            let services = match self.services_of_host(&host, Some(&key.namespace)) {
+                seen if seen.is_empty() => self.services_of_host(&host, None),
+                seen => seen,
+            };
             let accepted = if rule.for_some_callers {
                 Condition::bad(
                     "Accepted",
@@ -199,7 +209,9 @@ impl Compiler {
     }
 
     /// How a rule's TLS is carried out. What cannot be is told as a flaw: then nothing is sent at all.
-    fn client_tls(&self, tls: &TlsSpec, namespace: &Arc<str>, host: &Arc<str>) -> BackendTls {
+    /// `names`: the service's own, which count when the rule has none.
+    fn client_tls(&self, tls: &TlsSpec, namespace: &Arc<str>, host: &Arc<str>, names: &[Arc<str>]) -> BackendTls {
+        let names = if tls.names.is_empty() { names } else { &tls.names };
         let credential = self.credential(tls, namespace);
         let roots: Vec<Arc<str>> =
             credential.iter().filter_map(|key| self.objects.secrets.get(key)).map(|it| it.roots.clone()).collect();
@@ -212,7 +224,7 @@ impl Compiler {
             hostname: if tls.sni.is_empty() { host.clone() } else { tls.sni.clone() },
             system_roots: roots.is_empty(),
             roots,
-            names: tls.names.iter().map(name).collect(),
+            names: names.iter().map(name).collect(),
             flaw: self.tls_flaw(tls, namespace).unwrap_or_default().into(),
             certificate: credential.filter(|_| tls.mode == TlsOrigination::Mutual),
             insecure: tls.insecure,

@@ -54,7 +54,8 @@ impl Compiler {
         }
         let older = entry.hosts.iter().flat_map(|host| self.hosts.entries_of(host)).find(|other| {
             let rank = |key: &Key| self.objects.service_entries.get(key).map(|it| (it.meta.created, key.clone()));
-            **other != entry.meta.key && rank(other) < rank(&entry.meta.key)
+            let both = self.objects.service_entries.get(*other).is_some_and(|other| meet(other, entry));
+            **other != entry.meta.key && both && rank(other) < rank(&entry.meta.key)
         });
         if let Some(older) = older {
             return bad("Conflict", format!("ServiceEntry {older} is older and has the same host"));
@@ -156,12 +157,23 @@ impl Compiler {
     }
 }
 
+/// Whether somebody sees both, and neither goes before the other: what is for some namespaces goes before what is for all.
+fn meet(one: &ServiceEntry, other: &ServiceEntry) -> bool {
+    match (&one.export_to[..], &other.export_to[..]) {
+        ([], []) => true,
+        ([], _) | (_, []) => false,
+        (one, other) => one.iter().any(|namespace| other.contains(namespace)),
+    }
+}
+
 fn service(key: &Key, entry: &ServiceEntry, invented: Option<IpAddr>) -> Service {
     let vips = if entry.addresses.is_empty() { invented.into_iter().collect() } else { entry.addresses.clone() };
     Service {
         key: key.clone(),
         vips,
         hostnames: entry.hosts.clone(),
+        outside: entry.outside,
+        export_to: entry.export_to.clone(),
         ports: entry
             .ports
             .iter()

@@ -125,7 +125,9 @@ fn patterns(map: &BTreeMap<Arc<str>, BTreeSet<Key>>) -> impl Iterator<Item = (&A
 /// Names of the labels that a VirtualService asks callers for.
 fn labels_asked(it: &VirtualService) -> impl Iterator<Item = &Arc<str>> {
     let matches = it.http.iter().flat_map(|rule| &rule.matches);
-    matches.filter_map(|it| it.matched.more.as_ref()).flat_map(|more| more.source_labels.keys())
+    let of_requests = matches.filter_map(|it| it.matched.more.as_ref()).flat_map(|more| more.source_labels.keys());
+    let streams = it.streams.iter().flat_map(|rule| &rule.matches);
+    of_requests.chain(streams.flat_map(|it| it.labels.keys()))
 }
 
 /// Every destination of a VirtualService.
@@ -191,6 +193,11 @@ fn means(pattern: &str, host: &str) -> bool {
     }
 }
 
+/// Whether who is in a namespace, or anywhere, sees an entry.
+fn is_seen(entry: &ServiceEntry, viewer: Option<&str>) -> bool {
+    viewer.is_none_or(|viewer| entry.export_to.is_empty() || entry.export_to.iter().any(|to| &**to == viewer))
+}
+
 /// Resource name of a ServiceEntry's service. No Service has a name with a dot.
 pub(super) fn entry_service(entry: &Key) -> Key {
     Key { namespace: entry.namespace.clone(), name: format!("serviceentry.{}", entry.name).into() }
@@ -213,12 +220,20 @@ impl Compiler {
         whole(host, namespace, &self.settings.cluster_domain)
     }
 
-    /// The service that has a host: a Service, else the oldest ServiceEntry with it.
-    pub(super) fn service_of_host(&self, host: &str) -> Option<Key> {
+    /// The service that has a host for who is in a namespace (none: anywhere): a Service, else of the ServiceEntries with it that are seen from
+    /// there one that is not for all, else the oldest.
+    pub(super) fn service_of_host(&self, host: &str, viewer: Option<&str>) -> Option<Key> {
         self.plain_service(host).or_else(|| {
-            let rank = |key: &&Key| (self.objects.service_entries.get(*key).map(|it| it.meta.created), (*key).clone());
-            self.hosts.entries_of(host).min_by_key(rank).map(entry_service)
+            let entries = self.hosts.entries_of(host).filter_map(|key| self.objects.service_entries.get(key));
+            let rank = |it: &&ServiceEntry| (it.export_to.is_empty(), it.meta.created, it.meta.key.clone());
+            let seen = entries.filter(|entry| is_seen(entry, viewer));
+            seen.min_by_key(rank).map(|entry| entry_service(&entry.meta.key))
         })
+    }
+
+    /// Whether a host of a service means that service to who is in a namespace.
+    pub(super) fn is_host_for(&self, namespace: &str, host: &str, service: &Key) -> bool {
+        entry_of(service).is_none() || self.service_of_host(host, Some(namespace)).as_ref() == Some(service)
     }
 
     fn plain_service(&self, host: &str) -> Option<Key> {
@@ -228,14 +243,14 @@ impl Compiler {
         self.objects.services.contains_key(&key).then_some(key)
     }
 
-    /// All services that a host or pattern means.
-    pub(super) fn services_of_host(&self, host: &str) -> Vec<Key> {
+    /// All services that a host or pattern means for who is in a namespace, or anywhere.
+    pub(super) fn services_of_host(&self, host: &str, viewer: Option<&str>) -> Vec<Key> {
         if !is_wild(host) {
-            return self.service_of_host(host).into_iter().collect();
+            return self.service_of_host(host, viewer).into_iter().collect();
         }
         let services = self.objects.services.keys().filter(|key| means(host, &self.service_host(key))).cloned();
         let entries = self.objects.service_entries.values();
-        let entries = entries.filter(|it| it.hosts.iter().any(|own| means(host, own)));
+        let entries = entries.filter(|it| is_seen(it, viewer) && it.hosts.iter().any(|own| means(host, own)));
         let mut found: Vec<Key> = services.chain(entries.map(|it| entry_service(&it.meta.key))).collect();
         found.sort();
         found
@@ -243,7 +258,7 @@ impl Compiler {
 
     /// As [`services_of_host`](Self::services_of_host), with the ServiceEntries that give way to an older one.
     fn touched_by_host(&self, host: &str) -> Vec<Key> {
-        let mut found = self.services_of_host(host);
+        let mut found = self.services_of_host(host, None);
         found.extend(self.hosts.entries_of(host).map(entry_service));
         found
     }

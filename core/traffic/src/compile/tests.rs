@@ -10,6 +10,7 @@ use model::{LabelSelector, Meta, Timestamp};
 
 mod attached;
 mod callers;
+mod entries;
 mod istio;
 
 const GROUP: &str = "gateway.networking.k8s.io";

@@ -7,7 +7,7 @@ use super::hosts::{delegate_key, entry_of, gateway_key};
 use super::status::{Condition, IstioStatus};
 use super::{Compiler, Output};
 use crate::pattern;
-use model::mesh::api::istio::{Destination, Instead, VirtualMatch, VirtualRule, VirtualService};
+use model::mesh::api::istio::{Destination, Instead, StreamMatch, VirtualMatch, VirtualRule, VirtualService};
 use model::mesh::api::{self, ObjectKind, ParentRef};
 use model::mesh::{
     Backend, BackendTarget, Filter, HeaderModifier, Hostname, Match, MatchMore, Mirror, Parent, ParentTarget,
@@ -53,7 +53,7 @@ impl Compiler {
             for key in self.hosts.virtuals_of(&host) {
                 let Some(it) = self.objects.virtuals.get(&key) else { continue };
                 let for_mesh = it.gateways.is_empty() || it.gateways.iter().any(|name| &**name == "mesh");
-                if for_mesh && !it.http.is_empty() {
+                if for_mesh && !it.http.is_empty() && self.is_host_for(&key.namespace, &host, service) {
                     claims.push((it.meta.created, 1, Claim::Virtual(key)));
                 }
             }
@@ -142,7 +142,7 @@ impl Compiler {
         let mut parents = Vec::new();
         for host in &it.hosts {
             let host = self.whole_host(host, namespace);
-            let services = self.services_of_host(&host);
+            let services = self.services_of_host(&host, Some(namespace));
             if services.is_empty() {
                 findings.refused.get_or_insert(("NoMatchingHost", format!("no service has the host {host}")));
             }
@@ -311,7 +311,7 @@ impl Compiler {
         };
         let namespace = &it.meta.key.namespace;
         let host = self.whole_host(&to.host, namespace);
-        let Some(service) = self.service_of_host(&host) else {
+        let Some(service) = self.service_of_host(&host, Some(namespace)) else {
             return invalid("BackendNotFound", format!("no service has the host {host}"));
         };
         let ports = self.ports_of_service(&service);
@@ -330,12 +330,13 @@ impl Compiler {
         BackendTarget::Service { service: Service::subset_key(&service, &to.subset), port }
     }
 
-    /// `tls` and `tcp`: whole connections. The first rule of a port takes them.
+    /// `tls` and `tcp`: whole connections. The first match takes them, so each is a route of its own.
     fn stream_routes(&self, it: &VirtualService, findings: &mut Findings) -> Vec<Route> {
         let key = &it.meta.key;
         let mut routes = Vec::new();
+        let hosts = it.hosts.iter().map(|host| self.whole_host(host, &key.namespace));
         let services: BTreeSet<Key> =
-            it.hosts.iter().flat_map(|host| self.services_of_host(&self.whole_host(host, &key.namespace))).collect();
+            hosts.flat_map(|host| self.services_of_host(&host, Some(&key.namespace))).collect();
         for (index, rule) in it.streams.iter().enumerate() {
             if !rule.flaw.is_empty() {
                 findings.dropped.insert(format!("Dropped stream rule {index}: {}", rule.flaw));
@@ -348,30 +349,30 @@ impl Compiler {
                 filters: Vec::new(),
             });
             let backends: Vec<Backend> = backends.collect();
-            let ports = if rule.ports.is_empty() { vec![None] } else { rule.ports.iter().copied().map(Some).collect() };
-            let hostnames: Vec<Hostname> = rule.sni.iter().filter_map(|name| Hostname::new(name)).collect();
-            let mut parents = Vec::new();
-            for service in &services {
-                for port in &ports {
+            let every = [StreamMatch::default()];
+            let matches = if rule.matches.is_empty() { &every[..] } else { &rule.matches };
+            for (number, matched) in matches.iter().enumerate().filter(|(_, matched)| is_for_mesh(matched)) {
+                let mut parents = Vec::new();
+                for service in &services {
                     parents.extend(exported(it).into_iter().map(|consumer| Parent {
-                        target: ParentTarget::Service { service: service.clone(), port: *port, consumer },
-                        hostnames: hostnames.clone(),
+                        target: ParentTarget::Service { service: service.clone(), port: matched.port, consumer },
+                        hostnames: matched.sni.iter().filter_map(|name| Hostname::new(name)).collect(),
                     }));
                 }
+                if parents.is_empty() {
+                    continue;
+                }
+                routes.push(Route {
+                    // Numbered with leading zeros: rules of one object are in the order of their names where all else is equal.
+                    name: format!("VirtualService/{key}#{index:04}.{number:04}").into(),
+                    key: key.clone(),
+                    kind: if rule.tls { RouteKind::Tls } else { RouteKind::Tcp },
+                    created: it.meta.created,
+                    parents,
+                    rules: vec![Rule { backends: backends.clone(), matches: callers(matched), ..Rule::default() }],
+                    ordered: true,
+                });
             }
-            if parents.is_empty() {
-                continue;
-            }
-            routes.push(Route {
-                // Numbered with leading zeros: rules of one object are in the order of their names where all else is equal.
-                name: format!("VirtualService/{key}#{index:04}").into(),
-                key: key.clone(),
-                kind: if rule.tls { RouteKind::Tls } else { RouteKind::Tcp },
-                created: it.meta.created,
-                parents,
-                rules: vec![Rule { backends, ..Rule::default() }],
-                ordered: true,
-            });
         }
         routes
     }
@@ -396,7 +397,7 @@ impl Compiler {
         }
         let rivals = it.hosts.iter().find_map(|host| {
             let host = self.whole_host(host, &it.meta.key.namespace);
-            let service = self.service_of_host(&host)?;
+            let service = self.service_of_host(&host, Some(&it.meta.key.namespace))?;
             let (first, others) = self.claim(&service)?;
             (first == Claim::Virtual(it.meta.key.clone())).then_some(())?;
             others.into_iter().next().map(|other| (other, service))
@@ -411,6 +412,21 @@ impl Compiler {
         }
         IstioStatus { generation: it.meta.generation, conditions }
     }
+}
+
+fn is_for_mesh(matched: &StreamMatch) -> bool {
+    matched.gateways.is_empty() || matched.gateways.iter().any(|name| &**name == "mesh")
+}
+
+/// Whose connections a match takes: none, everybody's.
+fn callers(matched: &StreamMatch) -> Vec<Match> {
+    let more = MatchMore {
+        source_namespace: matched.namespace.clone(),
+        source_labels: matched.labels.clone(),
+        ..MatchMore::default()
+    };
+    let some = (more != MatchMore::default()).then(|| Some(Box::new(more)));
+    some.into_iter().map(|more| Match { path: PathMatch::Text("".into()), more, ..Match::default() }).collect()
 }
 
 fn shown(service: &Key) -> String {

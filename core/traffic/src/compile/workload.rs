@@ -101,7 +101,7 @@ impl Compiler {
             affinity_s: service.affinity_s,
             publish_not_ready: service.publish_not_ready,
             external_name: service.external_name.clone(),
-            subset_of: None,
+            ..Service::default()
         });
         self.tell_service(key, service, output);
     }

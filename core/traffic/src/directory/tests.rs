@@ -137,7 +137,10 @@ fn what_goes_leaves_nothing_behind() {
     let mut directory = Directory::new();
     everything().into_iter().for_each(|resource| directory.set(resource));
     let vip = "10.96.0.7".parse().unwrap();
-    assert!(directory.service_at(vip).is_some() && directory.service_named("web.default.svc.cluster.local").is_some());
+    assert!(
+        directory.service_at(vip).is_some()
+            && directory.service_named("web.default.svc.cluster.local", "default").is_some()
+    );
     for resource in everything() {
         directory.remove(resource.kind(), &resource.name());
     }
@@ -192,4 +195,28 @@ fn an_address_belongs_to_who_runs_there_now() {
     assert_eq!(at(&directory).as_deref(), Some("a"));
     directory.remove(ResourceKind::Workload, "a");
     assert_eq!(at(&directory), None);
+}
+
+#[test]
+fn a_name_means_what_the_callers_namespace_sees() {
+    let entry = |namespace: &str, export_to: &[&str]| {
+        Resource::Service(Arc::new(Service {
+            key: Key::new(namespace, "far"),
+            hostnames: vec!["far.example".into()],
+            export_to: export_to.iter().map(|to| (*to).into()).collect(),
+            ..Default::default()
+        }))
+    };
+    let mut directory = Directory::new();
+    directory.set(entry("all", &[]));
+    directory.set(entry("shop", &["shop", "bank"]));
+    directory.set(entry("shop", &["shop", "bank"]));
+    let seen = |directory: &Directory, from: &str| {
+        directory.service_named("far.example", from).map(|it| it.service.key.namespace.to_string())
+    };
+    assert_eq!((seen(&directory, "bank").as_deref(), seen(&directory, "x").as_deref()), (Some("shop"), Some("all")));
+    directory.remove(ResourceKind::Service, "all/far");
+    assert_eq!((seen(&directory, "bank").as_deref(), seen(&directory, "x")), (Some("shop"), None));
+    directory.remove(ResourceKind::Service, "shop/far");
+    assert_eq!(seen(&directory, "bank"), None);
 }

@@ -25,10 +25,11 @@ use model::mesh::attached::{AttachedPolicy, PolicyTarget};
 use model::mesh::policy::ProviderKind;
 use model::mesh::{
     AuthorizationPolicy, ExtensionProvider, ListenerProtocol, ParentTarget, RequestAuthentication, Resource,
-    ResourceKind, TlsMode, Transport, Workload,
+    ResourceKind, Service, TlsMode, Transport, Workload,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use traffic::stream::Connection;
 use traffic::{Directory, GatewayEntry, ListenerEntry, PortEntry, ServiceEntry};
 use xds::catalog::Catalog;
 use xds::envoy::{self, Door, Takes, VirtualHost, types};
@@ -221,14 +222,14 @@ impl View {
     }
 
     /// Whether a service may be one that is asked about requests.
-    fn names_asked(&self, service: &model::mesh::Service) -> bool {
+    fn names_asked(&self, service: &Service) -> bool {
         let limits = self.attached.values().filter_map(|policy| policy.global.as_ref());
         self.providers.values().any(|provider| service.hostnames.contains(&provider.service))
             || limits.into_iter().any(|global| global.service == service.key)
     }
 
     /// Whether a port is asked about requests by gRPC.
-    fn is_asked(&self, service: &model::mesh::Service, port: u16) -> bool {
+    fn is_asked(&self, service: &Service, port: u16) -> bool {
         let grpc = |it: &&Arc<ExtensionProvider>| it.kind == ProviderKind::Grpc && it.port == port;
         let limits = self.attached.values().filter_map(|policy| policy.global.as_ref());
         self.providers.values().filter(grpc).any(|it| service.hostnames.contains(&it.service))
@@ -304,7 +305,7 @@ impl View {
             out.add(types::CLUSTER, &asked, told.cluster);
             out.add(types::ENDPOINT, &asked, told.endpoints);
         }
-        let Some(host) = entry.service.hostnames.first().filter(|_| entry.service.subset_of.is_none()) else { return };
+        let Some(host) = entry.service.hostnames.first().filter(|_| is_named(&entry.service)) else { return };
         let table = format!("outbound/{host}:{number}");
         let mut hosts = routes::of_service(&self.directory, entry, port);
         let filters = self.limit(None, &mut hosts);
@@ -317,8 +318,9 @@ impl View {
             Door { routes: Some(table), filters, ..Door::default() }
         } else {
             let own = || (vec![(cluster, 1)], routes::lasting_ms(port));
-            let (clusters, lasting_ms) =
-                port.streams.first().map_or_else(own, |route| routes::stream(&self.directory, route));
+            let (clusters, lasting_ms) = port
+                .stream(&entry.service.key, Connection::default())
+                .map_or_else(own, |route| routes::stream(&self.directory, route));
             Door { clusters, lasting_ms, ..Door::default() }
         };
         for vip in &entry.service.vips {
@@ -455,6 +457,11 @@ fn same_door(a: &Workload, b: &Workload) -> bool {
     let door =
         |it: &Workload| (it.tunnel, it.service_account.clone(), it.node.is_empty(), it.peer_authentications.clone());
     door(a) == door(b)
+}
+
+/// Whether clients are told of it by name: it is whole, and for callers of all namespaces, for those are not told apart.
+fn is_named(service: &Service) -> bool {
+    service.subset_of.is_none() && service.export_to.is_empty()
 }
 
 #[cfg(test)]

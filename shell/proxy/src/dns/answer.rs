@@ -15,6 +15,8 @@ const TTL_S: u32 = 5;
 pub struct Zone<'a> {
     /// `cluster.local`.
     pub domain: &'a str,
+    /// The namespace of who asks.
+    pub namespace: &'a str,
 }
 
 /// What is known of a name.
@@ -39,7 +41,7 @@ impl Zone<'_> {
             return self.pointer(directory, query, address);
         }
         // A name that a service claims, be it short, counts wherever it ends.
-        if let Some(service) = directory.service_named(name) {
+        if let Some(service) = directory.service_named(name, self.namespace) {
             return self.service(directory, query, service, &[]);
         }
         let Some(rest) = name.strip_suffix(self.domain) else { return Answered::NotOurs };
@@ -53,7 +55,7 @@ impl Zone<'_> {
             [pod, _, "pod"] => self.pod(query, pod),
             [before @ .., service, namespace, "svc"] if !before.is_empty() => {
                 let host = format!("{service}.{namespace}.svc.{}", self.domain);
-                match directory.service_named(&host) {
+                match directory.service_named(&host, self.namespace) {
                     Some(entry) => self.service(directory, query, entry, before),
                     None => self.nothing(false),
                 }
@@ -110,7 +112,7 @@ impl Zone<'_> {
             return Answered::Records(vec![alias]);
         }
         // One step only: a ring of external names ends here.
-        let inside = directory.service_named(&external.trim_end_matches('.').to_ascii_lowercase());
+        let inside = directory.service_named(&external.trim_end_matches('.').to_ascii_lowercase(), self.namespace);
         match inside.filter(|entry| entry.service.external_name.is_none()) {
             Some(entry) => {
                 let again = Query::query(target, query.query_type);

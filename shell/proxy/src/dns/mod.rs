@@ -22,7 +22,7 @@ const MAX_UDP_BYTES: usize = 1232;
 const TCP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves a pod's questions over UDP.
-pub async fn serve_udp(worker: Arc<Worker>, _pod: Arc<Pod>, socket: UdpSocket) {
+pub async fn serve_udp(worker: Arc<Worker>, pod: Arc<Pod>, socket: UdpSocket) {
     let socket = Arc::new(socket);
     let mut buffer = [0u8; 4096];
     loop {
@@ -31,9 +31,9 @@ pub async fn serve_udp(worker: Arc<Worker>, _pod: Arc<Pod>, socket: UdpSocket) {
             continue;
         };
         let question = buffer[..length].to_vec();
-        let (worker, socket) = (worker.clone(), socket.clone());
+        let (worker, pod, socket) = (worker.clone(), pod.clone(), socket.clone());
         tokio::spawn(async move {
-            if let Some(answer) = respond(&worker, &question, Transport::Udp).await {
+            if let Some(answer) = respond(&worker, &pod, &question, Transport::Udp).await {
                 // The client asks again if it does not hear.
                 let _ = socket.send_to(&answer, from).await;
             }
@@ -42,13 +42,13 @@ pub async fn serve_udp(worker: Arc<Worker>, _pod: Arc<Pod>, socket: UdpSocket) {
 }
 
 /// Serves a pod's questions over TCP.
-pub async fn serve_tcp(worker: Arc<Worker>, _pod: Arc<Pod>, mut stream: TcpStream, _from: SocketAddr) {
+pub async fn serve_tcp(worker: Arc<Worker>, pod: Arc<Pod>, mut stream: TcpStream, _from: SocketAddr) {
     let exchange = async {
         loop {
             let length = stream.read_u16().await?;
             let mut question = vec![0; usize::from(length)];
             stream.read_exact(&mut question).await?;
-            let Some(answer) = respond(&worker, &question, Transport::Tcp).await else { return Ok(()) };
+            let Some(answer) = respond(&worker, &pod, &question, Transport::Tcp).await else { return Ok(()) };
             let length = u16::try_from(answer.len()).map_err(std::io::Error::other)?;
             let framed = [&length.to_be_bytes()[..], &answer].concat();
             stream.write_all(&framed).await?;
@@ -59,7 +59,7 @@ pub async fn serve_tcp(worker: Arc<Worker>, _pod: Arc<Pod>, mut stream: TcpStrea
 }
 
 /// Answers one question. None: it is none, and there is nobody to answer.
-async fn respond(worker: &Worker, question: &[u8], transport: Transport) -> Option<Vec<u8>> {
+async fn respond(worker: &Worker, pod: &Pod, question: &[u8], transport: Transport) -> Option<Vec<u8>> {
     let request = Message::from_vec(question).ok()?;
     if request.metadata.message_type != MessageType::Query {
         return None;
@@ -68,7 +68,7 @@ async fn respond(worker: &Worker, question: &[u8], transport: Transport) -> Opti
     if request.metadata.op_code != OpCode::Query || request.queries.len() != 1 {
         return refuse(ResponseCode::NotImp);
     }
-    let zone = Zone { domain: &worker.shared.config.cluster_domain };
+    let zone = Zone { domain: &worker.shared.config.cluster_domain, namespace: &pod.origin.namespace };
     let answered = zone.answer(&worker.shared.mesh.known().directory, &request.queries[0]);
     let mut response = Message::response(request.metadata.id, OpCode::Query);
     response.metadata.recursion_desired = request.metadata.recursion_desired;

@@ -373,7 +373,7 @@ fn unanswered(exchange: &Exchange<'_>, upstream: &Upstream, answer: &mut Respons
 
 /// What is done with an answer in place of passing it on.
 fn instead(exchange: &Exchange<'_>, answer: &ResponseHead) -> Option<Received> {
-    if let Some(pause) = exchange.plan.retry().and_then(|retry| exchange.instead(retry, answer.status)) {
+    if let Some(pause) = exchange.plan.retry().and_then(|retry| exchange.instead(retry, answer)) {
         return Some(Received::TryAgain(pause));
     }
     (exchange.plan.hedging.is_some() && hedge::is_not_the_last_word(exchange, answer)).then_some(Received::Held)

@@ -69,6 +69,7 @@ impl Callee {
             load: ByPlace(upstream.load.clone()),
             service: Some(self.service.clone()),
             last_resort: upstream.last_resort,
+            outside: upstream.outside,
             tls: 0,
             client: None,
         }

@@ -327,13 +327,16 @@ impl Exchange<'_> {
         Attempt { tries: self.tries, idempotent: self.idempotent, replayable, remaining_ms }
     }
 
-    /// Whether an answer with this status is not passed on, and after which pause another try is made in its place. Another try that
+    /// Whether an answer is not passed on, and after which pause another try is made in its place. Another try that
     /// runs beside this one is made already.
-    pub fn instead(&self, retry: &Retry, status: u16) -> Option<u64> {
+    pub fn instead(&self, retry: &Retry, answer: &ResponseHead) -> Option<u64> {
+        // A call that failed before it had an answer says so in the head.
+        let grpc = answer.fields.get_str("grpc-status").filter(|_| !retry.grpc.is_empty());
+        let grpc = grpc.and_then(|status| status.parse().ok()).filter(|status| retry.grpc.contains(status));
         if self.racing.load(Ordering::Relaxed) > 1 {
-            return retry.codes.contains(&status).then_some(0);
+            return (grpc.is_some() || retry.codes.contains(&answer.status)).then_some(0);
         }
-        self.again(Failure::Status(status))
+        self.again(grpc.map_or(Failure::Status(answer.status), Failure::Grpc))
     }
 
     /// Whether to try again, and after which pause.
@@ -380,6 +383,7 @@ impl Exchange<'_> {
                 workload: "".into(),
                 load: self.worker.ports.load(*address),
                 last_resort: true,
+                outside: false,
             }),
             Target::Port(port) => {
                 let now_ms = if self.tries > 1 { self.worker.now_ms() } else { self.worker.shared.ms_at(self.started) };
@@ -417,6 +421,7 @@ impl Exchange<'_> {
             // The client went away: the endpoint is not to blame.
             Some(Failure::Status(0)) | None => return,
             Some(Failure::Status(status)) => Ended::Status(status),
+            Some(Failure::Grpc(_)) => Ended::Status(200),
             Some(Failure::NotSent | Failure::Reset | Failure::TryTimeout) => Ended::Local,
         };
         if port.policy().is_some() {
@@ -448,6 +453,7 @@ impl Exchange<'_> {
             load: ByPlace(upstream.load.clone()),
             service: self.plan.service().cloned(),
             last_resort: upstream.last_resort,
+            outside: upstream.outside,
             tls: self.plan.backend_tls().map_or(0, |policy| Arc::as_ptr(policy) as usize),
             client: self.told_client(),
         }
@@ -525,7 +531,7 @@ impl Exchange<'_> {
             Failure::Status(502) => {
                 return Reply::new(502, "upstream answered what is no HTTP").flagged(Flag::ProtocolError);
             }
-            Failure::Status(status) => {
+            Failure::Status(status) | Failure::Grpc(status) => {
                 return Reply::new(status, "no healthy upstream").flagged(Flag::NoHealthyUpstream);
             }
             Failure::Reset => {

@@ -63,7 +63,8 @@ pub async fn ask(
 }
 
 fn callee(worker: &Worker, provider: &ExtensionProvider) -> Result<Callee, String> {
-    let known = worker.shared.mesh.known().directory.service_named(&provider.service).map(|it| it.service.key.clone());
+    let known =
+        worker.shared.mesh.known().directory.service_named(&provider.service, "").map(|it| it.service.key.clone());
     let key = known.ok_or_else(|| format!("no service has the host {}", provider.service))?;
     Callee::new(worker, &key, provider.port, &provider.service)
 }

@@ -29,6 +29,8 @@ pub struct PoolKey {
     pub service: Option<model::Key>,
     /// It was opened to an endpoint that drains or failed, for want of another: the endpoint serves requests on such a one alone.
     pub last_resort: bool,
+    /// The service is outside of the mesh.
+    pub outside: bool,
     /// Which TLS policy it is under: its address in memory while it is in force, 0 for none.
     pub tls: usize,
     /// The client that its endpoint was told of, where endpoints are.
@@ -42,6 +44,8 @@ pub struct Life {
     idle: Duration,
     /// Requests that it may carry; 0 for any number.
     most_uses: u32,
+    /// Streams that it carries at once, if it is HTTP/2; 0 for any number.
+    most_streams: u32,
 }
 
 impl Life {
@@ -49,7 +53,8 @@ impl Life {
     pub fn of(pool: Option<&ConnectionPool>) -> Self {
         let idle = pool.map(|pool| pool.idle_timeout_ms).filter(|ms| *ms > 0);
         let idle = idle.map_or(IDLE, Duration::from_millis);
-        Self { idle, most_uses: pool.map_or(0, |pool| pool.max_requests_per_connection) }
+        let of = |limit: fn(&ConnectionPool) -> u32| pool.map_or(0, limit);
+        Self { idle, most_uses: of(|pool| pool.max_requests_per_connection), most_streams: of(|pool| pool.max_streams) }
     }
 
     fn is_used_up(self, uses: u32) -> bool {
@@ -124,6 +129,14 @@ pub struct H2Connection {
     pub uses: u32,
 }
 
+impl H2Connection {
+    /// Whether it carries as many streams as it may. Each holds a clone of it; so do the pool and, of `closed`, who drives it.
+    fn is_full(&self) -> bool {
+        let most = self.life.most_streams as usize;
+        most > 0 && Arc::strong_count(&self.closed) >= most.saturating_add(2)
+    }
+}
+
 /// The connections of one worker.
 #[derive(Debug, Default)]
 #[expect(clippy::vec_box, reason = "a connection goes from here into requests and back: a pointer of it, not a copy")]
@@ -167,7 +180,9 @@ impl HttpPool {
         let mut pool = lock(&self.h2);
         let (used, connection) = pool.get_mut(key)?;
         let leaving = connection.leaving.as_ref().is_some_and(Leaving::is_so);
-        if leaving || used.elapsed() >= connection.life.idle || connection.closed.load(Ordering::Relaxed) {
+        // Streams that run keep a connection that is full; the next one is another's.
+        let over = used.elapsed() >= connection.life.idle || connection.is_full();
+        if leaving || over || connection.closed.load(Ordering::Relaxed) {
             pool.remove(key);
             return None;
         }

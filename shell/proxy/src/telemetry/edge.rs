@@ -197,9 +197,9 @@ fn asked_service<'d>(
         0 => format!("{host}.{namespace}.svc.{domain}"),
         1 => format!("{host}.svc.{domain}"),
         2 if host.ends_with(".svc") => format!("{host}.{domain}"),
-        _ => return directory.service_named(host),
+        _ => return directory.service_named(host, namespace),
     };
-    directory.service_named(&whole).or_else(|| directory.service_named(host))
+    directory.service_named(&whole, namespace).or_else(|| directory.service_named(host, namespace))
 }
 
 fn host_of(worker: &Worker, service: &model::Key) -> Option<Arc<str>> {

@@ -9,7 +9,7 @@ use model::mesh::api::istio::{
     DestinationRule, EntryEndpoint, EntryPort, PolicySpec, Resolution, ServiceEntry, Subset, TlsOrigination, TlsSpec,
 };
 use model::mesh::traffic::{
-    Balancer, ConnectionPool, HashKey, HashTable, Locality, Outlier, ProxyProtocol, RetryBudget, Warmup,
+    Balancer, ConnectionPool, HashKey, HashTable, Keepalive, Locality, Outlier, ProxyProtocol, RetryBudget, Warmup,
 };
 use serde_json::Value;
 use std::net::IpAddr;
@@ -17,6 +17,9 @@ use std::sync::Arc;
 
 /// Entries of a ring or table at most: each worker keeps one for each port that it calls.
 const MOST_ENTRIES: u32 = 1 << 20;
+/// Linux takes no more (`MAX_TCP_KEEPIDLE`, `MAX_TCP_KEEPCNT`).
+const MOST_KEEPALIVE_S: u32 = 32_767;
+const MOST_PROBES: u32 = 127;
 /// Envoy's own default for a ring.
 const RING_POINTS: u32 = 1_024;
 /// The prime that the Maglev paper and Envoy use.
@@ -51,11 +54,9 @@ fn policy(value: &Value, ignored: &mut Vec<Arc<str>>) -> PolicySpec {
     if at(value, "tunnel").is_object() {
         ignored.push("trafficPolicy.tunnel".into());
     }
-    let (tcp, http) = (at(pool, "tcp"), at(pool, "http"));
+    let http = at(pool, "http");
     let said = [
-        ("connectionPool.tcp.tcpKeepalive", at(tcp, "tcpKeepalive").is_object()),
         ("connectionPool.http.http2KeepAlive", at(http, "http2KeepAlive").is_object()),
-        ("connectionPool.http.maxConcurrentStreams", number(http, "maxConcurrentStreams") > 0),
         ("loadBalancer.zoneAwareLbSetting", at(balancer, "zoneAwareLbSetting").is_object()),
     ];
     ignored.extend(said.into_iter().filter(|(_, said)| *said).map(|(name, _)| name.into()));
@@ -167,7 +168,22 @@ fn pool(value: &Value) -> ConnectionPool {
         tcp_idle_timeout_ms: ms(tcp, "idleTimeout"),
         tcp_max_duration_ms: ms(tcp, "maxConnectionDuration"),
         upgrade_to_http2: str_at(http, "h2UpgradePolicy") == "UPGRADE",
+        max_streams: number(http, "maxConcurrentStreams"),
+        keepalive: keepalive(at(tcp, "tcpKeepalive")),
     }
+}
+
+/// Of times below a second one second is left: sockets count in them.
+fn keepalive(value: &Value) -> Option<Keepalive> {
+    let seconds = |name: &str| {
+        let ms = duration_ms(str_at(value, name)).unwrap_or(0);
+        u32::try_from(ms.div_ceil(1_000)).unwrap_or(u32::MAX).min(MOST_KEEPALIVE_S)
+    };
+    value.is_object().then(|| Keepalive {
+        time_s: seconds("time"),
+        interval_s: seconds("interval"),
+        probes: number(value, "probes").min(MOST_PROBES),
+    })
 }
 
 fn outlier(value: &Value) -> Outlier {
@@ -233,7 +249,19 @@ pub(super) fn service_entry(value: &Value) -> ServiceEntry {
         },
         endpoints: items(spec, "endpoints").iter().map(entry_endpoint).collect(),
         selector: labels(path(spec, &["workloadSelector", "labels"])),
+        export_to: exported(spec, &meta(value).key.namespace),
+        outside: str_at(spec, "location") == "MESH_EXTERNAL",
+        names: texts(spec, "subjectAltNames"),
     }
+}
+
+/// `exportTo` as namespaces; none: all. `~`, nobody, is a name that no namespace has.
+fn exported(spec: &Value, own: &Arc<str>) -> Vec<Arc<str>> {
+    let to = texts(spec, "exportTo");
+    if to.iter().any(|to| &**to == "*") {
+        return Vec::new();
+    }
+    to.into_iter().map(|to| if &*to == "." { own.clone() } else { to }).collect()
 }
 
 fn entry_port(value: &Value) -> EntryPort {

@@ -187,6 +187,7 @@ fn rule(kind: RouteKind, value: &Value) -> RuleSpec {
         attempts: opt_int(retry, "attempts").and_then(|it| u32::try_from(it).ok()).unwrap_or(1),
         backoff_ms: duration(retry, "backoff"),
         codes: items(retry, "codes").iter().filter_map(|it| u16::try_from(it.as_i64()?).ok()).collect(),
+        ..Retry::default()
     });
     let persistence = at(value, "sessionPersistence");
     let session = persistence.is_object().then(|| {
@@ -375,7 +376,7 @@ fn cors(value: &Value) -> Cors {
         allow_headers: texts(value, "allowHeaders"),
         expose_headers: texts(value, "exposeHeaders"),
         max_age_s: opt_int(value, "maxAge").and_then(|age| u32::try_from(age).ok()).unwrap_or(5),
-        allow_origin_patterns: Vec::new(),
+        ..Cors::default()
     }
 }
 

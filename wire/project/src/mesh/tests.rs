@@ -226,7 +226,7 @@ fn a_virtual_service() {
                         "rewrite": {"uri": "/y", "authority": "b"},
                         "route": [{"destination": {"host": "reviews", "subset": "v2", "port": {"number": 80}}, "weight": 10,
                                    "headers": {"response": {"add": {"X-A": "1"}}}}],
-                        "retries": {"attempts": 3, "perTryTimeout": "2s", "retryOn": "gateway-error,418,connect-failure"},
+                        "retries": {"attempts": 3, "perTryTimeout": "2s", "retryOn": "gateway-error,418,connect-failure,reset,internal"},
                         "timeout": "10s",
                         "mirror": {"host": "m"}, "mirrorPercentage": {"value": 50.0},
                     },
@@ -257,6 +257,7 @@ fn a_virtual_service() {
     assert_eq!(to.headers.1.add, [("x-a".into(), "1".into())]);
     let retry = rule.retry.as_ref().unwrap();
     assert_eq!((retry.attempts, &retry.codes[..]), (3, &[418, 502, 503, 504][..]));
+    assert_eq!((&retry.grpc[..], retry.any_method), (&[13][..], true));
     assert_eq!((rule.timeouts.request_ms, rule.timeouts.backend_request_ms), (Some(10_000), Some(2_000)));
     assert_eq!(
         (&*rule.mirrors[0].0.host, rule.mirrors[0].1.holds(1 << 30), rule.mirrors[0].1.holds(3 << 30)),
@@ -289,7 +290,7 @@ fn a_destination_rule() {
                 "subsets": [{"name": "v1", "labels": {"version": "v1"}, "trafficPolicy": {"loadBalancer": {"simple": "RANDOM"},
                     "tls": {"mode": "MUTUAL", "credentialName": "c", "sni": "s", "subjectAltNames": ["a"], "clientCertificate": "/a.pem"},
                     "outlierDetection": {"outlierDetectionHttpErrorCodes": [429, 503]},
-                    "connectionPool": {"tcp": {"idleTimeout": "1m", "tcpKeepalive": {"probes": 3}}, "http": {"idleTimeout": "2s", "maxRetries": 4}}}}],
+                    "connectionPool": {"tcp": {"idleTimeout": "1m", "tcpKeepalive": {"probes": 3, "time": "1500ms"}}, "http": {"idleTimeout": "2s", "maxRetries": 4, "maxConcurrentStreams": 5, "http2KeepAlive": {}}}}}],
             },
         }),
     ) else {
@@ -314,7 +315,7 @@ fn a_destination_rule() {
     assert_eq!(subset.outlier.as_ref().unwrap().statuses, [429, 503]);
     let pool = subset.pool.unwrap();
     assert_eq!((pool.idle_timeout_ms, pool.tcp_idle_timeout_ms, pool.max_retries), (2_000, 60_000, 4));
-    assert_eq!(rule.ignored, ["connectionPool.tcp.tcpKeepalive".into()]);
+    assert_eq!(rule.ignored, ["connectionPool.http.http2KeepAlive".into()]);
 }
 
 #[test]
@@ -388,4 +389,39 @@ fn sessions_of_routes() {
     assert_eq!(read(cookie), ("Stay".into(), false, 60, 10, true));
     assert_eq!(read(json!({"type": "Header", "sessionName": "X-Stay"})), ("x-stay".into(), true, 0, 0, false));
     assert_eq!(read(json!({})), (String::new(), false, 0, 0, false));
+}
+
+#[test]
+fn who_sees_a_service_entry_and_where_it_is() {
+    let read = |export: Value, location: &str| {
+        let spec = json!({"hosts": ["far.example"], "exportTo": export, "location": location,
+            "subjectAltNames": ["spiffe://far/one"], "resolution": "STATIC"});
+        let value = json!({"metadata": {"name": "far", "namespace": "shop"}, "spec": spec});
+        let Object::ServiceEntry(entry) = object(ObjectKind::ServiceEntry, value) else { panic!() };
+        (
+            entry.export_to.iter().map(|to| to.to_string()).collect::<Vec<_>>().join(","),
+            entry.outside,
+            entry.names.len(),
+        )
+    };
+    assert_eq!(read(json!([".", "bank"]), "MESH_EXTERNAL"), ("shop,bank".to_owned(), true, 1));
+    assert_eq!(read(json!([".", "*"]), "MESH_INTERNAL"), (String::new(), false, 1));
+    assert_eq!(read(json!(["~"]), ""), ("~".to_owned(), false, 1));
+}
+
+#[test]
+fn stream_rules_have_their_matches_apart() {
+    let spec = json!({"hosts": ["web"], "tls": [
+        {"match": [{"sniHosts": ["a.example"], "port": 443}, {"sniHosts": ["b.example"], "sourceLabels": {"app": "x"}, "sourceNamespace": "n"}],
+         "route": [{"destination": {"host": "web"}}]},
+        {"match": [{"sniHosts": ["c.example"], "destinationSubnets": ["10.0.0.0/8"]}], "route": [{"destination": {"host": "web"}}]},
+    ], "tcp": [{"route": [{"destination": {"host": "web"}}]}]});
+    let value = json!({"metadata": {"name": "vs", "namespace": "shop"}, "spec": spec});
+    let Object::VirtualService(read) = object(ObjectKind::VirtualService, value) else { panic!() };
+    let [first, second, third] = &read.streams[..] else { panic!() };
+    let [one, two] = &first.matches[..] else { panic!() };
+    assert_eq!((one.port, &*one.sni[0], one.labels.len()), (Some(443), "a.example", 0));
+    assert_eq!((two.port, &*two.sni[0], two.labels.len(), two.namespace.as_deref()), (None, "b.example", 1, Some("n")));
+    assert!(first.tls && first.flaw.is_empty() && !second.flaw.is_empty());
+    assert!(!third.tls && third.matches.is_empty());
 }

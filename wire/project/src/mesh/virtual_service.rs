@@ -4,7 +4,7 @@ use super::duration::{duration_ms, opt_duration};
 use crate::meta::meta;
 use crate::read::{at, flag, items, labels, opt_int, opt_text, path, str_at, text, texts};
 use model::mesh::api::istio::{
-    Destination, Instead, StreamRule, VirtualMatch, VirtualRewrite, VirtualRule, VirtualService,
+    Destination, Instead, StreamMatch, StreamRule, VirtualMatch, VirtualRewrite, VirtualRule, VirtualService,
 };
 use model::mesh::{
     Abort, Cors, Fault, Fraction, HeaderModifier, Match, MatchMore, PathMatch, PathModifier, Response, Retry,
@@ -264,6 +264,7 @@ fn cors(value: &Value) -> Cors {
         expose_headers: texts(value, "exposeHeaders"),
         max_age_s: duration_ms(str_at(value, "maxAge")).map_or(5, |ms| u32::try_from(ms / 1_000).unwrap_or(u32::MAX)),
         allow_origin_patterns: Vec::new(),
+        pass_unmatched: str_at(value, "unmatchedPreflights") != "IGNORE",
     };
     for origin in items(value, "allowOrigins").iter().filter_map(string_match) {
         match origin {
@@ -279,43 +280,67 @@ fn retry(value: &Value, flaw: &mut String) -> Option<Retry> {
     if !value.is_object() {
         return None;
     }
-    let mut codes: Vec<u16> = Vec::new();
-    for word in str_at(value, "retryOn").split(',').map(str::trim) {
-        match word {
-            "5xx" => codes.extend(500..600),
-            "gateway-error" => codes.extend(502..505),
-            "retriable-4xx" => codes.push(409),
-            // An overloaded gRPC server's HTTP face; gRPC statuses in trailers come too late to try again.
-            "unavailable" => codes.push(503),
-            other => codes.extend(other.parse::<u16>().ok().filter(|code| (100..600).contains(code))),
-        }
-    }
-    codes.sort_unstable();
-    codes.dedup();
-    Some(Retry {
+    let mut out = Retry {
         attempts: opt_int(value, "attempts").and_then(|it| u32::try_from(it).ok()).unwrap_or(2),
         backoff_ms: opt_duration(value, "backoff", flaw),
-        codes,
-    })
+        ..Retry::default()
+    };
+    let said = str_at(value, "retryOn");
+    if said.is_empty() {
+        // Istio's `connect-failure,refused-stream,unavailable,cancelled`.
+        out.grpc = vec![1, 14];
+    }
+    said.split(',').for_each(|word| retry_on(word.trim(), &mut out));
+    for list in [&mut out.codes, &mut out.grpc] {
+        list.sort_unstable();
+        list.dedup();
+    }
+    Some(out)
+}
+
+/// One of Envoy's words. Those that are not here name what was not sent, which is tried again in any case, or what is not known.
+fn retry_on(word: &str, out: &mut Retry) {
+    match word {
+        "5xx" => {
+            out.codes.extend(500..600);
+            out.any_method = true;
+        }
+        "reset" => out.any_method = true,
+        "gateway-error" => out.codes.extend(502..505),
+        "retriable-4xx" => out.codes.push(409),
+        "cancelled" => out.grpc.push(1),
+        "deadline-exceeded" => out.grpc.push(4),
+        "resource-exhausted" => out.grpc.push(8),
+        "internal" => out.grpc.push(13),
+        "unavailable" => {
+            out.grpc.push(14);
+            // An overloaded gRPC server's HTTP face.
+            out.codes.push(503);
+        }
+        other => out.codes.extend(other.parse::<u16>().ok().filter(|code| (100..600).contains(code))),
+    }
 }
 
 fn stream(tls: bool, value: &Value) -> StreamRule {
     let matches = items(value, "match");
     let mut flaw = String::new();
     for it in matches {
-        for name in ["destinationSubnets", "sourceSubnet", "sourceLabels", "sourceNamespace"] {
+        for name in ["destinationSubnets", "sourceSubnet"] {
             if !at(it, name).is_null() {
                 flaw = format!("match.{name} is not supported");
             }
         }
     }
-    let ports = matches.iter().filter_map(|it| opt_int(it, "port")).filter_map(|it| u16::try_from(it).ok());
-    // A match without a port is for all of them.
-    let any = matches.is_empty() || matches.iter().any(|it| at(it, "port").is_null());
+    let matched = |it: &Value| StreamMatch {
+        gateways: texts(it, "gateways"),
+        port: opt_int(it, "port").and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
+        sni: texts(it, "sniHosts"),
+        namespace: opt_text(it, "sourceNamespace").filter(|it| !it.is_empty()),
+        labels: labels(at(it, "sourceLabels")),
+    };
     StreamRule {
         tls,
-        ports: if any { Vec::new() } else { ports.collect() },
-        sni: matches.iter().flat_map(|it| texts(it, "sniHosts")).collect(),
+        matches: matches.iter().map(matched).collect(),
         destinations: items(value, "route").iter().map(destination).collect(),
         flaw: flaw.into(),
     }

@@ -99,6 +99,8 @@ fn rule_out(it: &Rule) -> wire::Rule {
             attempts: retry.attempts,
             backoff_ms: retry.backoff_ms,
             codes: retry.codes.iter().map(|code| u32::from(*code)).collect(),
+            grpc: retry.grpc.iter().map(|status| u32::from(*status)).collect(),
+            any_method: retry.any_method,
         }),
         session: it.session.as_ref().map(|session| wire::Session {
             name: session.name.to_string(),
@@ -123,6 +125,8 @@ fn rule_in(it: wire::Rule) -> Result<Rule, DecodeError> {
             attempts: retry.attempts,
             backoff_ms: retry.backoff_ms,
             codes: retry.codes.into_iter().map(|code| port_in(code, "code")).collect::<Result<_, DecodeError>>()?,
+            grpc: retry.grpc.into_iter().map(|it| port_in(it, "grpc")).collect::<Result<_, DecodeError>>()?,
+            any_method: retry.any_method,
         })
     };
     Ok(Rule {
@@ -358,6 +362,7 @@ fn filter_out(it: &Filter) -> wire::Filter {
             expose_headers: strings(&cors.expose_headers),
             max_age_s: cors.max_age_s,
             allow_origin_patterns: cors.allow_origin_patterns.iter().map(text_out).collect(),
+            pass_unmatched: cors.pass_unmatched,
         }),
         Filter::Fault(fault) => wire::FilterKind::Fault(fault_out(fault)),
         Filter::Respond(response) => wire::FilterKind::Respond(more::Response {
@@ -397,6 +402,7 @@ fn filter_in(it: wire::Filter) -> Result<Filter, DecodeError> {
             allow_headers: arcs(cors.allow_headers),
             expose_headers: arcs(cors.expose_headers),
             max_age_s: cors.max_age_s,
+            pass_unmatched: cors.pass_unmatched,
             allow_origin_patterns: cors
                 .allow_origin_patterns
                 .into_iter()

@@ -4,7 +4,7 @@ use super::{DecodeError, arcs, number, pick, port_in, strings};
 use crate::resources::traffic as wire;
 use model::mesh::TrafficPolicy;
 use model::mesh::traffic::{
-    Balancer, ConnectionPool, HashKey, HashTable, Locality, Outlier, ProxyProtocol, RetryBudget, Warmup,
+    Balancer, ConnectionPool, HashKey, HashTable, Keepalive, Locality, Outlier, ProxyProtocol, RetryBudget, Warmup,
 };
 use std::sync::Arc;
 
@@ -145,6 +145,12 @@ fn pool_out(it: ConnectionPool) -> wire::ConnectionPool {
         upgrade_to_http2: it.upgrade_to_http2,
         tcp_idle_timeout_ms: it.tcp_idle_timeout_ms,
         tcp_max_duration_ms: it.tcp_max_duration_ms,
+        max_streams: it.max_streams,
+        keepalive: it.keepalive.map(|it| wire::Keepalive {
+            time_s: it.time_s,
+            interval_s: it.interval_s,
+            probes: it.probes,
+        }),
     }
 }
 
@@ -160,6 +166,8 @@ fn pool_in(it: wire::ConnectionPool) -> ConnectionPool {
         upgrade_to_http2: it.upgrade_to_http2,
         tcp_idle_timeout_ms: it.tcp_idle_timeout_ms,
         tcp_max_duration_ms: it.tcp_max_duration_ms,
+        max_streams: it.max_streams,
+        keepalive: it.keepalive.map(|it| Keepalive { time_s: it.time_s, interval_s: it.interval_s, probes: it.probes }),
     }
 }
 

@@ -98,6 +98,8 @@ impl From<&Service> for wire::Service {
             publish_not_ready: it.publish_not_ready,
             external_name: it.external_name.as_ref().map(ToString::to_string),
             subset_of: it.subset_of.as_ref().map(key_out),
+            outside: it.outside,
+            export_to: strings(&it.export_to),
         }
     }
 }
@@ -123,6 +125,8 @@ impl TryFrom<wire::Service> for Service {
             ports: it.ports.into_iter().map(port).collect::<Result<_, DecodeError>>()?,
             headless: it.headless,
             affinity_s: it.affinity_s,
+            outside: it.outside,
+            export_to: arcs(it.export_to),
             publish_not_ready: it.publish_not_ready,
             external_name: it.external_name.map(Into::into),
             subset_of: it.subset_of.map(|key| key_in(Some(key), "subset_of")).transpose()?,

@@ -3,7 +3,7 @@ use super::message::{Message, address, ads, extension};
 use super::peer::{Peers, by_mark, by_provider, mark};
 use bytes::Bytes;
 use model::Key;
-use model::mesh::traffic::{Balancer, ConnectionPool, HashTable, Outlier};
+use model::mesh::traffic::{Balancer, ConnectionPool, HashTable, Keepalive, Outlier};
 use model::mesh::{BackendTls, SubjectName, TrafficPolicy};
 use std::net::SocketAddr;
 
@@ -48,7 +48,12 @@ pub fn cluster(of: &Cluster<'_>) -> Bytes {
     let policy = of.policy.unwrap_or(&default);
     let http2 = of.http2 || policy.pool.upgrade_to_http2;
     // explicit_http_config { http2_protocol_options | http_protocol_options }
-    let options = Message::new().child(3, Message::new().child(if http2 { 2 } else { 1 }, Message::new()));
+    // http2_protocol_options { max_concurrent_streams }
+    let explicit = match http2 {
+        true => Message::new().child(2, Message::new().wrapped_some(2, policy.pool.max_streams)),
+        false => Message::new().child(1, Message::new()),
+    };
+    let options = Message::new().child(3, explicit);
     let options = options.maybe(1, common_http(&policy.pool));
     let options =
         Message::new().text(1, "envoy.extensions.upstreams.http.v3.HttpProtocolOptions").any(2, HTTP_OPTIONS, options);
@@ -61,6 +66,8 @@ pub fn cluster(of: &Cluster<'_>) -> Bytes {
         .duration_ms(4, connect_ms)
         .child(36, options)
         .maybe(10, circuit_breakers(policy))
+        // upstream_connection_options { tcp_keepalive }
+        .maybe(30, policy.pool.keepalive.map(|it| Message::new().child(1, keepalive(it))))
         .maybe(19, policy.outlier.as_ref().map(outlier_detection));
     let message = match of.call {
         Call::Plain => message,
@@ -120,6 +127,11 @@ fn balanced_for_grpc(message: Message, balancer: &Balancer) -> Message {
             message.number(6, 2).child(23, ring)
         }
     }
+}
+
+/// `TcpKeepalive`.
+fn keepalive(it: Keepalive) -> Message {
+    Message::new().wrapped_some(1, it.probes).wrapped_some(2, it.time_s).wrapped_some(3, it.interval_s)
 }
 
 /// `HttpProtocolOptions.common_http_protocol_options`.

@@ -32,6 +32,8 @@ pub struct CorsPolicy {
     pub max_age_s: u32,
     /// Whether credentials may come.
     pub credentials: bool,
+    /// Whether preflights of other origins go on.
+    pub pass_unmatched: bool,
 }
 
 /// What keeps a client on an endpoint: Envoy's `stateful_session`, which names the endpoint in a cookie or a header.
@@ -99,6 +101,7 @@ impl CorsPolicy {
         let said = lists.into_iter().filter(|(_, list)| !list.is_empty());
         let policy = said.fold(origins, |message, (tag, list)| message.text(tag, &list.join(",")));
         let policy = policy.text(5, &self.max_age_s.to_string()).wrapped(6, u64::from(self.credentials));
+        let policy = policy.wrapped(10, u64::from(self.pass_unmatched));
         entry(CORS, CORS_POLICY, policy)
     }
 }

@@ -19,6 +19,50 @@ pub enum Text {
     Present,
 }
 
+/// Retries of a route.
+#[derive(Clone, Debug, Default)]
+pub struct RetryPolicy {
+    /// Tries after the first.
+    pub tries: u32,
+    /// Statuses that are tried again.
+    pub codes: Vec<u16>,
+    /// And gRPC's.
+    pub grpc: Vec<u16>,
+    /// So is what broke off, whatever the method.
+    pub any_method: bool,
+    /// Least pause between tries.
+    pub least_pause_ms: Option<u64>,
+    /// Limit on each.
+    pub each_ms: Option<u64>,
+}
+
+impl RetryPolicy {
+    /// `envoy.config.route.v3.RetryPolicy`.
+    fn message(&self) -> Message {
+        const GRPC: [(u16, &str); 5] = [
+            (1, "cancelled"),
+            (4, "deadline-exceeded"),
+            (8, "resource-exhausted"),
+            (13, "internal"),
+            (14, "unavailable"),
+        ];
+        let mut on = "connect-failure,refused-stream,retriable-status-codes".to_owned();
+        // A gRPC client knows no statuses of HTTP: for it 14 is what they come to.
+        let named =
+            GRPC.iter().filter(|(status, _)| *status == 14 || self.grpc.contains(status)).map(|(_, name)| *name);
+        for word in named.chain(self.any_method.then_some("reset")) {
+            on.push(',');
+            on.push_str(word);
+        }
+        let message = Message::new().text(1, &on).wrapped(2, u64::from(self.tries));
+        let message = self.each_ms.iter().fold(message, |message, ms| message.duration_ms(3, *ms));
+        let message = self.codes.iter().fold(message, |message, code| message.number(7, u64::from(*code)));
+        // retry_back_off { base_interval }
+        let pause = self.least_pause_ms.filter(|ms| *ms > 0);
+        message.maybe(8, pause.map(|ms| Message::new().duration_ms(1, ms)))
+    }
+}
+
 /// How a path matches.
 #[derive(Clone, Debug)]
 pub enum RouteMatchPath {
@@ -101,8 +145,8 @@ pub struct RouteEntry {
     pub rewrite: Option<PathRewrite>,
     /// Limit on the whole; 0: none.
     pub timeout_ms: u64,
-    /// Tries after the first, statuses, limit on each.
-    pub retry: Option<(u32, Vec<u16>, Option<u64>)>,
+    /// Retries.
+    pub retry: Option<RetryPolicy>,
     /// On the way in.
     pub request: HeaderChange,
     /// On the way out.
@@ -269,12 +313,7 @@ fn to_clusters(entry: &RouteEntry, clusters: &[(String, u32, HeaderChange)]) -> 
     let message = message.duration_ms(8, entry.timeout_ms).number(20, 2);
     let message = match &entry.retry {
         None => message,
-        Some((tries, codes, each)) => {
-            let retry = Message::new().text(1, "connect-failure,refused-stream,unavailable,retriable-status-codes");
-            let retry = retry.wrapped(2, u64::from(*tries));
-            let retry = each.iter().fold(retry, |message, ms| message.duration_ms(3, *ms));
-            message.child(9, codes.iter().fold(retry, |message, code| message.number(7, u64::from(*code))))
-        }
+        Some(retry) => message.child(9, retry.message()),
     };
     // rate_limits; hash_policy; hedge_policy { hedge_on_per_try_timeout }
     let message = message.children(13, entry.limits.iter().map(LocalLimit::on_route));

@@ -150,6 +150,26 @@ pub struct ConnectionPool {
     /// How long TCP may last.
     #[prost(uint64, tag = "10")]
     pub tcp_max_duration_ms: u64,
+    /// Streams at once.
+    #[prost(uint32, tag = "11")]
+    pub max_streams: u32,
+    /// Keep-alive.
+    #[prost(message, optional, tag = "12")]
+    pub keepalive: Option<Keepalive>,
+}
+
+/// See `model::mesh::traffic::Keepalive`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
+pub struct Keepalive {
+    /// Seconds before the first probe.
+    #[prost(uint32, tag = "1")]
+    pub time_s: u32,
+    /// Seconds between probes.
+    #[prost(uint32, tag = "2")]
+    pub interval_s: u32,
+    /// Probes.
+    #[prost(uint32, tag = "3")]
+    pub probes: u32,
 }
 
 /// See `model::mesh::traffic::Outlier`.

@@ -122,14 +122,27 @@ pub struct Destination {
 pub struct StreamRule {
     /// It is of `spec.tls`.
     pub tls: bool,
-    /// Ports of its matches; empty: all.
-    pub ports: Vec<u16>,
-    /// `sniHosts`.
-    pub sni: Vec<Arc<str>>,
+    /// `match`; empty means every connection.
+    pub matches: Vec<StreamMatch>,
     /// Where connections go.
     pub destinations: Vec<Destination>,
     /// What in it cannot be used, or empty.
     pub flaw: Arc<str>,
+}
+
+/// A match of `spec.tls` or `spec.tcp`: all of its parts must hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StreamMatch {
+    /// `gateways`; empty: as the VirtualService says.
+    pub gateways: Vec<Arc<str>>,
+    /// `port`.
+    pub port: Option<u16>,
+    /// `sniHosts`.
+    pub sni: Vec<Arc<str>>,
+    /// `sourceNamespace`.
+    pub namespace: Option<Arc<str>>,
+    /// `sourceLabels`.
+    pub labels: Labels,
 }
 
 /// networking.istio.io DestinationRule.
@@ -231,6 +244,12 @@ pub struct ServiceEntry {
     pub endpoints: Vec<EntryEndpoint>,
     /// `spec.workloadSelector.labels`; empty: none.
     pub selector: Labels,
+    /// `spec.exportTo`: namespaces whose callers see it; empty: all.
+    pub export_to: Vec<Arc<str>>,
+    /// `spec.location` is MESH_EXTERNAL, and somebody said so.
+    pub outside: bool,
+    /// `spec.subjectAltNames`.
+    pub names: Vec<Arc<str>>,
 }
 
 /// A port of a ServiceEntry.

@@ -2,7 +2,7 @@
 
 use super::istio::{object, on_path, rule_to, to, virtual_service, web};
 use super::*;
-use model::mesh::api::istio::{VirtualMatch, VirtualRule};
+use model::mesh::api::istio::{StreamMatch, StreamRule, VirtualMatch, VirtualRule};
 use model::mesh::{Match, MatchMore, PathMatch, Workload};
 
 fn from(pairs: &[(&str, &str)]) -> VirtualMatch {
@@ -33,6 +33,48 @@ fn proxies_learn_the_labels_that_rules_ask_for() {
     compiler.remove(ObjectKind::VirtualService, &Key::new("apps", "vs"));
     compiler.take();
     assert_eq!(workload(&compiler, "pod/apps/web-1").labels, Labels::new());
+}
+
+#[test]
+fn a_stream_rules_matches_are_taken_by_themselves() {
+    let matched = |sni: &str, port: u16| StreamMatch {
+        sni: vec![sni.into()],
+        port: Some(port),
+        labels: labels(&[("version", "v1")]),
+        ..StreamMatch::default()
+    };
+    let at_gateways = StreamMatch { gateways: vec!["edge".into()], ..matched("c.example", 80) };
+    let rule = StreamRule {
+        tls: true,
+        matches: vec![matched("a.example", 80), matched("b.example", 81), at_gateways],
+        destinations: vec![to("web", "")],
+        ..StreamRule::default()
+    };
+    let mut it = virtual_service("vs", 1, &["web"], Vec::new());
+    it.streams = vec![rule];
+    let mut compiler = compiler(web());
+    compiler.set(object(it));
+    compiler.take();
+    let told: Vec<String> = compiler
+        .told
+        .values()
+        .filter_map(|told| match told {
+            Resource::Route(route) => Some((route, &route.parents[0])),
+            _ => None,
+        })
+        .map(|(route, parent)| match &parent.target {
+            ParentTarget::Service { port, .. } => {
+                format!("{} {port:?} {:?}", route.name, parent.hostnames)
+            }
+            ParentTarget::Listener { .. } => "?".into(),
+        })
+        .collect();
+    let expect = [
+        r#"VirtualService/apps/vs#0000.0000 Some(80) ["a.example"]"#,
+        r#"VirtualService/apps/vs#0000.0001 Some(81) ["b.example"]"#,
+    ];
+    assert_eq!(told, expect);
+    assert_eq!(workload(&compiler, "pod/apps/web-1").labels, labels(&[("version", "v1")]));
 }
 
 #[test]

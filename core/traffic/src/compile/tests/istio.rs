@@ -487,6 +487,9 @@ impl Dice {
                 let mut it = entry("e0", [Resolution::Static, Resolution::Dns][self.below(2)]);
                 it.meta = made;
                 if self.coin() {
+                    it.export_to = vec![self.pick(&["a", "b"]).into()];
+                }
+                if self.coin() {
                     it.selector = labels(&[("app", "s0")]);
                 }
                 Object::ServiceEntry(Box::new(it))

@@ -47,7 +47,7 @@ impl View {
         let own = policy.and_then(|policy| policy.tls.as_deref());
         let of_gateways = port.port.tls.as_deref().filter(|_| self.audience.kind == Kind::Gateway);
         let own = of_gateways.or(own);
-        let secured = self.audience.secured && own.is_none();
+        let secured = self.audience.secured && own.is_none() && !entry.service.outside;
         let marks = match self.audience.kind {
             Kind::Grpc => secured && self.all_secured(port),
             Kind::Sidecar | Kind::Gateway => secured,

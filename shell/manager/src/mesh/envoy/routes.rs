@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use traffic::{Directory, ListenerEntry, PortEntry, ServiceEntry};
 use xds::envoy::{
-    CorsPolicy, HeaderChange, HttpFault, PathRewrite, RouteAction, RouteEntry, RouteMatchPath, SessionState, Text,
-    VirtualHost,
+    CorsPolicy, HeaderChange, HttpFault, PathRewrite, RetryPolicy, RouteAction, RouteEntry, RouteMatchPath,
+    SessionState, Text, VirtualHost,
 };
 
 /// A cluster that never is: its share of requests is answered with 500.
@@ -88,7 +88,7 @@ pub fn of_service(directory: &Directory, entry: &ServiceEntry, port: &PortEntry)
 /// Requests to services by their names.
 pub fn by_name(directory: &Directory) -> Vec<VirtualHost> {
     let mut hosts = Vec::new();
-    for entry in directory.services().into_iter().filter(|entry| entry.service.subset_of.is_none()) {
+    for entry in directory.services().into_iter().filter(|entry| super::is_named(&entry.service)) {
         let http = |port: &&PortEntry| port.app_protocol().is_http();
         let first = entry.ports.iter().filter(http).min_by_key(|port| (port.port.port != 80, port.port.port));
         let Some(port) = first else { continue };
@@ -279,10 +279,14 @@ fn entry(directory: &Directory, route: &Route, rule: &Rule, matched: &Match, por
         query: matched.query.iter().map(named).collect(),
         action: clusters(directory, &rule.backends, port),
         timeout_ms: rule.timeouts.request_ms.unwrap_or(0),
-        retry: rule
-            .retry
-            .as_ref()
-            .map(|retry| (retry.attempts, retry.codes.clone(), rule.timeouts.backend_request_ms.filter(|ms| *ms > 0))),
+        retry: rule.retry.as_ref().map(|retry| RetryPolicy {
+            tries: retry.attempts,
+            codes: retry.codes.clone(),
+            grpc: retry.grpc.clone(),
+            any_method: retry.any_method,
+            least_pause_ms: retry.backoff_ms,
+            each_ms: rule.timeouts.backend_request_ms.filter(|ms| *ms > 0),
+        }),
         ..plain(String::new())
     };
     for filter in &rule.filters {
@@ -398,5 +402,6 @@ fn cross_origin(cors: &Cors) -> CorsPolicy {
         expose: texts(&cors.expose_headers),
         max_age_s: cors.max_age_s,
         credentials: cors.allow_credentials,
+        pass_unmatched: cors.pass_unmatched,
     }
 }

@@ -46,7 +46,7 @@ fn directory() -> Directory {
 
 fn ask(name: &str, kind: RecordType) -> String {
     let query = Query::query(Name::from_str(name).unwrap(), kind);
-    match (Zone { domain: "cluster.local" }).answer(&directory(), &query) {
+    match (Zone { domain: "cluster.local", namespace: "shop" }).answer(&directory(), &query) {
         Answered::NotOurs => "forward".into(),
         Answered::Alias(_, target) => format!("alias {target}"),
         Answered::Records(records) => {
@@ -100,7 +100,7 @@ proptest::proptest! {
     ) {
         use hickory_proto::op::Message;
         let directory = directory();
-        let zone = Zone { domain: "cluster.local" };
+        let zone = Zone { domain: "cluster.local", namespace: "shop" };
         if let Ok(message) = Message::from_vec(&bytes) {
             message.queries.iter().for_each(|query| drop(zone.answer(&directory, query)));
         }
