@@ -9,9 +9,9 @@ use control::imagined::{Api, Outcome};
 use control::scheduler::{self, Scheduler};
 use control::{Config, Control};
 use model::effect::{Made, Receipt, Refusal};
-use model::scheduling::{CsiNodeFacts, GpuFacts, QuotaFacts, TopologyFacts, UsageFacts};
+use model::scheduling::{CsiNodeFacts, GpuFacts, QuotaFacts, Reservation, TopologyFacts, UsageFacts};
 use model::{Effect, Event, Key, Kind, Object, Timestamp};
-use placement::{Reservation, ReservationState, StorageChange};
+use placement::{ReservationState, StorageChange};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 

@@ -371,38 +371,45 @@ pub struct UsageFacts {
     pub at: Timestamp,
 }
 
-/// Whom a reservation is for: pods that all of what is given means.
+/// Whom a reservation is for: pods that all of what is given means. What names nothing means every pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReservationOwner {
     /// Their namespace.
     pub namespace: Option<Arc<str>>,
     /// The pod of this name.
     pub pod: Option<Arc<str>>,
-    /// Pods of this controller: kind and name.
+    /// Pods of this controller: kind (`ReplicaSet`, `StatefulSet` or `ReplicationController`) and name.
     pub controller: Option<(Arc<str>, Arc<str>)>,
     /// Pods with such labels.
     pub labels: Option<LabelSelector>,
 }
 
-/// A Reservation (Koordinator's): room that is held for pods to come.
+/// Room that is held for pods to come (Koordinator's Reservation), as its owner writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ReservationFacts {
+pub struct Reservation {
     /// Name.
     pub name: Arc<str>,
-    /// Uid.
-    pub uid: Arc<str>,
-    /// The template's namespace: for its rules about other pods.
+    /// Namespace of the template's rules about other pods.
     pub namespace: Arc<str>,
-    /// The template's labels.
+    /// Labels of the template: for its rules about other pods.
     pub labels: Arc<Labels>,
-    /// What is held, and where it may be.
+    /// What is to be held, and where it may be.
     pub template: Arc<SchedulingSpec>,
-    /// Any of these; none: nobody.
+    /// Whom it is for: any of these; none: nobody.
     pub owners: Vec<ReservationOwner>,
-    /// The first pod uses it up.
+    /// The first pod uses it up, whatever it takes.
     pub allocate_once: bool,
     /// When it ends by itself.
     pub expires: Option<Timestamp>,
+}
+
+/// A Reservation object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReservationFacts {
+    /// What is asked for.
+    pub reservation: Reservation,
+    /// Uid.
+    pub uid: Arc<str>,
     /// `status.phase`.
     pub phase: Arc<str>,
     /// `status.nodeName`.

@@ -44,6 +44,6 @@ pub use pool::{NodeId, PodId, Pool, PoolSize};
 pub use preempt::{Band, Clearance, Place, Preemption, Victim};
 pub use queue::{Hint, Queue};
 pub use reschedule::{Cause, Move, MoveLimits};
-pub use reservation::{Owner, Reservation, ReservationState};
+pub use reservation::ReservationState;
 pub use score::FitStrategy;
 pub use storage::{ClaimPlan, StorageChange};

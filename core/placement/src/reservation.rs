@@ -13,50 +13,16 @@ use crate::class::{ClassId, ClassKey};
 use crate::pool::{NOWHERE, NodeId, PodId, Pool};
 use crate::topology::Surroundings;
 use model::map::HashMap;
-use model::scheduling::{Amounts, SchedulingSpec};
-use model::{Key, LabelSelector, Labels, Timestamp};
+use model::scheduling::{Amounts, Reservation, ReservationOwner, SchedulingSpec};
+use model::{Key, LabelSelector, Timestamp};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Whom a reservation is for: pods that all of what is given means. What names nothing means every pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Owner {
-    /// Their namespace.
-    pub namespace: Option<Arc<str>>,
-    /// The pod of this name.
-    pub pod: Option<Arc<str>>,
-    /// Pods of this controller: kind (`ReplicaSet`, `StatefulSet` or `ReplicationController`) and name.
-    pub controller: Option<(Arc<str>, Arc<str>)>,
-    /// Pods with such labels.
-    pub labels: Option<LabelSelector>,
-}
-
-impl Owner {
-    fn means_class(&self, class: &ClassKey) -> bool {
-        self.namespace.as_ref().is_none_or(|namespace| *namespace == class.namespace)
-            && self.controller.as_ref().is_none_or(|controller| class.owner.as_ref() == Some(controller))
-            && self.labels.as_ref().is_none_or(|selector| selector.matches(&class.labels))
-    }
-}
-
-/// A reservation as its owner writes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Reservation {
-    /// Name.
-    pub name: Arc<str>,
-    /// Namespace of the template's rules about other pods.
-    pub namespace: Arc<str>,
-    /// Labels of the template: for its rules about other pods.
-    pub labels: Arc<Labels>,
-    /// What is to be held, and where it may be.
-    pub template: Arc<SchedulingSpec>,
-    /// Whom it is for: any of these.
-    pub owners: Vec<Owner>,
-    /// The first pod uses it up, whatever it takes.
-    pub allocate_once: bool,
-    /// When it ends by itself.
-    pub expires: Option<Timestamp>,
+fn means_class(owner: &ReservationOwner, class: &ClassKey) -> bool {
+    owner.namespace.as_ref().is_none_or(|namespace| *namespace == class.namespace)
+        && owner.controller.as_ref().is_none_or(|controller| class.owner.as_ref() == Some(controller))
+        && owner.labels.as_ref().is_none_or(|selector| selector.matches(&class.labels))
 }
 
 /// How a reservation stands.
@@ -314,9 +280,9 @@ impl Pool {
     pub(crate) fn is_reserved_for(&self, placeholder: PodId, pod: PodId) -> bool {
         let Some(held) = self.reservations.of(placeholder) else { return false };
         let (class, name) = (&self.class(self.entry(pod).class).key, &self.entry(pod).key.name);
-        let named = |owner: &Owner| owner.pod.as_ref().is_none_or(|pod| pod == name);
+        let named = |owner: &ReservationOwner| owner.pod.as_ref().is_none_or(|pod| pod == name);
         let open = !held.is_used_up() && !self.reservations.holds(pod);
-        open && held.facts.owners.iter().any(|owner| named(owner) && owner.means_class(class))
+        open && held.facts.owners.iter().any(|owner| named(owner) && means_class(owner, class))
     }
 
     /// Placeholders that are on a node and for a pod, with their node, what it would use most of first.
@@ -324,7 +290,7 @@ impl Pool {
         let class = self.entry(pod).class;
         if !self.reservations.matched.contains_key(&class) {
             let key = &self.class(class).key;
-            let means = |held: &&Held| held.facts.owners.iter().any(|owner| owner.means_class(key));
+            let means = |held: &&Held| held.facts.owners.iter().any(|owner| means_class(owner, key));
             let found = self.reservations.held.values().filter(means).map(|held| held.pod).collect();
             self.reservations.matched.insert(class, found);
         }
@@ -414,8 +380,12 @@ impl Pool {
     pub fn reservation_for(&self, moved: &crate::Move, name: Arc<str>, expires: Timestamp) -> Reservation {
         let class = &self.class(self.entry(moved.pod).class).key;
         let labels = class.owner.is_none().then(|| LabelSelector::from_labels(class.labels.iter()));
-        let owner =
-            Owner { namespace: Some(class.namespace.clone()), pod: None, controller: class.owner.clone(), labels };
+        let owner = ReservationOwner {
+            namespace: Some(class.namespace.clone()),
+            pod: None,
+            controller: class.owner.clone(),
+            labels,
+        };
         Reservation {
             name,
             namespace: class.namespace.clone(),

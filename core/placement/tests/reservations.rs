@@ -1,7 +1,7 @@
 //! Reservations: who gets what is held, and that nothing is given away twice.
 
-use diolkos_placement::{Cause, Decision, Move, NodeId, Owner, PodId, Pool, Reservation, ReservationState};
-use model::scheduling::{Amounts, NodeFacts, NodeScheduling, PodFacts, SchedulingSpec};
+use diolkos_placement::{Cause, Decision, Move, NodeId, PodId, Pool, ReservationState};
+use model::scheduling::{Amounts, NodeFacts, NodeScheduling, PodFacts, Reservation, ReservationOwner, SchedulingSpec};
 use model::{LabelSelector, Labels, Timestamp};
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ fn reservation(name: &str, milli: i64, app: &str, allocate_once: bool) -> Reserv
         name: name.into(),
         namespace: "default".into(),
         template: spec(milli, 0),
-        owners: vec![Owner { labels: Some(selector), ..Owner::default() }],
+        owners: vec![ReservationOwner { labels: Some(selector), ..ReservationOwner::default() }],
         allocate_once,
         ..Reservation::default()
     }

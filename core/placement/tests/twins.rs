@@ -1,11 +1,9 @@
 //! The indexes and the whole evaluation give the same answer, on random pools with every feature on, after every change.
 
-use diolkos_placement::{
-    Decision, FitStrategy, GPU_CORE, LoadPolicy, NodeTopology, Owner, PodId, Pool, Reservation, TopologyPolicy,
-};
+use diolkos_placement::{Decision, FitStrategy, GPU_CORE, LoadPolicy, NodeTopology, PodId, Pool, TopologyPolicy};
 use model::scheduling::{
-    BudgetFacts, Disk, DiskKind, HostPort, NodeFacts, NodeScheduling, NodeTerm, PodFacts, PodTerm, SchedulingSpec,
-    SpreadConstraint, SpreadOwner,
+    BudgetFacts, Disk, DiskKind, HostPort, NodeFacts, NodeScheduling, NodeTerm, PodFacts, PodTerm, Reservation,
+    ReservationOwner, SchedulingSpec, SpreadConstraint, SpreadOwner,
 };
 use model::selector::{Operator, Requirement};
 use model::taint::{Taint, TaintEffect, Toleration};
@@ -227,7 +225,7 @@ fn reserve(dice: &mut Dice, pool: &mut Pool, specs: &[Specimen], seed: u64, step
         return;
     }
     let (namespace, spec, own) = dice.pick(specs).clone();
-    let owner = |dice: &mut Dice| Owner {
+    let owner = |dice: &mut Dice| ReservationOwner {
         namespace: (!dice.one_in(3)).then(|| (*dice.pick(&["x", "y"])).into()),
         pod: dice.one_in(5).then(|| format!("p{}", step + 1 + dice.roll(3)).into()),
         controller: None,

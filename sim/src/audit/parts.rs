@@ -5,10 +5,9 @@ use super::{Auditor, asked, is_placed, node_of};
 use crate::storage::{DRIVER, HANDLE};
 use control::imagined::Api;
 use model::cluster::Node;
-use model::scheduling::{CsiNodeFacts, GpuFacts, HOSTNAME, TopologyFacts, ZONE};
+use model::scheduling::{CsiNodeFacts, GpuFacts, HOSTNAME, Reservation, TopologyFacts, ZONE};
 use model::volume::{PersistentVolume, PersistentVolumeClaim};
 use model::{Key, Kind, Object, Pod, Timestamp};
-use placement::Reservation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

@@ -4,10 +4,12 @@ use super::{CREATE_MS, FAULTS_MS, Storm, meta, selector};
 use crate::cluster::Cluster;
 use crate::storage::{DRIVER, HANDLE};
 use model::cluster::Node;
-use model::scheduling::{Claim, CsiNodeFacts, GpuFacts, SchedulingSpec, TopologyFacts, ZONE};
+use model::scheduling::{
+    Claim, CsiNodeFacts, GpuFacts, Reservation, ReservationOwner, SchedulingSpec, TopologyFacts, ZONE,
+};
 use model::volume::{PersistentVolume, PersistentVolumeClaim, StorageClass};
 use model::{Doc, Key, Labels, Meta, Quantity};
-use placement::{GPU_CORE, Owner, Reservation};
+use placement::GPU_CORE;
 use std::sync::Arc;
 
 /// Class whose volumes are made when the first pod has its node.
@@ -183,7 +185,7 @@ impl Storm {
                 name: name.clone(),
                 namespace: "team".into(),
                 template: Arc::new(template),
-                owners: vec![Owner { labels: Some(selector(&app)), ..Owner::default() }],
+                owners: vec![ReservationOwner { labels: Some(selector(&app)), ..ReservationOwner::default() }],
                 allocate_once: self.one_in(2),
                 expires: Some(expires),
                 ..Reservation::default()

@@ -1,9 +1,9 @@
 //! What pods are given of a node's parts, and of what was reserved: told in their annotations, as Koordinator writes them.
 
 use super::Scheduler;
-use model::scheduling::GpuFacts;
+use model::scheduling::{GpuFacts, Reservation};
 use model::{Labels, Timestamp};
-use placement::{Decision, GPU_CORE, GPU_MEMORY, GpuShare, Hint, PodId, Reservation};
+use placement::{Decision, GPU_CORE, GPU_MEMORY, GpuShare, Hint, PodId};
 use std::fmt::Write as _;
 
 /// Annotation that says which GPUs a pod has.
@@ -148,8 +148,7 @@ impl Scheduler {
 mod tests {
     use super::*;
     use model::Effect;
-    use model::scheduling::{NodeFacts, NodeScheduling, PodFacts, SchedulingSpec};
-    use placement::Owner;
+    use model::scheduling::{NodeFacts, NodeScheduling, PodFacts, ReservationOwner, SchedulingSpec};
     use std::sync::Arc;
 
     #[test]
@@ -217,7 +216,7 @@ mod tests {
         let held = |expires: i64| Reservation {
             name: "r".into(),
             template: Arc::new(SchedulingSpec { requests: vec![("cpu".into(), 1500)], ..SchedulingSpec::default() }),
-            owners: vec![Owner { pod: Some("mine".into()), ..Owner::default() }],
+            owners: vec![ReservationOwner { pod: Some("mine".into()), ..ReservationOwner::default() }],
             allocate_once: true,
             expires: Some(Timestamp::from_secs(expires)),
             ..Reservation::default()

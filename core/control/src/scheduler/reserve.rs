@@ -4,7 +4,7 @@ use super::{Order, Purpose, Scheduler};
 use model::effect::{Status, Target};
 use model::scheduling::{Amounts, ReservationFacts, ReservationStatus};
 use model::{Condition, Effect, Key, Kind, Timestamp, condition};
-use placement::{Hint, Owner, PodId, Reservation, ReservationState};
+use placement::{Hint, PodId, ReservationState};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -61,28 +61,10 @@ fn is_final(phase: &str) -> bool {
     matches!(phase, SUCCEEDED | FAILED)
 }
 
-fn for_pool(facts: &ReservationFacts) -> Reservation {
-    let owner = |owner: &model::scheduling::ReservationOwner| Owner {
-        namespace: owner.namespace.clone(),
-        pod: owner.pod.clone(),
-        controller: owner.controller.clone(),
-        labels: owner.labels.clone(),
-    };
-    Reservation {
-        name: facts.name.clone(),
-        namespace: facts.namespace.clone(),
-        labels: facts.labels.clone(),
-        template: facts.template.clone(),
-        owners: facts.owners.iter().map(owner).collect(),
-        allocate_once: facts.allocate_once,
-        expires: facts.expires,
-    }
-}
-
 impl Scheduler {
     /// A Reservation object is now as given. One that has ended stays so.
     pub fn reserve(&mut self, kind: Kind, facts: ReservationFacts) {
-        let name = facts.name.clone();
+        let name = facts.reservation.name.clone();
         if self.reserved.known.get(&name).is_some_and(|known| known.facts.uid != facts.uid) {
             self.unreserve(&name);
         }
@@ -91,7 +73,7 @@ impl Scheduler {
             None => is_final(&facts.phase),
         };
         if !ended {
-            self.reservation(for_pool(&facts));
+            self.reservation(facts.reservation.clone());
         }
         let phase = [SUCCEEDED, FAILED, AVAILABLE].into_iter().find(|phase| **phase == *facts.phase);
         match self.reserved.known.get_mut(&name) {
@@ -141,7 +123,7 @@ impl Scheduler {
             .filter(|known| !is_final(known.written.phase))
             .filter_map(|known| {
                 let status = self.reservation_status(known, now)?;
-                let key = Key { namespace: "".into(), name: known.facts.name.clone() };
+                let key = Key { namespace: "".into(), name: known.facts.reservation.name.clone() };
                 Some((Target { kind: known.kind, key, uid: known.facts.uid.clone(), revision: 0 }, status))
             })
             .collect();
@@ -160,7 +142,7 @@ impl Scheduler {
     /// The status as it should be; None: as it is.
     fn reservation_status(&self, known: &Known, now: Timestamp) -> Option<ReservationStatus> {
         let (facts, before) = (&known.facts, &known.written);
-        let (state, drawn) = match self.pool.reservation(&facts.name) {
+        let (state, drawn) = match self.pool.reservation(&facts.reservation.name) {
             Some((state, drawn)) => (Some(state), drawn),
             None => (None, Vec::new()),
         };
@@ -168,7 +150,9 @@ impl Scheduler {
         let (phase, ready, reason, message) = match &state {
             None => (FAILED, false, "Expired", ""),
             Some(ReservationState::Pending) => (PENDING, false, "Unschedulable", &*known.said),
-            Some(_) if facts.allocate_once && !drawn.is_empty() && bound => (SUCCEEDED, false, "Succeeded", ""),
+            Some(_) if facts.reservation.allocate_once && !drawn.is_empty() && bound => {
+                (SUCCEEDED, false, "Succeeded", "")
+            }
             Some(ReservationState::Taken) if drawn.is_empty() => (FAILED, false, "Expired", "its node is gone"),
             Some(_) => (AVAILABLE, true, "Available", ""),
         };
@@ -192,7 +176,7 @@ impl Scheduler {
             drawn.iter().map(|pod| (self.pool.pod_key(*pod).clone(), self.pool.pod_uid(*pod).clone())).collect();
         owners.sort();
         let held = phase != PENDING && !node.is_empty();
-        let allocatable = if held { facts.template.requests.clone() } else { Amounts::new() };
+        let allocatable = if held { facts.reservation.template.requests.clone() } else { Amounts::new() };
         let allocated = self.drawn_of(&allocatable, &drawn);
         let status = ReservationStatus { phase, node, allocatable, allocated, owners, conditions };
         (status != *before).then_some(status)
@@ -213,7 +197,7 @@ impl Scheduler {
 mod tests {
     use super::*;
     use model::ResourceType;
-    use model::scheduling::{NodeFacts, NodeScheduling, PodFacts, ReservationOwner, SchedulingSpec};
+    use model::scheduling::{NodeFacts, NodeScheduling, PodFacts, Reservation, ReservationOwner, SchedulingSpec};
     use model::{LabelSelector, Labels};
 
     const KIND: Kind = Kind::Other(&ResourceType {
@@ -252,16 +236,16 @@ mod tests {
 
     fn held(cores: i64, once: bool) -> ReservationFacts {
         let labels = Some(LabelSelector::from_labels(&labels("web")));
-        ReservationFacts {
+        let reservation = Reservation {
             name: "r".into(),
-            uid: "u".into(),
             namespace: "team".into(),
             template: spec(cores),
             owners: vec![ReservationOwner { labels, ..ReservationOwner::default() }],
             allocate_once: once,
             expires: Some(Timestamp::from_secs(100)),
-            ..ReservationFacts::default()
-        }
+            ..Reservation::default()
+        };
+        ReservationFacts { reservation, uid: "u".into(), ..ReservationFacts::default() }
     }
 
     /// What is ordered: bindings, and statuses as `phase node cores-allocated/of owners`.
@@ -322,7 +306,9 @@ mod tests {
         scheduler.reserve(KIND, held(2, false));
         assert!(step(&mut scheduler, 101).is_empty(), "a late fact does not revive it");
         scheduler.unreserve("r");
-        scheduler.reserve(KIND, ReservationFacts { expires: None, ..held(1, false) });
+        let lasting = held(1, false);
+        let lasting = Reservation { expires: None, ..lasting.reservation };
+        scheduler.reserve(KIND, ReservationFacts { reservation: lasting, ..held(1, false) });
         assert_eq!(step(&mut scheduler, 102), [r#"Available n 0/1 [] ["Available"]"#]);
     }
 

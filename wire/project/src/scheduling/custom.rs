@@ -4,7 +4,7 @@
 
 use super::{amounts, at, items, labels, number, pod_spec, quantity, selector, text, timestamp};
 use model::scheduling::{
-    Amounts, GpuFacts, NodeTerm, QuotaFacts, ReservationFacts, ReservationOwner, TopologyFacts, UsageFacts,
+    Amounts, GpuFacts, NodeTerm, QuotaFacts, Reservation, ReservationFacts, ReservationOwner, TopologyFacts, UsageFacts,
 };
 use model::selector::{Operator, Requirement};
 use serde_json::Value;
@@ -124,18 +124,17 @@ pub fn reservation(object: &Value) -> ReservationFacts {
     let created = timestamp(metadata, "creationTimestamp").unwrap_or_default();
     let lasts = ttl.filter(|ms| *ms > 0).map(|ms| created.plus_ms(ms));
     let open = !at(spec, "unschedulable").as_bool().unwrap_or(false);
-    ReservationFacts {
-        uid: text(metadata, "uid"),
+    let reservation = Reservation {
+        name,
         namespace,
         labels: Arc::new(own),
         template: Arc::new(scheduling),
         owners: items(spec, "owners").iter().filter(|_| open).filter_map(reservation_owner).collect(),
         allocate_once: at(spec, "allocateOnce").as_bool().unwrap_or(true),
         expires: timestamp(spec, "expires").or(lasts),
-        phase: text(status, "phase"),
-        node: text(status, "nodeName"),
-        name,
-    }
+    };
+    let uid = text(metadata, "uid");
+    ReservationFacts { reservation, uid, phase: text(status, "phase"), node: text(status, "nodeName") }
 }
 
 /// None: it names nobody, or what is no pod.
@@ -211,7 +210,7 @@ mod tests {
             },
             "status": {"phase": "Available", "nodeName": "n7"},
         });
-        let facts = reservation(&object);
+        let facts = reservation(&object).reservation;
         assert_eq!((&*facts.name, &*facts.namespace, facts.allocate_once), ("r", "team", true));
         assert_eq!(facts.template.requests, [("cpu".into(), 2000)]);
         assert!(facts.template.node_affinity.as_ref().unwrap()[0].matches("n7", &model::Labels::new()));
@@ -228,11 +227,11 @@ mod tests {
             (json!("soon"), None),
         ] {
             object["spec"]["ttl"] = ttl.clone();
-            assert_eq!(reservation(&object).expires, expires.map(|ms| created.plus_ms(ms)), "{ttl}");
+            assert_eq!(reservation(&object).reservation.expires, expires.map(|ms| created.plus_ms(ms)), "{ttl}");
         }
         object["spec"]["expires"] = json!("2026-01-01T00:01:00Z");
         object["spec"]["unschedulable"] = json!(true);
-        let facts = reservation(&object);
+        let facts = reservation(&object).reservation;
         assert_eq!((facts.expires, facts.owners.len()), (Some(created.plus_ms(60_000)), 0));
     }
 
