@@ -17,4 +17,4 @@ pub use api::{
 pub use error::ApiError;
 pub use https::{Answer, HttpsApi};
 pub use kubeconfig::{ConfigError, Endpoint};
-pub use tls::{TlsError, client_tls, load_certs, load_key};
+pub use tls::{PROVIDER, TlsError, client_tls, load_certs, load_key};

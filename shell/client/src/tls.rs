@@ -1,9 +1,44 @@
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use thiserror::Error;
+
+/// One set of algorithms for the process.
+pub static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+
+/// The half of a certificate verifier that only the algorithms decide: signatures of handshakes, by [`PROVIDER`]. (rustls has one trait for
+/// each side, with these three methods alike.)
+#[macro_export]
+macro_rules! signatures_by_provider {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &::rustls::pki_types::CertificateDer<'_>,
+            signature: &::rustls::DigitallySignedStruct,
+        ) -> Result<::rustls::client::danger::HandshakeSignatureValid, ::rustls::Error> {
+            let algorithms = &$crate::PROVIDER.signature_verification_algorithms;
+            ::rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &::rustls::pki_types::CertificateDer<'_>,
+            signature: &::rustls::DigitallySignedStruct,
+        ) -> Result<::rustls::client::danger::HandshakeSignatureValid, ::rustls::Error> {
+            let algorithms = &$crate::PROVIDER.signature_verification_algorithms;
+            ::rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<::rustls::SignatureScheme> {
+            $crate::PROVIDER.signature_verification_algorithms.supported_schemes()
+        }
+    };
+}
 
 /// Key material that cannot be used. The file or field is at fault; no retry helps.
 #[derive(Debug, Error)]
@@ -52,8 +87,7 @@ pub fn client_tls(
     identity: Option<(&[u8], &[u8])>,
     alpn: &[&[u8]],
 ) -> Result<ClientConfig, TlsError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder = ClientConfig::builder_with_provider(PROVIDER.clone()).with_safe_default_protocol_versions()?;
     let builder = match ca {
         Some(pem) => {
             let mut roots = RootCertStore::empty();
@@ -62,7 +96,7 @@ pub fn client_tls(
             }
             builder.with_root_certificates(roots)
         }
-        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustAnybody(provider))),
+        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustAnybody)),
     };
     let mut config = match identity {
         Some((chain, key)) => builder.with_client_auth_cert(
@@ -77,7 +111,7 @@ pub fn client_tls(
 
 /// What a user asked for with `insecure-skip-tls-verify`.
 #[derive(Debug)]
-struct TrustAnybody(Arc<rustls::crypto::CryptoProvider>);
+struct TrustAnybody;
 
 impl ServerCertVerifier for TrustAnybody {
     fn verify_server_cert(
@@ -90,23 +124,6 @@ impl ServerCertVerifier for TrustAnybody {
     ) -> Result<ServerCertVerified, rustls::Error> {
         Ok(ServerCertVerified::assertion())
     }
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
-    }
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
-    }
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+
+    crate::signatures_by_provider!();
 }

@@ -1,11 +1,12 @@
 //! TLS to services that end it themselves: a gateway's, as BackendTLSPolicies say, and anybody's, as DestinationRules do.
 use crate::dial::{self, DialError, Dialled};
-use crate::identity::tls::{PROVIDER, roots, signatures_by_provider};
+use crate::identity::tls::roots;
 use crate::netns;
 use crate::origin::Origin;
 use crate::stream::{Io, Stream};
 use crate::upstream::{Port, Upstream};
 use crate::worker::Worker;
+use client::PROVIDER;
 use http1::proxy_protocol::{self, Ends};
 use model::map::HashMap;
 use model::mesh::traffic::ProxyProtocol;
@@ -287,5 +288,5 @@ impl ServerCertVerifier for Verifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    signatures_by_provider!();
+    client::signatures_by_provider!();
 }

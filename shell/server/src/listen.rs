@@ -33,7 +33,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// The key material does not fit together.
 pub fn tls_config(pki: &Pki) -> Result<rustls::ServerConfig, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = client::PROVIDER.clone();
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_slice(pki.authority.certificate_pem().as_bytes()).map_err(|e| e.to_string())?;
     roots.add(ca).map_err(|error| error.to_string())?;

@@ -153,7 +153,7 @@ fn trust() -> Option<Arc<ClientConfig>> {
     let pem = SYSTEM_ROOTS.iter().find_map(|path| std::fs::read(path).ok())?;
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&pem).filter_map(Result::ok));
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = client::PROVIDER.clone();
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
     Some(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }

@@ -77,7 +77,7 @@ fn tls(dir: &Path, ca: &MeshCa) -> Result<rustls::ServerConfig, MeshError> {
         let root = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| tls(&error))?;
         roots.add(root).map_err(|error| tls(&error))?;
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = client::PROVIDER.clone();
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()
         .build()

@@ -37,7 +37,7 @@ pub(super) fn server_config(files: &TlsFiles) -> Result<rustls::ServerConfig, Tl
     for certificate in certificates(&files.client_ca)? {
         roots.add(certificate)?;
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = client::PROVIDER.clone();
     // Without a certificate one gets as far as a 401, which says more than a broken handshake.
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()

@@ -1,11 +1,12 @@
 //! Listeners under TLS: the server name of the first message decides whose connection it is, and whether TLS ends here.
 use super::doors::{Door, Found};
 use super::streams;
-use crate::identity::tls::{PROVIDER, client_hello, roots, signatures_by_provider};
+use crate::identity::tls::{client_hello, roots};
 use crate::outbox::Tcp;
 use crate::requests::{self, Site};
 use crate::stream::{Io, Stream};
 use crate::worker::Worker;
+use client::PROVIDER;
 use model::Key;
 use model::map::HashMap;
 use model::mesh::{ClientValidation, Listener, ListenerProtocol, TlsMode, TlsSecret};
@@ -235,5 +236,5 @@ impl ClientCertVerifier for Anybody {
         Ok(ClientCertVerified::assertion())
     }
 
-    signatures_by_provider!();
+    client::signatures_by_provider!();
 }

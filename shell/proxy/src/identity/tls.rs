@@ -1,48 +1,14 @@
 //! TLS between proxies: both sides show a certificate of the trust domain, and the name that counts is the SPIFFE id.
 use super::trust::RootId;
 use super::{IdentityError, spiffe};
+use client::PROVIDER;
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{Acceptor, ClientHello, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use std::sync::{Arc, LazyLock};
-
-/// One set of algorithms for the process.
-pub static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
-
-/// The half of a certificate verifier that only the algorithms decide: signatures of handshakes, by [`PROVIDER`]. (rustls has one trait for
-/// each side, with these three methods alike.)
-macro_rules! signatures_by_provider {
-    () => {
-        fn verify_tls12_signature(
-            &self,
-            message: &[u8],
-            certificate: &rustls::pki_types::CertificateDer<'_>,
-            signature: &rustls::DigitallySignedStruct,
-        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-            let algorithms = &$crate::identity::tls::PROVIDER.signature_verification_algorithms;
-            rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            message: &[u8],
-            certificate: &rustls::pki_types::CertificateDer<'_>,
-            signature: &rustls::DigitallySignedStruct,
-        ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-            let algorithms = &$crate::identity::tls::PROVIDER.signature_verification_algorithms;
-            rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-            $crate::identity::tls::PROVIDER.signature_verification_algorithms.supported_schemes()
-        }
-    };
-}
-pub(crate) use signatures_by_provider;
+use std::sync::Arc;
 
 /// Trust roots out of PEM bundles.
 ///
@@ -166,5 +132,5 @@ impl ServerCertVerifier for MeshServerVerifier {
         }
     }
 
-    signatures_by_provider!();
+    client::signatures_by_provider!();
 }

@@ -2,7 +2,7 @@
 //!
 //! An open connection is worth what the roots are that its two certificates chain to: when one of them is no longer trusted, the connection is
 //! closed. So each remembers the roots, and nothing has to be verified again.
-use super::tls::PROVIDER;
+use client::PROVIDER;
 use rustls::RootCertStore;
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::pki_types::pem::PemObject;

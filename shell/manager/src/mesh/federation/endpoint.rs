@@ -1,12 +1,12 @@
 //! Who serves another trust domain's bundle.
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use client::PROVIDER;
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 use std::sync::Arc;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -19,10 +19,8 @@ fn store<'a>(pem: impl Iterator<Item = &'a str>) -> Result<RootCertStore, String
     if roots.is_empty() { Err("there are no roots to verify the endpoint with".into()) } else { Ok(roots) }
 }
 
-fn builder(
-    provider: Arc<CryptoProvider>,
-) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, String> {
-    ClientConfig::builder_with_provider(provider)
+fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, String> {
+    ClientConfig::builder_with_provider(PROVIDER.clone())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())
 }
@@ -33,7 +31,7 @@ fn builder(
 /// They are not usable.
 pub fn by_name(pem: &str) -> Result<Arc<ClientConfig>, String> {
     let roots = store([pem].into_iter())?;
-    let builder = builder(Arc::new(aws_lc_rs::default_provider()))?;
+    let builder = builder()?;
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
 }
 
@@ -42,9 +40,8 @@ pub fn by_name(pem: &str) -> Result<Arc<ClientConfig>, String> {
 /// # Errors
 /// They are not usable.
 pub fn by_identity<'a>(pem: impl Iterator<Item = &'a str>, id: &str) -> Result<Arc<ClientConfig>, String> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = Verifier { roots: store(pem)?, id: id.to_owned(), provider: provider.clone() };
-    let builder = builder(provider)?.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
+    let verifier = Verifier { roots: store(pem)?, id: id.to_owned() };
+    let builder = builder()?.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     Ok(Arc::new(builder.with_no_client_auth()))
 }
 
@@ -53,7 +50,6 @@ pub fn by_identity<'a>(pem: impl Iterator<Item = &'a str>, id: &str) -> Result<A
 struct Verifier {
     roots: RootCertStore,
     id: String,
-    provider: Arc<CryptoProvider>,
 }
 
 /// Whether a certificate names this and no other URI: an X.509-SVID has exactly one.
@@ -77,7 +73,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let parsed = ParsedCertificate::try_from(leaf)?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
+        let algorithms = PROVIDER.signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms)?;
         match is(leaf, &self.id) {
             true => Ok(ServerCertVerified::assertion()),
@@ -85,27 +81,5 @@ impl ServerCertVerifier for Verifier {
         }
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    client::signatures_by_provider!();
 }
