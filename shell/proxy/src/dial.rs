@@ -1,14 +1,16 @@
 //! Connections to endpoints, through a tunnel where the endpoint has one.
+use crate::callers;
 use crate::hbone::client::{self, Target, TunnelError};
 use crate::hbone::stream::HboneStream;
 use crate::netns;
 use crate::origin::Origin;
+use crate::pods::Pod;
 use crate::stream::{Io, Stream};
 use crate::tls_out::BackendTlsError;
 use crate::upstream::{Upstream, identity_of};
 use crate::worker::Worker;
 use model::mesh::Workload;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,6 +101,21 @@ async fn tunnel(
     let last_resort = upstream.last_resort;
     let target = Target { proxy, identity: &identity, address: upstream.address, last_resort, traceparent };
     client::connect(&worker.tunnels, origin, &target).await
+}
+
+/// Connects to a process of a pod, on behalf of who calls: with the caller's address, where the pod's kernel brings the answers back.
+pub async fn process(pod: &Pod, to: SocketAddr, caller: SocketAddr) -> Result<tokio::net::TcpStream, DialError> {
+    let address = pod.local_address(to);
+    let Some(caller) = pod.seen_as(caller, address) else { return plain(&pod.origin, address).await };
+    let connected = timeout(CONNECT_TIMEOUT, netns::connect_as(&pod.origin.netns, caller, address)).await;
+    match connected.map_err(|_| DialError::Timeout(address))? {
+        // Its ports are used up, or somebody took a right away from us: to be served is worth more than to be seen.
+        Err(error) if callers::is_port_taken(&error) || error.kind() == ErrorKind::PermissionDenied => {
+            tracing::debug!(%error, %caller, pod = %pod.attachment.name, "the process will see the proxy");
+            plain(&pod.origin, address).await
+        }
+        other => other.map_err(|error| DialError::Connect(address, error)),
+    }
 }
 
 /// Connects without a tunnel.

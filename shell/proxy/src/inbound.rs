@@ -40,7 +40,7 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: 
     if matches!(admission, Admission::Refused) {
         return stream.abort();
     }
-    match dial::plain(&pod.origin, pod.local_address(to)).await {
+    match dial::process(&pod, to, from).await {
         Ok(process) => deliver(&worker, &pod, stream, process.into(), &caller, to, admission).await,
         Err(error) => {
             tracing::debug!(%error, pod = %pod.attachment.name, "the process does not answer");

@@ -10,6 +10,7 @@ pub mod access;
 mod admin;
 pub mod attach;
 mod attached;
+mod callers;
 pub mod config;
 mod connections;
 mod copy;

@@ -2,7 +2,7 @@
 //!
 //! A socket belongs for good to the namespace in which it was made. So a thread enters the pod's namespace for as long as it
 //! takes to make the socket; whoever polls it later may stand anywhere. No CNI plugin has to know of this.
-use crate::pacing;
+use crate::{callers, pacing};
 use model::mesh::traffic::Keepalive;
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
@@ -88,11 +88,31 @@ pub fn bind_udp(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
     Ok(socket.into())
 }
 
+/// Connects to a process in `netns` with the address of who calls it (see [`callers`]).
+pub async fn connect_as(netns: &Netns, caller: IpAddr, address: SocketAddr) -> io::Result<tokio::net::TcpStream> {
+    let mut tries = 1;
+    loop {
+        let bound = netns.run(|| {
+            let socket = stream_socket(address)?;
+            pacing::stop(&socket);
+            callers::bind(&socket, caller)?;
+            Ok(socket)
+        });
+        let connected = match bound {
+            Ok(socket) => begin(socket, address).await,
+            Err(error) => Err(error),
+        };
+        match connected {
+            Err(error) if callers::is_port_taken(&error) && tries < callers::TRIES => tries += 1,
+            other => return other,
+        }
+    }
+}
+
 /// Connects from within `netns`, marked so that the connection is not captured. `near`: to the host or pod itself.
 pub async fn connect(netns: &Netns, address: SocketAddr, near: bool) -> io::Result<tokio::net::TcpStream> {
     let socket = netns.run(|| {
-        let socket =
-            Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+        let socket = stream_socket(address)?;
         // Without CAP_NET_ADMIN (tests of parts, a joined process that captures nothing) there is nothing to escape from.
         match socket.set_mark(MARK) {
             Err(error) if error.raw_os_error() != Some(libc::EPERM) => return Err(error),
@@ -103,8 +123,16 @@ pub async fn connect(netns: &Netns, address: SocketAddr, near: bool) -> io::Resu
         }
         Ok(socket)
     })?;
+    begin(socket, address).await
+}
+
+fn stream_socket(to: SocketAddr) -> io::Result<Socket> {
+    Socket::new(Domain::for_address(to), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))
+}
+
+async fn begin(socket: Socket, to: SocketAddr) -> io::Result<tokio::net::TcpStream> {
     socket.set_tcp_nodelay(true)?;
-    tokio::net::TcpSocket::from_std_stream(socket.into()).connect(address).await
+    tokio::net::TcpSocket::from_std_stream(socket.into()).connect(to).await
 }
 
 /// Ends a connection whose peer vanishes without a word: without this its callers would wait for answers for a quarter of an hour. For peers that

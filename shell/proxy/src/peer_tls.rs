@@ -153,7 +153,7 @@ impl Secured {
         }
         let process = match process {
             Some(process) => process,
-            None => match dial::plain(&pod.origin, pod.local_address(to)).await {
+            None => match dial::process(pod, to, from).await {
                 Ok(process) => process.into(),
                 Err(error) => {
                     tracing::debug!(%error, pod = %pod.attachment.name, "the process does not answer");

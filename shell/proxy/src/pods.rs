@@ -1,4 +1,5 @@
 //! The pods of this node.
+use crate::callers;
 use crate::host;
 use crate::identity::Identities;
 use crate::netns::{self, Netns};
@@ -34,6 +35,8 @@ pub struct Pod {
     pub ports: CapturePorts,
     /// Its compiled policy.
     pub(crate) policy: Mutex<crate::policy::Compiled>,
+    /// Its kernel lets processes see who calls (see [`callers`]).
+    shows_callers: bool,
     /// Its process listens on loopback (a joined host): what comes for its address goes there.
     loopback: bool,
     /// Shared by the connections that were accepted in it.
@@ -50,6 +53,7 @@ impl Pod {
             origin,
             ports,
             policy: Mutex::default(),
+            shows_callers: false,
             loopback: false,
             connections: Arc::default(),
             phase,
@@ -59,6 +63,18 @@ impl Pod {
     /// A joined host's process, which need not listen on the host's address.
     pub fn on_loopback(self) -> Self {
         Self { loopback: true, ..self }
+    }
+
+    /// A pod whose kernel lets processes see who calls.
+    pub fn showing_callers(self, shows_callers: bool) -> Self {
+        Self { shows_callers, ..self }
+    }
+
+    /// With which address a caller's connections reach the process at `address`; none: the proxy's.
+    pub fn seen_as(&self, caller: SocketAddr, address: SocketAddr) -> Option<IpAddr> {
+        let caller = caller.ip().to_canonical();
+        let own = caller.is_loopback() || caller.is_unspecified() || self.origin.addresses.contains(&caller);
+        (self.shows_callers && !own && caller.is_ipv4() == address.is_ipv4()).then_some(caller)
     }
 
     /// Whether others may ask for this address of the pod. A pod's are all its own; a joined process has one port.
@@ -180,7 +196,7 @@ impl Pods {
         let probes = Some((attachment.node_ip, attachment.probe_ports.as_slice()));
         Rules { ports, dns, all_dns: false, probes, only_to: &[], inbound: true }.install(&netns)?;
         let pod = Arc::new(pod(attachment, netns, ports, identities));
-        self.lock().insert(pod.attachment.uid.clone(), pod.clone());
+        self.insert(pod.clone());
         Ok(Some((pod, sockets)))
     }
 
@@ -244,9 +260,12 @@ impl Pods {
 
 fn pod(attachment: PodAttachment, netns: Netns, ports: CapturePorts, identities: &Arc<Identities>) -> Pod {
     let identity = identities.acquire(&attachment.namespace, &attachment.service_account);
+    let shows = callers::install(&netns).inspect_err(
+        |error| tracing::warn!(%error, pod = %attachment.name, "its processes will see the proxy as who calls"),
+    );
     let ips = attachment.ips.clone();
     let origin = Arc::new(Origin::new(netns, identity, &attachment.namespace, &attachment.name, ips));
-    Pod::new(attachment, origin, ports)
+    Pod::new(attachment, origin, ports).showing_callers(shows.is_ok())
 }
 
 fn open_sockets(attachment: &PodAttachment, ports: CapturePorts, workers: usize) -> io::Result<Vec<PodSockets>> {

@@ -122,8 +122,8 @@ fn daddr(address: &IpAddr) -> String {
     format!("{} daddr {address}", if address.is_ipv6() { "ip6" } else { "ip" })
 }
 
-/// A child process starts in the namespace of the thread that starts it.
-fn nft(netns: &Netns, text: &str) -> Result<(), RedirectError> {
+/// Gives rules to nft, in `netns`: a child process starts in the namespace of the thread that starts it.
+pub fn nft(netns: &Netns, text: &str) -> Result<(), RedirectError> {
     let spawn = || {
         Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
     };

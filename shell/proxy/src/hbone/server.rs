@@ -126,7 +126,7 @@ async fn serve_stream(
         return answer(&mut respond, StatusCode::FORBIDDEN, None);
     }
     // The process is dialled before the tunnel is granted: a caller whose CONNECT fails knows that nothing was sent.
-    let process = match dial::plain(&pod.origin, pod.local_address(to)).await {
+    let process = match dial::process(&pod, to, caller.address).await {
         Ok(process) => process,
         Err(error) => {
             tracing::debug!(%error, pod = %pod.attachment.name, "the process does not answer");

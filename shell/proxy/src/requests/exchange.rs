@@ -440,10 +440,16 @@ impl Exchange<'_> {
         }
     }
 
-    /// The client, where the service's policy wants its endpoints to be told who opened a connection: each client has its own ones then.
-    fn told_client(&self) -> Option<SocketAddr> {
-        let Target::Port(port) = &self.plan.target else { return None };
-        port.policy().and_then(|policy| policy.proxy_protocol).map(|_| self.site.client)
+    /// The client, where each has connections of its own: the service's policy wants its endpoints to be told who opened them, or the process sees
+    /// it by their address.
+    fn seen_client(&self) -> Option<SocketAddr> {
+        match (&self.plan.target, &self.site.place) {
+            (Target::Port(port), _) => port.policy().and_then(|policy| policy.proxy_protocol).map(|_| self.site.client),
+            (Target::Process(address), Place::Process { pod, caller, .. }) => {
+                pod.seen_as(caller.address, *address).map(|client| SocketAddr::new(client, 0))
+            }
+            (Target::Process(_), _) => None,
+        }
     }
 
     /// Key of the connections that this request may use.
@@ -455,7 +461,7 @@ impl Exchange<'_> {
             last_resort: upstream.last_resort,
             outside: upstream.outside,
             tls: self.plan.backend_tls().map_or(0, |policy| Arc::as_ptr(policy) as usize),
-            client: self.told_client(),
+            client: self.seen_client(),
         }
     }
 

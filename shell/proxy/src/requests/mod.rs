@@ -55,7 +55,7 @@ pub struct Site {
     pub place: Place,
     /// The connection to the process that was opened before anything was known of requests.
     process: Mutex<Option<Stream>>,
-    /// Where requests to the process are counted, for the host that was named last. Connections to the process are shared by all callers.
+    /// Where requests to the process are counted, for the host that was named last. Connections to the process are shared by callers of one address.
     counted: Mutex<Option<(Box<str>, Arc<EdgeCells>)>>,
 }
 

@@ -33,7 +33,7 @@ pub struct PoolKey {
     pub outside: bool,
     /// Which TLS policy it is under: its address in memory while it is in force, 0 for none.
     pub tls: usize,
-    /// The client that its endpoint was told of, where endpoints are.
+    /// The client that its other end knows of, where that is so: by a PROXY header, or by its address (then of no port).
     pub client: Option<SocketAddr>,
 }
 
@@ -66,6 +66,9 @@ impl Hash for PoolKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // The rest rarely differs.
         (self.origin, Arc::as_ptr(&self.load.0) as usize).hash(state);
+        if let Some(client) = self.client {
+            client.hash(state);
+        }
     }
 }
 

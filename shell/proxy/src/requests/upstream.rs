@@ -53,7 +53,10 @@ async fn open(exchange: &Exchange<'_>, upstream: &Upstream, key: PoolKey) -> Res
             waited = waiting.is_some();
             let stream = match waiting {
                 Some(stream) => stream,
-                None => dial::plain(&exchange.plan.origin, *address).await?.into(),
+                None => match &exchange.site.place {
+                    Place::Process { pod, caller, .. } => dial::process(pod, *address, caller.address).await?.into(),
+                    _ => dial::plain(&exchange.plan.origin, *address).await?.into(),
+                },
             };
             Dialled { stream, peer: None, mtls: false }
         }
