@@ -13,18 +13,24 @@ mod peers;
 use crate::report::Report;
 use clap::Args;
 use load::{Load, Mode};
+use ours::OTHER;
 use peers::{Peer, Ports};
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 #[derive(Args)]
 pub struct Options {
     /// Seconds of each measurement.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 1)]
     seconds: u64,
-    /// Measurements of each proxy in each scenario.
-    #[arg(long, default_value_t = 3)]
+    /// Measurements of each proxy in each scenario, in turns. The middle one counts: on a shared machine a second may cost half as much again
+    /// as the one before.
+    #[arg(long, default_value_t = 12)]
     rounds: u32,
+    /// Another build of this bench, whose proxy runs as well (`other`): which of two builds is cheaper only one run can tell.
+    #[arg(long)]
+    beside: Option<PathBuf>,
     /// Only these scenarios.
     #[arg(long)]
     scenario: Vec<String>,
@@ -54,15 +60,13 @@ const SCENARIOS: [Scenario; 9] = [
     Scenario { name: "tcp_64k", mode: Mode::H1, bytes: 64 * 1024, port: |it| it.tcp },
 ];
 
-/// Sums over rounds.
+/// What the rounds found, each in the order of the rounds.
 #[derive(Default)]
-struct Sum {
-    requests: f64,
-    seconds: f64,
-    cpu_us: f64,
-    p50_us: f64,
-    p99_us: f64,
-    rounds: f64,
+struct Rounds {
+    cpu_us: Vec<f64>,
+    rps: Vec<f64>,
+    p50_us: Vec<f64>,
+    p99_us: Vec<f64>,
 }
 
 pub fn run(options: &Options) -> Result<(), String> {
@@ -70,7 +74,8 @@ pub fn run(options: &Options) -> Result<(), String> {
     let wanted = |name: &str| options.scenario.is_empty() || options.scenario.iter().any(|only| only == name);
     let work = net::Scratch::new()?;
     certs::write(&work)?;
-    let bench = Bench { options, backend: peers::backend(&work, None)?, proxies: proxies(&work)?, work };
+    let proxies = proxies(&work, options.beside.as_deref())?;
+    let bench = Bench { options, backend: peers::backend(&work, None)?, proxies, work };
     if wanted("idle") {
         bench.idle(&mut report)?;
     }
@@ -89,8 +94,11 @@ pub fn run(options: &Options) -> Result<(), String> {
     report.write()
 }
 
-fn proxies(work: &net::Scratch) -> Result<Vec<Peer>, String> {
+fn proxies(work: &net::Scratch, other: Option<&Path>) -> Result<Vec<Peer>, String> {
     let mut proxies = vec![ours::start(work)?];
+    if let Some(other) = other {
+        proxies.push(ours::start_other(work, other)?);
+    }
     for (name, started) in
         [("nginx", peers::nginx(work)), ("haproxy", peers::haproxy(work)), ("envoy", peers::envoy(work))]
     {
@@ -122,7 +130,7 @@ impl Bench<'_> {
     }
 
     fn compare(&self, scenario: &Scenario, report: &mut Report) -> Result<(), String> {
-        let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
+        let mut found: BTreeMap<&str, Rounds> = BTreeMap::new();
         for round in 0..=self.options.rounds {
             for proxy in &self.proxies {
                 let Some(port) = (scenario.port)(&proxy.ports) else { continue };
@@ -131,11 +139,11 @@ impl Bench<'_> {
                 let seconds = if round == 0 { 1 } else { self.options.seconds };
                 let taken = measure(&load, &[proxy], scenario.name, seconds)?;
                 if round > 0 {
-                    sums.entry(proxy.name).or_default().add(&taken);
+                    found.entry(proxy.name).or_default().add(&taken);
                 }
             }
         }
-        tell(report, scenario.name, &sums);
+        tell(report, scenario.name, found);
         Ok(())
     }
 
@@ -168,7 +176,8 @@ impl Bench<'_> {
             report.add("latency", &format!("p99_added_us_{name}"), *p99, "us");
         }
         let own = added.iter().find(|(name, ..)| *name == "self");
-        let best = added.iter().filter(|(name, ..)| *name != "self").map(|(.., p99)| *p99).reduce(f64::min);
+        let best =
+            added.iter().filter(|(name, ..)| !["self", OTHER].contains(name)).map(|(.., p99)| *p99).reduce(f64::min);
         if let (Some((.., own)), Some(best)) = (own, best) {
             report.add("latency", "p99_added_ratio_best", own / best, "self/least");
         }
@@ -214,7 +223,7 @@ impl Bench<'_> {
             ..self.load(own.ports.http, Mode::H1, 100)
         };
         let envoy = self.proxies.iter().find(|proxy| proxy.name == "envoy");
-        let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
+        let mut found: BTreeMap<&str, Rounds> = BTreeMap::new();
         for round in 0..=self.options.rounds {
             let seconds = if round == 0 { 1 } else { self.options.seconds };
             let mut taken = vec![("self", measure(&through, &[&own], "pod_to_pod", seconds)?)];
@@ -223,10 +232,10 @@ impl Bench<'_> {
                 taken.push(("envoy", measure(&load, &[envoy], "pod_to_pod", seconds)?));
             }
             for (name, taken) in taken.iter().filter(|_| round > 0) {
-                sums.entry(name).or_default().add(taken);
+                found.entry(name).or_default().add(taken);
             }
         }
-        tell(report, "pod_to_pod", &sums);
+        tell(report, "pod_to_pod", found);
         Ok(())
     }
 }
@@ -259,27 +268,32 @@ fn measure(load: &Load<'_>, proxies: &[&Peer], scenario: &str, seconds: u64) -> 
     Ok(Taken { load: found, cpu_us })
 }
 
-impl Sum {
+impl Rounds {
     fn add(&mut self, taken: &Taken) {
-        self.requests += taken.load.requests as f64;
-        self.seconds += taken.load.seconds;
-        self.cpu_us += taken.cpu_us;
-        self.p50_us += taken.load.p50_us as f64;
-        self.p99_us += taken.load.p99_us as f64;
-        self.rounds += 1.0;
+        let requests = taken.load.requests as f64;
+        self.cpu_us.push(taken.cpu_us / requests);
+        self.rps.push(requests / taken.load.seconds);
+        self.p50_us.push(taken.load.p50_us as f64);
+        self.p99_us.push(taken.load.p99_us as f64);
     }
 }
 
-fn tell(report: &mut Report, scenario: &str, sums: &BTreeMap<&str, Sum>) {
-    for (name, sum) in sums {
-        report.add(scenario, &format!("cpu_us_{name}"), sum.cpu_us / sum.requests, "us/request");
-        report.add(scenario, &format!("rps_{name}"), sum.requests / sum.seconds, "1/s");
-        report.add(scenario, &format!("p50_us_{name}"), sum.p50_us / sum.rounds, "us");
-        report.add(scenario, &format!("p99_us_{name}"), sum.p99_us / sum.rounds, "us");
+fn tell(report: &mut Report, scenario: &str, found: BTreeMap<&str, Rounds>) {
+    let mut costs = BTreeMap::new();
+    for (name, rounds) in found {
+        let cost = median(rounds.cpu_us);
+        report.add(scenario, &format!("cpu_us_{name}"), cost, "us/request");
+        report.add(scenario, &format!("rps_{name}"), median(rounds.rps), "1/s");
+        report.add(scenario, &format!("p50_us_{name}"), median(rounds.p50_us), "us");
+        report.add(scenario, &format!("p99_us_{name}"), median(rounds.p99_us), "us");
+        costs.insert(name, cost);
     }
-    let cost = |sum: &Sum| sum.cpu_us / sum.requests;
-    let best = sums.iter().filter(|(name, _)| **name != "self").map(|(_, sum)| cost(sum)).reduce(f64::min);
-    if let (Some(own), Some(best)) = (sums.get("self"), best) {
-        report.add(scenario, "ratio_best", cost(own) / best, "self/cheapest");
+    let Some(own) = costs.get("self") else { return };
+    if let Some(other) = costs.get(OTHER) {
+        report.add(scenario, "ratio_other", own / other, "self/other");
+    }
+    let peers = costs.iter().filter(|(name, _)| !["self", OTHER].contains(name));
+    if let Some(best) = peers.map(|(_, cost)| *cost).reduce(f64::min) {
+        report.add(scenario, "ratio_best", own / best, "self/cheapest");
     }
 }

@@ -19,7 +19,11 @@ use xds::attach::PodAttachment;
 
 const MTLS_PORT: u16 = 25_911;
 const TCP_PORT: u16 = 25_921;
-const PORTS: Ports = Ports { http: 25_901, http2: Some(25_901), mtls: Some(MTLS_PORT), tcp: Some(TCP_PORT) };
+const HTTP_PORT: u16 = 25_901;
+/// How another build's ports differ.
+const OTHER_SHIFT: u16 = 50;
+/// How another build is called.
+pub const OTHER: &str = "other";
 /// Address of the service in `pod_to_pod`.
 pub const VIP: &str = "10.96.0.50";
 const VIP_PORT: u16 = 80;
@@ -33,20 +37,37 @@ pub struct Options {
     /// Where the certificates of a gateway are.
     #[arg(long)]
     certs: PathBuf,
+    /// Added to the ports of a gateway.
+    #[arg(long, default_value_t = 0)]
+    shift: u16,
 }
 
 /// A gateway before the backend.
 pub fn start(work: &Scratch) -> Result<Peer, String> {
+    gateway_of("self", &this()?, work, 0)
+}
+
+/// The same of another build.
+pub fn start_other(work: &Scratch, build: &Path) -> Result<Peer, String> {
+    gateway_of(OTHER, build, work, OTHER_SHIFT)
+}
+
+fn gateway_of(name: &'static str, build: &Path, work: &Scratch, shift: u16) -> Result<Peer, String> {
     let mut command = on_core(0, None);
-    command.arg(std::env::current_exe().map_err(|error| error.to_string())?).arg("proxy-under-test");
-    command.arg("--certs").arg(work.path());
-    Peer::start("self", PORTS, command, true)
+    command.arg(build).args(["proxy-under-test", "--shift", &shift.to_string()]).arg("--certs").arg(work.path());
+    let http = HTTP_PORT + shift;
+    let ports = Ports { http, http2: Some(http), mtls: Some(MTLS_PORT + shift), tcp: Some(TCP_PORT + shift) };
+    Peer::start(name, ports, command, true)
+}
+
+fn this() -> Result<PathBuf, String> {
+    std::env::current_exe().map_err(|error| error.to_string())
 }
 
 /// The proxy of a node with two pods.
 pub fn start_for_pods(work: &Scratch, pods: &Pods) -> Result<Peer, String> {
     let mut command = on_core(0, Some(&pods.node));
-    command.arg(std::env::current_exe().map_err(|error| error.to_string())?).arg("proxy-under-test");
+    command.arg(this()?).arg("proxy-under-test");
     command.args(["--pods", &pods.client, &pods.server]).arg("--certs").arg(work.path());
     let peer = Peer::start("self", Ports { http: VIP_PORT, ..Ports::default() }, command, false)?;
     // Attaching takes nft's time.
@@ -71,7 +92,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         }
         _ => {
             proxy.apply(service("10.96.0.60", [127, 0, 0, 1].into(), BACKEND, ""));
-            proxy.apply(gateway(&options.certs)?);
+            proxy.apply(gateway(options)?);
         }
     }
     loop {
@@ -133,7 +154,7 @@ fn secret() -> Key {
 }
 
 /// HTTP, HTTPS for clients with a certificate, and TCP, all to the same service.
-fn gateway(certs: &Path) -> Result<Vec<Change>, String> {
+fn gateway(Options { certs, shift, .. }: &Options) -> Result<Vec<Change>, String> {
     let read = |name: &str| std::fs::read_to_string(certs.join(name)).map_err(|error| format!("{name}: {error}"));
     let key = Key::new("default", "edge");
     let plain = |name: &str, port: u16, protocol: ListenerProtocol| Listener {
@@ -148,14 +169,14 @@ fn gateway(certs: &Path) -> Result<Vec<Change>, String> {
         proxy_protocol: false,
     };
     let listeners = vec![
-        plain("http", PORTS.http, ListenerProtocol::Http),
+        plain("http", HTTP_PORT + shift, ListenerProtocol::Http),
         Listener {
             certificates: vec![secret()],
             tls: TlsMode::Terminate,
             clients: Some(ClientValidation { roots: vec![read("ca.pem")?.into()], insecure_fallback: false }),
-            ..plain("mtls", MTLS_PORT, ListenerProtocol::Https)
+            ..plain("mtls", MTLS_PORT + shift, ListenerProtocol::Https)
         },
-        plain("tcp", TCP_PORT, ListenerProtocol::Tcp),
+        plain("tcp", TCP_PORT + shift, ListenerProtocol::Tcp),
     ];
     let route = |name: &str, kind: RouteKind, listeners: &[&str]| {
         let parent = |listener: &&str| Parent {
