@@ -149,7 +149,7 @@ impl Direction {
             self.ended |= filled == 0;
             self.large = if filled > SMALL_BYTES { SMALL_PIECES } else { self.large.saturating_sub(1) };
         }
-        ready!(pipe.poll_drain(cx, to.stream()))?;
+        ready!(pipe.poll_drain(cx, to.stream(), 0))?;
         if self.large == 0 {
             self.pipe = None;
         }

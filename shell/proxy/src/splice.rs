@@ -61,12 +61,23 @@ impl Pipe {
         }
     }
 
-    /// Gives all that is in it to a socket.
-    pub fn poll_drain(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {
+    /// The same for what is the last that the peer says until it is asked again: when nothing lies behind it, that is known from now on
+    /// without looking. What does lie there stays, or is in the pipe.
+    pub fn poll_fill_last(&mut self, cx: &mut Context<'_>, from: &TcpStream, most: usize) -> Poll<io::Result<usize>> {
+        let filled = ready!(self.poll_fill(cx, from, most.saturating_add(1)))?;
+        if filled == most {
+            // The kernel had less than it was asked for (a pipe that is full to the page at just this byte aside). Whatever comes now is told anew.
+            let _ = from.try_io(Interest::READABLE, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+        }
+        Poll::Ready(Ok(filled))
+    }
+
+    /// Gives what is in it to a socket, but for so many bytes.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>, to: &TcpStream, leave: usize) -> Poll<io::Result<()>> {
         let Some((from, _)) = &self.ends else { return Poll::Ready(Ok(())) };
-        while self.held > 0 {
+        while self.held > leave {
             ready!(to.poll_write_ready(cx))?;
-            match to.try_io(Interest::WRITABLE, || moved(from, to, self.held)) {
+            match to.try_io(Interest::WRITABLE, || moved(from, to, self.held - leave)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 other => self.held -= other?,

@@ -45,6 +45,10 @@ pub struct Reader {
     most: usize,
     /// The last body was moved without being read.
     moved: bool,
+    /// What is read are answers: behind one comes nothing before the next is asked for.
+    answers: bool,
+    /// Something came all the same.
+    spoiled: bool,
 }
 
 /// A look at a connection whose reader has read all that it should for now.
@@ -84,7 +88,14 @@ pub enum Piece {
 /// Splits a connection.
 pub fn halves(stream: Stream) -> (Reader, Writer) {
     let stream = Shared(Arc::new(Mutex::new(stream)));
-    let reader = Reader { stream: stream.clone(), inbox: Inbox::default(), most: usize::MAX, moved: false };
+    let reader = Reader {
+        stream: stream.clone(),
+        inbox: Inbox::default(),
+        most: usize::MAX,
+        moved: false,
+        answers: false,
+        spoiled: false,
+    };
     (reader, Writer { stream, out: Vec::new() })
 }
 
@@ -171,7 +182,7 @@ impl Reader {
     /// Whether the peer of an idle connection has said nothing, as it should. A connection that ended or that has bytes
     /// nobody asked for is of no use.
     pub fn is_quiet(&mut self) -> bool {
-        if !self.inbox.is_empty() {
+        if !self.inbox.is_empty() || self.spoiled {
             return false;
         }
         let mut probe = [0u8; 1];
@@ -222,6 +233,7 @@ impl Reader {
     /// Whether what comes next may be moved on without being read (see [`pass_on`](Self::pass_on)): then little is read at once.
     pub fn reads_heads_alone(&mut self, to: &Writer) {
         let plain = self.stream.lock().plain().is_some() && to.stream.lock().plain().is_some();
+        self.answers = true;
         let head = if std::mem::take(&mut self.moved) { BARE_HEAD_BYTES } else { HEAD_BYTES };
         self.most = if plain { head } else { usize::MAX };
     }
@@ -236,6 +248,7 @@ impl Reader {
         while total < most {
             let wanted = usize::try_from(most - total).unwrap_or(usize::MAX);
             let mut fill = poll_fn(|cx| match self.stream.lock().plain() {
+                Some(tcp) if self.answers => pipe.poll_fill_last(cx, tcp.stream(), wanted),
                 Some(tcp) => pipe.poll_fill(cx, tcp.stream(), wanted),
                 None => Poll::Ready(Ok(0)),
             });
@@ -251,13 +264,16 @@ impl Reader {
             if filled == 0 {
                 break;
             }
+            let passed = filled.min(wanted);
+            // Something behind an answer, which nobody asked for.
+            self.spoiled |= passed < filled;
             writer.lead().await.map_err(PassError::Write)?;
             let drained = poll_fn(|cx| match writer.stream.lock().plain() {
-                Some(tcp) => pipe.poll_drain(cx, tcp.stream()),
+                Some(tcp) => pipe.poll_drain(cx, tcp.stream(), filled - passed),
                 None => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             });
             drained.await.map_err(PassError::Write)?;
-            total += filled as u64;
+            total += passed as u64;
         }
         self.moved = true;
         Ok(Some(total))
@@ -477,7 +493,8 @@ mod tests {
     use proptest::prelude::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// An answer whose body comes in pieces, and another after it: both arrive as they were sent, moved or copied.
+    /// An answer whose body comes in pieces, and another when it is asked for: both arrive as they were sent, moved or copied, and the connection
+    /// is quiet between them.
     async fn answers_pass(pieces: Vec<usize>, outbox: bool) {
         if outbox {
             tokio::spawn(crate::outbox::run());
@@ -488,10 +505,11 @@ mod tests {
         let length: usize = pieces.iter().sum();
         let body: Vec<u8> = (0..length).map(|at| (at * 7) as u8).collect();
         let whole = [format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n").into_bytes(), body].concat();
-        let sent = [&whole[..], b"HTTP/1.1 204 No Content\r\n\r\n"].concat();
-        let expected = sent.clone();
+        let last = b"HTTP/1.1 204 No Content\r\n\r\n";
+        let expected = [&whole[..], last].concat();
+        let (ask, mut asked) = tokio::sync::mpsc::channel(1);
         tokio::spawn(async move {
-            let mut rest = &sent[..];
+            let mut rest = &whole[..];
             for piece in pieces {
                 let (now, later) = rest.split_at(piece.min(rest.len()));
                 server.write_all(now).await.unwrap();
@@ -499,6 +517,9 @@ mod tests {
                 rest = later;
             }
             server.write_all(rest).await.unwrap();
+            asked.recv().await.unwrap();
+            server.write_all(last).await.unwrap();
+            asked.recv().await.unwrap();
         });
         let read = tokio::spawn(async move {
             let mut read = Vec::new();
@@ -512,10 +533,48 @@ mod tests {
             let mut decoder = BodyDecoder::new(head.framing);
             let (passed, _) = reader.pass_on(&mut decoder, &mut writer, head.framing).await.unwrap();
             assert_eq!(passed, if head.status == 200 { length as u64 } else { 0 });
+            assert!(reader.is_quiet());
+            ask.send(()).await.unwrap();
         }
         writer.shutdown().await.unwrap();
         let read = read.await.unwrap().unwrap();
         assert!(read == expected, "{} of {} bytes", read.len(), expected.len());
+    }
+
+    /// What an endpoint says behind its answer reaches nobody, and its connection carries nothing more; nor does one that has ended.
+    #[tokio::test]
+    async fn what_nobody_asked_for_is_seen() {
+        let length = 3 * LARGE_BYTES;
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n").into_bytes();
+        for (at_once, later) in [(&b"x"[..], &b""[..]), (b"HTTP/1.1 200 OK\r\n", b""), (b"", b"y"), (b"", b"")] {
+            let ((mut server, from), (to, mut client)) = (pair().await, pair().await);
+            let ((mut reader, _), (_, mut writer)) = (halves(from.into()), halves(to.into()));
+            let sent = [&head[..], &vec![7; length], at_once].concat();
+            let server = tokio::spawn(async move { server.write_all(&sent).await.map(|()| server) });
+            let read = tokio::spawn(async move {
+                let mut read = Vec::new();
+                client.read_to_end(&mut read).await.map(|_| read)
+            });
+            let mut answer = ResponseHead::default();
+            reader.reads_heads_alone(&writer);
+            reader.response(RequestKind::Other, &mut answer).await.unwrap().unwrap();
+            let mut decoder = BodyDecoder::new(answer.framing);
+            let (passed, _) = reader.pass_on(&mut decoder, &mut writer, answer.framing).await.unwrap();
+            assert_eq!(passed, length as u64);
+            let mut server = server.await.unwrap().unwrap();
+            if at_once.is_empty() {
+                assert!(reader.is_quiet());
+                server.write_all(later).await.unwrap();
+                if later.is_empty() {
+                    drop(server);
+                }
+            }
+            // The runtime hears of it when it next looks.
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            assert!(!reader.is_quiet(), "{at_once:?} {later:?}");
+            writer.shutdown().await.unwrap();
+            assert_eq!(read.await.unwrap().unwrap(), vec![7; length]);
+        }
     }
 
     proptest! {
