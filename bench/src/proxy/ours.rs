@@ -81,7 +81,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     let config = Config { workers: 1, gateways: options.pods.is_empty(), ..Config::default() };
     let proxy = Proxy::start(config, issuer.clone()).map_err(|error| error.to_string())?;
     proxy.shared.identities.set_roots([issuer.root_pem()].into_iter());
-    proxy.apply([Change::Set(Resource::AuthorizationPolicy(Arc::new(policy())))]);
+    proxy.apply([Change::Set(Resource::AuthorizationPolicy(Arc::new(policy(TCP_PORT + options.shift))))]);
     match options.pods.as_slice() {
         [client, server] => {
             proxy.apply(service(VIP, [10, 251, 0, 6].into(), 8080, "pod/default/web-6"));
@@ -126,9 +126,13 @@ fn service(vip: &str, address: IpAddr, port: u16, workload: &str) -> Vec<Change>
     ]
 }
 
-/// A hundred rules, of which the last takes the request.
-fn policy() -> AuthorizationPolicy {
+/// A hundred rules, of which the last takes the request, and the one before it opaque bytes on a port.
+fn policy(tcp: u16) -> AuthorizationPolicy {
     let rule = |index: usize| {
+        if index == 98 {
+            let to = vec![Operation { ports: vec![tcp.to_string().into()], ..Operation::default() }];
+            return PolicyRule { to, ..PolicyRule::default() };
+        }
         let (path, method) = if index == 99 { ("/*".into(), "GET") } else { (format!("/private/{index}/*"), "POST") };
         PolicyRule {
             to: vec![Operation { paths: vec![path.into()], methods: vec![method.into()], ..Operation::default() }],
