@@ -6,6 +6,7 @@ use crate::read::{at, flag, items, labels, opt_int, opt_text, path, str_at, text
 use model::mesh::api::istio::{
     Destination, Instead, StreamMatch, StreamRule, VirtualMatch, VirtualRewrite, VirtualRule, VirtualService,
 };
+use model::mesh::attached::GrpcCodes;
 use model::mesh::{
     Abort, Cors, Fault, Fraction, HeaderModifier, Match, MatchMore, PathMatch, PathModifier, Response, Retry,
     TextMatch, Timeouts, ValueMatch,
@@ -198,26 +199,7 @@ fn fault(value: &Value, flaw: &mut String) -> Option<Fault> {
 
 /// A status of gRPC's by name or number.
 fn grpc_status(name: &str) -> Option<u16> {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    let known = NAMES.iter().position(|known| known.eq_ignore_ascii_case(name)).map(|at| at as u16);
+    let known = GrpcCodes::NAMES.iter().position(|known| known.eq_ignore_ascii_case(name)).map(|at| at as u16);
     known.or_else(|| name.parse().ok().filter(|code| *code < 17))
 }
 
