@@ -104,16 +104,32 @@ impl Port {
 
     /// Chooses an endpoint that is not among `tried` (unless all are).
     pub fn choose(&self, tried: &[SocketAddr], affinity: Option<u64>, now_ms: u64) -> Option<Upstream> {
+        self.choose_beyond(&[], tried, affinity, now_ms)
+    }
+
+    /// As [`choose`](Self::choose), and if possible in another locality than those of `near`.
+    pub fn choose_beyond(
+        &self,
+        near: &[SocketAddr],
+        tried: &[SocketAddr],
+        affinity: Option<u64>,
+        now_ms: u64,
+    ) -> Option<Upstream> {
         let pool = &self.entry().pool;
         let endpoints = pool.endpoints();
         let load = |index: usize| self.loads[index].in_flight.load(Ordering::Relaxed);
         let ejections = self.ejections_count(now_ms);
-        let skip = |index: usize| {
+        let out = |index: usize| {
             let endpoint: &PoolEndpoint = &endpoints[index];
             tried.contains(&endpoint.address())
                 || self.loads[index].is_draining(now_ms)
                 || (ejections && self.healths[index].is_ejected(now_ms))
         };
+        let near = match near.is_empty() {
+            true => Vec::new(),
+            false => self.chooser.near(&|index| near.contains(&endpoints[index].address()), &out),
+        };
+        let skip = |index: usize| near.contains(&index) || out(index);
         let age_ms = |index: usize| self.healths.get(index).map_or(u64::MAX, |health| health.age_ms(now_ms));
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let look = Look { load: &load, skip: &skip, age_ms: &age_ms };

@@ -653,4 +653,10 @@ pub struct Retry {
     /// Whatever the method.
     #[prost(bool, tag = "21")]
     pub any_method: bool,
+    /// Also where it was.
+    #[prost(bool, tag = "22")]
+    pub same_endpoints: bool,
+    /// Farther away.
+    #[prost(bool, tag = "23")]
+    pub other_localities: bool,
 }

@@ -430,4 +430,9 @@ pub struct Retry {
     pub grpc: Vec<u16>,
     /// What broke off without an answer, or took longer than a try may, is tried again whatever the method, not only when that is idempotent.
     pub any_method: bool,
+    /// Another try may go to an endpoint that answered before (VirtualService: `retryIgnorePreviousHosts: false`).
+    pub same_endpoints: bool,
+    /// Another try goes to another locality than those that were tried, where the service's endpoints are in order of theirs
+    /// (VirtualService: `retryRemoteLocalities`).
+    pub other_localities: bool,
 }

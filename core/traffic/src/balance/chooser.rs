@@ -41,6 +41,12 @@ impl Chooser {
         Chooser { table, groups: Groups::new(policy, place, pool.endpoints()), policy: Some(policy.clone()) }
     }
 
+    /// The endpoints of all localities that have one of those that were `tried`, where localities are in an order and another
+    /// one has an endpoint that is not `out`.
+    pub fn near(&self, tried: &dyn Fn(usize) -> bool, out: &dyn Fn(usize) -> bool) -> Vec<usize> {
+        self.groups.as_ref().map(|groups| groups.near(tried, out)).unwrap_or_default()
+    }
+
     /// Chooses an endpoint. `key`: what the request is to be kept on its endpoint by. `draw` gives numbers uniform in all of `u32`.
     pub fn choose(
         &self,

@@ -67,6 +67,17 @@ impl Groups {
         (priorities.len() > 1).then_some(Groups::Priorities(priorities))
     }
 
+    /// The endpoints of all priorities that have one of those that were `tried`; none when no other priority has one that
+    /// is not `out`.
+    pub fn near(&self, tried: &dyn Fn(usize) -> bool, out: &dyn Fn(usize) -> bool) -> Vec<usize> {
+        let Groups::Priorities(groups) = self else { return Vec::new() };
+        let (near, others): (Vec<_>, Vec<_>) = groups.iter().partition(|group| group.iter().any(|index| tried(*index)));
+        match others.into_iter().flatten().any(|index| !out(*index)) {
+            true => near.into_iter().flatten().copied().collect(),
+            false => Vec::new(),
+        }
+    }
+
     /// The endpoints among which to choose. `draw` is uniform in all of `u32`. None: all of the pool (no group has a healthy one).
     pub fn choose(&self, draw: u32, skip: &dyn Fn(usize) -> bool) -> Option<&[usize]> {
         let healthy = |group: &[usize]| group.iter().filter(|index| !skip(**index)).count() as u64;
@@ -187,6 +198,16 @@ mod tests {
         assert_eq!(shares(&groups, &|index| index == 0), [(vec![0, 1], 70), (vec![2], 30)]);
         assert_eq!(shares(&groups, &|index| index < 3), [(vec![3, 4], 100)]);
         assert_eq!(groups.choose(0, &|_| true), None);
+        for (tried, out, near) in [
+            (vec![], vec![], vec![]),
+            (vec![1], vec![1], vec![0, 1]),
+            (vec![3, 0], vec![0, 3], vec![0, 1, 3, 4]),
+            (vec![3, 0], vec![0, 2, 3], vec![]),
+            (vec![0, 2, 4], vec![], vec![]),
+        ] {
+            let found = groups.near(&|index| tried.contains(&index), &|index| out.contains(&index));
+            assert_eq!(found, near, "after {tried:?} without {out:?}");
+        }
         policy.locality.failover = vec![("r1".into(), "r3".into())];
         let groups = Groups::new(&policy, &here(), &endpoints).unwrap();
         assert_eq!(groups, Groups::Priorities(vec![vec![0, 1], vec![2], vec![4], vec![3]]));

@@ -269,7 +269,7 @@ impl Exchange<'_> {
                         }
                         Tried::Again { pause, status } => {
                             self.report(&upstream, Some(Failure::Status(status)));
-                            tried.push(upstream.address);
+                            tried.extend(self.left_out(&upstream, Failure::Status(status)));
                             tokio::time::sleep(Duration::from_millis(pause)).await;
                             continue;
                         }
@@ -283,7 +283,7 @@ impl Exchange<'_> {
                                 continue;
                             }
                             self.report(&upstream, Some(failure));
-                            tried.push(upstream.address);
+                            tried.extend(self.left_out(&upstream, failure));
                             (failure, why)
                         }
                     }
@@ -303,6 +303,12 @@ impl Exchange<'_> {
                 tokio::time::sleep(Duration::from_millis(pause)).await;
             }
         }
+    }
+
+    /// The endpoint of a try, if the next one is to go elsewhere. One that is not reached never gets it.
+    fn left_out(&self, upstream: &Upstream, failure: Failure) -> Option<SocketAddr> {
+        let same = self.plan.retry().is_some_and(|retry| retry.same_endpoints && !retry.other_localities);
+        (failure == Failure::NotSent || !same).then_some(upstream.address)
     }
 
     /// The endpoints may be others by now: what failed is sent to those that are there.
@@ -392,7 +398,9 @@ impl Exchange<'_> {
                     why: "no endpoint is ready".to_owned(),
                     last: Some(Failure::NotSent),
                 };
-                port.choose(tried, self.affinity, now_ms).ok_or_else(nobody)
+                let far = self.plan.retry().is_some_and(|retry| retry.other_localities);
+                let near = if far { tried } else { &[] };
+                port.choose_beyond(near, tried, self.affinity, now_ms).ok_or_else(nobody)
             }
         }
     }

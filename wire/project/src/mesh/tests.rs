@@ -226,7 +226,8 @@ fn a_virtual_service() {
                         "rewrite": {"uri": "/y", "authority": "b"},
                         "route": [{"destination": {"host": "reviews", "subset": "v2", "port": {"number": 80}}, "weight": 10,
                                    "headers": {"response": {"add": {"X-A": "1"}}}}],
-                        "retries": {"attempts": 3, "perTryTimeout": "2s", "retryOn": "gateway-error,418,connect-failure,reset,internal"},
+                        "retries": {"attempts": 3, "perTryTimeout": "2s", "retryOn": "gateway-error,418,connect-failure,reset,internal",
+                            "retryRemoteLocalities": true, "retryIgnorePreviousHosts": false},
                         "timeout": "10s",
                         "mirror": {"host": "m"}, "mirrorPercentage": {"value": 50.0},
                     },
@@ -258,6 +259,7 @@ fn a_virtual_service() {
     let retry = rule.retry.as_ref().unwrap();
     assert_eq!((retry.attempts, &retry.codes[..]), (3, &[418, 502, 503, 504][..]));
     assert_eq!((&retry.grpc[..], retry.any_method), (&[13][..], true));
+    assert!(retry.same_endpoints && retry.other_localities);
     assert_eq!((rule.timeouts.request_ms, rule.timeouts.backend_request_ms), (Some(10_000), Some(2_000)));
     assert_eq!(
         (&*rule.mirrors[0].0.host, rule.mirrors[0].1.holds(1 << 30), rule.mirrors[0].1.holds(3 << 30)),

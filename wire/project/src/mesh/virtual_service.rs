@@ -265,6 +265,8 @@ fn retry(value: &Value, flaw: &mut String) -> Option<Retry> {
     let mut out = Retry {
         attempts: opt_int(value, "attempts").and_then(|it| u32::try_from(it).ok()).unwrap_or(2),
         backoff_ms: opt_duration(value, "backoff", flaw),
+        same_endpoints: at(value, "retryIgnorePreviousHosts") == &Value::Bool(false),
+        other_localities: flag(value, "retryRemoteLocalities"),
         ..Retry::default()
     };
     let said = str_at(value, "retryOn");

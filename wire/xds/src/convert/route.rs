@@ -101,6 +101,8 @@ fn rule_out(it: &Rule) -> wire::Rule {
             codes: retry.codes.iter().map(|code| u32::from(*code)).collect(),
             grpc: retry.grpc.iter().map(|status| u32::from(*status)).collect(),
             any_method: retry.any_method,
+            same_endpoints: retry.same_endpoints,
+            other_localities: retry.other_localities,
         }),
         session: it.session.as_ref().map(|session| wire::Session {
             name: session.name.to_string(),
@@ -127,6 +129,8 @@ fn rule_in(it: wire::Rule) -> Result<Rule, DecodeError> {
             codes: retry.codes.into_iter().map(|code| port_in(code, "code")).collect::<Result<_, DecodeError>>()?,
             grpc: retry.grpc.into_iter().map(|it| port_in(it, "grpc")).collect::<Result<_, DecodeError>>()?,
             any_method: retry.any_method,
+            same_endpoints: retry.same_endpoints,
+            other_localities: retry.other_localities,
         })
     };
     Ok(Rule {

@@ -1,7 +1,7 @@
 //! Route tables.
 use super::filter::{CorsPolicy, HttpFault, SessionState};
 use super::limit::LocalLimit;
-use super::message::Message;
+use super::message::{Message, extension};
 use super::quota::Quota;
 use bytes::Bytes;
 use model::mesh::traffic::HashKey;
@@ -19,6 +19,13 @@ pub enum Text {
     Present,
 }
 
+const PREVIOUS_PRIORITIES: &str =
+    "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
+const PREVIOUS_HOSTS: &str =
+    "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
+/// How often another host is drawn when one was tried before.
+const HOST_SELECTIONS: u64 = 5;
+
 /// Retries of a route.
 #[derive(Clone, Debug, Default)]
 pub struct RetryPolicy {
@@ -34,6 +41,10 @@ pub struct RetryPolicy {
     pub least_pause_ms: Option<u64>,
     /// Limit on each.
     pub each_ms: Option<u64>,
+    /// Another try may go where one was.
+    pub same_hosts: bool,
+    /// It goes to another priority than those that were tried.
+    pub other_priorities: bool,
 }
 
 impl RetryPolicy {
@@ -59,7 +70,24 @@ impl RetryPolicy {
         let message = self.codes.iter().fold(message, |message, code| message.number(7, u64::from(*code)));
         // retry_back_off { base_interval }
         let pause = self.least_pause_ms.filter(|ms| *ms > 0);
-        message.maybe(8, pause.map(|ms| Message::new().duration_ms(1, ms)))
+        let message = message.maybe(8, pause.map(|ms| Message::new().duration_ms(1, ms)));
+        let message = match self.other_priorities {
+            // retry_priority, with update_frequency 2 as Istio has it: each priority is tried twice.
+            true => message.child(4, extension(
+                    "envoy.retry_priorities.previous_priorities",
+                    3,
+                    PREVIOUS_PRIORITIES,
+                    Message::new().number(1, 2),
+                )),
+            false => message,
+        };
+        match self.same_hosts {
+            true => message,
+            // retry_host_predicate, host_selection_retry_max_attempts
+            false => message
+                .child(5, extension("envoy.retry_host_predicates.previous_hosts", 3, PREVIOUS_HOSTS, Message::new()))
+                .number(6, HOST_SELECTIONS),
+        }
     }
 }
 

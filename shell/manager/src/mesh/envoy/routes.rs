@@ -286,6 +286,8 @@ fn entry(directory: &Directory, route: &Route, rule: &Rule, matched: &Match, por
             any_method: retry.any_method,
             least_pause_ms: retry.backoff_ms,
             each_ms: rule.timeouts.backend_request_ms.filter(|ms| *ms > 0),
+            same_hosts: retry.same_endpoints,
+            other_priorities: retry.other_localities,
         }),
         ..plain(String::new())
     };
