@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod headers;
 pub mod policy;
 pub mod route;
+pub mod subnet;
 pub mod traffic;
 pub mod workload;
 
@@ -28,6 +29,7 @@ pub use route::{
     Parent, ParentTarget, PathMatch, PathModifier, Redirect, Response, Retry, Rewrite, Route, RouteKind, Rule, Session,
     TextMatch, Timeouts, ValueMatch,
 };
+pub use subnet::Subnet;
 pub use traffic::TrafficPolicy;
 pub use workload::{
     AppProtocol, Endpoint, EndpointGroup, Health, Service, ServicePort, Transport, Tunnel, Workload, WorkloadStatus,

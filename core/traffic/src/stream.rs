@@ -3,6 +3,7 @@
 use crate::directory::PortEntry;
 use model::mesh::{ParentTarget, Route, RouteKind};
 use model::{Key, Labels};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// What is known of a connection.
@@ -14,6 +15,8 @@ pub struct Connection<'a> {
     pub namespace: &'a str,
     /// The caller's labels, if they are known and a route asks for them.
     pub labels: Option<&'a Labels>,
+    /// The address that it was meant for; none: nobody knows.
+    pub to: Option<IpAddr>,
 }
 
 impl PortEntry {
@@ -65,6 +68,8 @@ fn callers_match(route: &Route, connection: Connection<'_>) -> bool {
         let has = |(name, value)| connection.labels.and_then(|labels| labels.get(name)) == Some(value);
         more.source_namespace.as_deref().is_none_or(|namespace| namespace == connection.namespace)
             && more.source_labels.iter().all(has)
+            && (more.destinations.is_empty()
+                || connection.to.is_some_and(|to| more.destinations.iter().any(|subnet| subnet.contains(to))))
     })
 }
 
@@ -73,11 +78,14 @@ mod tests {
     use super::*;
     use crate::Directory;
     use model::Timestamp;
-    use model::mesh::{Hostname, Match, MatchMore, Parent, PathMatch, Resource, Rule, Service, ServicePort};
+    use model::mesh::{Hostname, Match, MatchMore, Parent, PathMatch, Resource, Rule, Service, ServicePort, Subnet};
 
     fn route(name: &str, kind: RouteKind, hosts: &[&str], consumer: Option<&str>, labels: &[(&str, &str)]) -> Resource {
         let labels: Labels = labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let more = (!labels.is_empty()).then(|| MatchMore { source_labels: labels, ..MatchMore::default() });
+        // Of the last route a block of addresses is asked for.
+        let destinations: Vec<Subnet> = Subnet::parse("10.1.0.0/16").into_iter().filter(|_| name == "4").collect();
+        let more = MatchMore { source_labels: labels, destinations, ..MatchMore::default() };
+        let more = (more != MatchMore::default()).then_some(more);
         let matches =
             more.map(|more| Match { path: PathMatch::Text("".into()), more: Some(Box::new(more)), ..Match::default() });
         let target =
@@ -104,6 +112,7 @@ mod tests {
             route("1", RouteKind::Tls, &["a.example", "*.b.example"], None, &[]),
             route("2", RouteKind::Tcp, &[], None, &[("app", "y")]),
             route("3", RouteKind::Tls, &["a.example"], Some("other"), &[]),
+            route("4", RouteKind::Tcp, &[], None, &[]),
         ] {
             directory.set(it);
         }
@@ -111,19 +120,22 @@ mod tests {
         assert!(port.asks_name() && port.asks_labels());
         let x: Labels = [("app".into(), "x".into())].into();
         let y: Labels = [("app".into(), "y".into())].into();
-        for (name, namespace, labels, expect) in [
-            (Some("a.example"), "n", Some(&x), "0"),
-            (Some("a.example"), "n", None, "1"),
-            (Some("c.b.example"), "n", Some(&x), "1"),
-            (Some("b.example"), "n", Some(&x), "-"),
-            (Some("b.example"), "n", Some(&y), "2"),
-            (None, "n", Some(&y), "2"),
-            (None, "n", Some(&x), "-"),
-            (Some("a.example"), "other", Some(&x), "3"),
-            (Some("c.b.example"), "other", Some(&x), "1"),
+        for (name, namespace, labels, to, expect) in [
+            (Some("a.example"), "n", Some(&x), "10.1.0.1", "0"),
+            (Some("a.example"), "n", None, "", "1"),
+            (Some("c.b.example"), "n", Some(&x), "", "1"),
+            (Some("b.example"), "n", Some(&x), "", "-"),
+            (Some("b.example"), "n", Some(&y), "10.1.0.1", "2"),
+            (None, "n", Some(&y), "", "2"),
+            (None, "n", Some(&x), "", "-"),
+            (None, "n", Some(&x), "10.1.0.1", "4"),
+            (None, "n", Some(&x), "10.2.0.1", "-"),
+            (Some("b.example"), "n", Some(&x), "10.1.0.1", "4"),
+            (Some("a.example"), "other", Some(&x), "", "3"),
+            (Some("c.b.example"), "other", Some(&x), "", "1"),
         ] {
-            let found = port.stream(&key, Connection { name, namespace, labels });
-            assert_eq!(found.map_or("-", |route| &route.name), expect, "{name:?} {namespace} {labels:?}");
+            let found = port.stream(&key, Connection { name, namespace, labels, to: to.parse().ok() });
+            assert_eq!(found.map_or("-", |route| &route.name), expect, "{name:?} {namespace} {labels:?} {to}");
         }
     }
 }

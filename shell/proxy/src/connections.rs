@@ -15,7 +15,7 @@ use model::mesh::BackendTarget;
 use model::mesh::traffic::{ConnectionPool, HashKey};
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -39,12 +39,17 @@ pub struct Onward<'a> {
 }
 
 /// The port that a route of connections on a service's port leads to; without a route, the port itself. None: the route leads nowhere.
-/// `name`: the server that a connection under TLS asks for.
-pub fn routed(worker: &Worker, origin: &Origin, port: &Arc<Port>, name: Option<&str>) -> Option<Arc<Port>> {
+/// `name`: the server that a connection under TLS asks for; `to`: the address that it was meant for.
+pub fn routed(
+    worker: &Worker,
+    origin: &Origin,
+    port: &Arc<Port>,
+    (name, to): (Option<&str>, IpAddr),
+) -> Option<Arc<Port>> {
     let entry = port.entry();
     let caller = entry.asks_labels().then(|| worker.shared.mesh.workload_of(origin)).flatten();
     let labels = caller.as_ref().map(|caller| &caller.labels);
-    let connection = Connection { name, namespace: &origin.namespace, labels };
+    let connection = Connection { name, namespace: &origin.namespace, labels, to: Some(to) };
     let route = entry.stream(&port.service().service.key, connection);
     let Some(rule) = route.and_then(|route| route.rules.first()) else { return Some(port.clone()) };
     match &rule.backends.get(traffic::balance::weighted(&rule.backends, random::u32())?)?.target {

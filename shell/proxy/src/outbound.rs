@@ -56,7 +56,7 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: 
                 true => peer_tls::server_name(&mut stream).await,
                 false => None,
             };
-            let to = connections::routed(&worker, &pod.origin, &port, name.as_deref());
+            let to = connections::routed(&worker, &pod.origin, &port, (name.as_deref(), to.ip()));
             let Some(to) = to else {
                 return connections::refuse(&pod.origin, stream, "a route without a valid backend", None);
             };

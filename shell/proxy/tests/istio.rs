@@ -192,6 +192,26 @@ fn connections_under_tls_are_routed_by_the_name_that_they_ask_for() {
         rules: vec![Rule { backends: vec![Backend { target, weight: 1, filters: vec![] }], ..Rule::default() }],
         ordered: true,
     })))]);
+    // An address of its own leads elsewhere.
+    let mut changes = support::service("sniffed", 51, AppProtocol::Unspecified, &[(6, Health::Ready)]);
+    if let Change::Set(Resource::Service(service)) = &mut changes[0] {
+        Arc::make_mut(service).vips.push("10.96.0.53".parse().unwrap());
+    }
+    node.proxy().apply(changes);
+    let more = MatchMore { destinations: Subnet::parse("10.96.0.53/32").into_iter().collect(), ..MatchMore::default() };
+    node.proxy().apply([Change::Set(Resource::Route(Arc::new(Route {
+        name: "VirtualService/default/s#0000.0000".into(),
+        key: Key::new("default", "s"),
+        kind: RouteKind::Tcp,
+        created: Timestamp(2),
+        parents: vec![Parent { hostnames: vec![], ..parent("sniffed") }],
+        rules: vec![Rule {
+            matches: vec![Match { path: PathMatch::Text("".into()), more: Some(Box::new(more)), ..Match::default() }],
+            backends: vec![support::to("other", 1)],
+            ..Rule::default()
+        }],
+        ordered: true,
+    })))]);
     let ask = |vip: u8, bytes: Vec<u8>| {
         let asking = inside(&client, move || {
             let mut stream = std::net::TcpStream::connect(support::socket(vip)).unwrap();
@@ -218,6 +238,7 @@ fn connections_under_tls_are_routed_by_the_name_that_they_ask_for() {
         assert_eq!(ask(vip, hello("one.example")), "one", "what no rule takes goes to the service itself");
         assert_eq!(ask(vip, b"hello\n".to_vec()), "one");
     }
+    assert_eq!(ask(53, b"hello\n".to_vec()), "two");
 }
 
 fn hash(key: HashKey) -> TrafficPolicy {

@@ -63,10 +63,8 @@ fn a_try_in_another_locality() {
     always(&far, 200);
     let here = Workload { region: "r".into(), zone: "a".into(), ..workload(5, "client") };
     node.proxy().apply([Change::Set(Resource::Workload(Arc::new(here)))]);
-    let policy = TrafficPolicy {
-        locality: Locality { enabled: Some(true), ..Locality::default() },
-        ..TrafficPolicy::default()
-    };
+    let policy =
+        TrafficPolicy { locality: Locality { enabled: Some(true), ..Locality::default() }, ..TrafficPolicy::default() };
     node.proxy().apply(zoned(&[(6, "a"), (7, "a"), (8, "b")], policy));
     let near = statuses(&node, &client, 40, once());
     assert_eq!(near.len(), 40);

@@ -102,15 +102,9 @@ fn a_changed_policy_ends_connections_that_are_open() {
     assert!(exchange(&client, socket(50), b"hello".to_vec()).map_or(true, |back| back.is_empty()));
 }
 
-/// A gateway decides about connections that it passes whole, by what is known of them.
-#[test]
-fn a_gateways_policies_hold_for_connections() {
-    need_root!("a_gateways_policies_hold_for_connections");
-    let mut node = Node::start(|_| {});
-    let server = node.pod(6, "server");
-    serve_tcp(&server);
-    node.service("server", 50, AppProtocol::Tcp, &[(6, Health::Ready)]);
-    let whole = |change| match change {
+/// The same of connections.
+fn whole(change: Change) -> Change {
+    match change {
         Change::Set(Resource::Gateway(gateway)) => {
             let mut gateway = (*gateway).clone();
             gateway.listeners[0].protocol = ListenerProtocol::Tcp;
@@ -122,7 +116,37 @@ fn a_gateways_policies_hold_for_connections() {
             Change::Set(Resource::Route(Arc::new(route)))
         }
         other => other,
-    };
+    }
+}
+
+/// A VirtualService need not say to which port of a service it leads: the one that the connection came by.
+#[test]
+fn a_gateways_route_may_name_no_port() {
+    need_root!("a_gateways_route_may_name_no_port");
+    let mut node = Node::start(|_| {});
+    let server = node.pod(6, "server");
+    serve_tcp(&server);
+    node.service("server", 50, AppProtocol::Tcp, &[(6, Health::Ready)]);
+    let mut changes: Vec<Change> = support::gateway(80, "/", "server").into_iter().map(whole).collect();
+    for change in &mut changes {
+        if let Change::Set(Resource::Route(route)) = change {
+            let target = model::mesh::BackendTarget::Service { service: Key::new("default", "server"), port: 0 };
+            Arc::make_mut(route).rules[0].backends[0].target = target;
+        }
+    }
+    node.proxy().apply(changes);
+    let (host, at) = (node.net.node(), std::net::SocketAddr::from(([127, 0, 0, 1], 80)));
+    eventually("it passes bytes", || exchange(&host, at, b"hello".to_vec()).is_ok_and(|back| back == b"hello"));
+}
+
+/// A gateway decides about connections that it passes whole, by what is known of them.
+#[test]
+fn a_gateways_policies_hold_for_connections() {
+    need_root!("a_gateways_policies_hold_for_connections");
+    let mut node = Node::start(|_| {});
+    let server = node.pod(6, "server");
+    serve_tcp(&server);
+    node.service("server", 50, AppProtocol::Tcp, &[(6, Health::Ready)]);
     node.proxy().apply(support::gateway(25090, "/", "server").into_iter().map(whole));
     let (host, at) = (node.net.node(), std::net::SocketAddr::from(([127, 0, 0, 1], 25090)));
     let passes = || exchange(&host, at, b"hello".to_vec()).is_ok_and(|back| back == b"hello");

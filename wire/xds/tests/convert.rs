@@ -165,6 +165,7 @@ fn samples() -> Vec<Resource> {
             port: Some(80),
             source_namespace: Some("n".into()),
             source_labels: [("app".into(), "shop".into())].into(),
+            destinations: ["10.0.0.0/8", "2001:db8::/32"].iter().filter_map(|text| Subnet::parse(text)).collect(),
         })),
     };
     let route = Route {

@@ -3,7 +3,7 @@
 use super::path::{Template, is_template};
 use super::{Call, HttpCall, Jwt};
 use model::Key;
-use model::mesh::{Action, AuthorizationPolicy, Condition, Operation, PolicyRule, Source};
+use model::mesh::{Action, AuthorizationPolicy, Condition, Operation, PolicyRule, Source, Subnet};
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ enum Pattern {
     Suffix(Arc<str>),
     Present,
     Template(Template),
-    Block(Block),
+    Block(Subnet),
     Port(u16),
     /// Not valid: matches nothing.
     Never,
@@ -223,7 +223,7 @@ fn pattern(form: Form, text: &Arc<str>) -> Pattern {
     match form {
         Form::Exact => Pattern::Exact(text.clone()),
         Form::Port => text.parse().map_or(Pattern::Never, Pattern::Port),
-        Form::Block => Block::parse(text).map_or(Pattern::Never, Pattern::Block),
+        Form::Block => Subnet::parse(text).map_or(Pattern::Never, Pattern::Block),
         Form::Path if is_template(text) => Template::parse(text).map_or(Pattern::Never, Pattern::Template),
         Form::Text | Form::TextIgnoreCase | Form::Path => {
             let text: Arc<str> =
@@ -337,64 +337,6 @@ impl Pattern {
             Pattern::Present => !value.is_empty(),
             Pattern::Template(template) => template.matches(value),
             Pattern::Block(_) | Pattern::Port(_) | Pattern::Never => false,
-        }
-    }
-}
-
-/// An address or CIDR, as the high bits of 128.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Block {
-    bits: u128,
-    length: u32,
-}
-
-impl Block {
-    fn parse(text: &str) -> Option<Self> {
-        let (address, length) = match text.split_once('/') {
-            Some((address, length)) => (address, Some(length.parse::<u32>().ok()?)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().ok()?;
-        let (offset, most) = if address.is_ipv4() { (96, 32) } else { (0, 128) };
-        let length = length.unwrap_or(most);
-        (length <= most).then(|| Block { bits: bits(address), length: length + offset })
-    }
-
-    fn contains(self, address: IpAddr) -> bool {
-        self.length == 0 || (self.bits ^ bits(address)).leading_zeros() >= self.length
-    }
-}
-
-/// IPv4 is placed where IPv4-mapped IPv6 is, so that both forms of an address are one.
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
-        IpAddr::V6(v6) => u128::from(v6),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn blocks() {
-        for (block, address, yes) in [
-            ("10.0.0.0/8", "10.255.0.1", true),
-            ("10.0.0.0/8", "11.0.0.1", false),
-            ("10.0.0.1", "10.0.0.1", true),
-            ("10.0.0.1", "10.0.0.2", false),
-            ("0.0.0.0/0", "8.8.8.8", true),
-            ("0.0.0.0/0", "2001:db8::1", false),
-            ("::/0", "8.8.8.8", true),
-            ("10.0.0.0/8", "::ffff:10.1.1.1", true),
-            ("2001:db8::/32", "2001:db8:1::1", true),
-            ("2001:db8::/32", "2001:db9::1", false),
-        ] {
-            assert_eq!(Block::parse(block).unwrap().contains(address.parse().unwrap()), yes, "{block} {address}");
-        }
-        for bad in ["", "10.0.0.0/33", "10.0.0.0/x", "ten", "::/129"] {
-            assert_eq!(Block::parse(bad), None, "{bad}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One route model for Gateway API and Istio's VirtualService.
 
+use super::subnet::Subnet;
 use crate::{Key, Labels, Timestamp};
 use std::fmt;
 use std::sync::Arc;
@@ -188,6 +189,8 @@ pub struct MatchMore {
     pub source_namespace: Option<Arc<str>>,
     /// Labels that the caller's workload has, all of them.
     pub source_labels: Labels,
+    /// Addresses that a connection was meant for, before a service was seen in them: one of these. Empty: any.
+    pub destinations: Vec<Subnet>,
 }
 
 impl Default for Match {

@@ -49,6 +49,11 @@ impl Owner<'_> {
 }
 
 impl ListenerState {
+    /// Whether it ends TLS.
+    pub(super) fn ends_tls(&self) -> bool {
+        self.tls == TlsMode::Terminate
+    }
+
     /// Whether it is one that could listen: others make way for it.
     pub(super) fn is_valid(&self) -> bool {
         self.accepted.is_ok() && self.conflict.is_none()

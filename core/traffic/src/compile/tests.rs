@@ -11,6 +11,7 @@ use model::{LabelSelector, Meta, Timestamp};
 mod attached;
 mod callers;
 mod entries;
+mod gateway_streams;
 mod istio;
 
 const GROUP: &str = "gateway.networking.k8s.io";

@@ -3,6 +3,7 @@
 //! Both families may want to route one service's requests. They do not mix: the oldest object that names the service decides which family
 //! routes it (and of VirtualServices only the oldest one does), and both sides read of it in their status.
 
+use super::gateway::Flaw;
 use super::hosts::{delegate_key, entry_of, gateway_key};
 use super::status::{Condition, IstioStatus};
 use super::{Compiler, Output};
@@ -109,11 +110,19 @@ impl Compiler {
         if it.gateways.is_empty() || it.gateways.iter().any(|name| &**name == "mesh") {
             let parents = self.mesh_parents(it, &mut findings);
             routes.extend(self.http_route(it, Place::Mesh, parents, String::new(), &mut findings));
-            routes.extend(self.stream_routes(it, &mut findings));
+            routes.extend(self.stream_routes(it, Place::Mesh, "", &mut findings));
         }
         for gateway in super::hosts::gateways(it) {
-            let parents = self.gateway_parents(it, &gateway, &mut findings);
-            routes.extend(self.http_route(it, Place::Gateway(&gateway), parents, format!("@{gateway}"), &mut findings));
+            let (place, suffix) = (Place::Gateway(&gateway), format!("@{gateway}"));
+            routes.extend(self.stream_routes(it, place, &suffix, &mut findings));
+            if !it.http.is_empty() || it.streams.is_empty() {
+                let asked = (RouteKind::Http, None, self.whole_hosts(it));
+                let parents = self.gateway_parents(it, &gateway, asked).unwrap_or_else(|flaw| {
+                    findings.refused.get_or_insert(flaw);
+                    Vec::new()
+                });
+                routes.extend(self.http_route(it, place, parents, suffix, &mut findings));
+            }
         }
         let status = self.virtual_status(it, &findings, routes.is_empty());
         self.tell_routes(key, routes, output);
@@ -171,27 +180,55 @@ impl Compiler {
         parents
     }
 
-    /// The listeners of one of Gateway API's Gateways that take it.
-    fn gateway_parents(&self, it: &VirtualService, gateway: &Key, findings: &mut Findings) -> Vec<Parent> {
+    /// The listeners of one of Gateway API's Gateways that take what it routes: of a kind, on a port (none: any), for hosts.
+    fn gateway_parents(
+        &self,
+        it: &VirtualService,
+        gateway: &Key,
+        (kind, port, hostnames): (RouteKind, Option<u16>, Vec<Arc<str>>),
+    ) -> Result<Vec<Parent>, Flaw> {
         let Some(listeners) = self.listeners.get(gateway) else {
-            findings.refused.get_or_insert(("NoMatchingParent", format!("there is no Gateway {gateway} of ours")));
-            return Vec::new();
+            return Err(("NoMatchingParent", format!("there is no Gateway {gateway} of ours")));
         };
-        let asked = api::Route {
-            kind: RouteKind::Http,
-            meta: it.meta.clone(),
-            parents: Vec::new(),
-            hostnames: it.hosts.iter().map(|host| self.whole_host(host, &it.meta.key.namespace)).collect(),
-            rules: Vec::new(),
-        };
+        let asked = api::Route { kind, meta: it.meta.clone(), parents: Vec::new(), hostnames, rules: Vec::new() };
         let own = listeners.iter().filter(|it| it.set.is_none()).collect();
-        match self.attach_to_listeners(&asked, &ParentRef::default(), (gateway, gateway), own) {
-            Ok(found) => found.into_iter().filter(|(_, usable)| *usable).map(|(parent, _)| parent).collect(),
-            Err(flaw) => {
-                findings.refused.get_or_insert(flaw);
-                Vec::new()
-            }
+        let found =
+            self.attach_to_listeners(&asked, &ParentRef { port, ..ParentRef::default() }, (gateway, gateway), own)?;
+        Ok(found.into_iter().filter(|(_, usable)| *usable).map(|(parent, _)| parent).collect())
+    }
+
+    /// The listeners that take a match of `tls` or `tcp`. `tcp` takes, beside plain connections, those whose TLS the gateway ended.
+    fn stream_listeners(
+        &self,
+        it: &VirtualService,
+        gateway: &Key,
+        (kind, matched): (RouteKind, &StreamMatch),
+    ) -> Result<(RouteKind, Vec<Parent>), Flaw> {
+        if !matched.labels.is_empty() || matched.namespace.as_ref().is_some_and(|it| *it != gateway.namespace) {
+            return Ok((kind, Vec::new()));
         }
+        if !matched.destinations.is_empty() {
+            return Err(("UnsupportedValue", "match.destinationSubnets holds in the mesh, not on Gateways".into()));
+        }
+        let plain = self.gateway_parents(it, gateway, (kind, matched.port, matched.sni.clone()));
+        if kind == RouteKind::Tls || plain.is_ok() {
+            return plain.map(|parents| (kind, parents));
+        }
+        let terminates = |parent: &Parent| match &parent.target {
+            ParentTarget::Listener { listener: name, .. } => {
+                let mut listeners = self.listeners.get(gateway).into_iter().flatten();
+                listeners.any(|it| it.name == *name && it.ends_tls())
+            }
+            ParentTarget::Service { .. } => false,
+        };
+        let mut secured =
+            self.gateway_parents(it, gateway, (RouteKind::Tls, matched.port, Vec::new())).unwrap_or_default();
+        secured.retain(terminates);
+        if secured.is_empty() { plain.map(|parents| (kind, parents)) } else { Ok((RouteKind::Tls, secured)) }
+    }
+
+    fn whole_hosts(&self, it: &VirtualService) -> Vec<Arc<str>> {
+        it.hosts.iter().map(|host| self.whole_host(host, &it.meta.key.namespace)).collect()
     }
 
     fn http_route(
@@ -249,13 +286,7 @@ impl Compiler {
             findings.dropped.insert(format!("Dropped Rule {index}: {why}"));
             return None;
         }
-        let here = |matched: &VirtualMatch| {
-            matched.gateways.is_empty()
-                || matched.gateways.iter().any(|name| match place {
-                    Place::Mesh => &**name == "mesh",
-                    Place::Gateway(gateway) => gateway_key(&it.meta.key.namespace, name) == *gateway,
-                })
-        };
+        let here = |matched: &VirtualMatch| is_for(&matched.gateways, &it.meta.key.namespace, place);
         let matches: Vec<Match> = rule.matches.iter().filter(|it| here(it)).map(|it| it.matched.clone()).collect();
         if matches.is_empty() && !rule.matches.is_empty() {
             return None;
@@ -331,12 +362,15 @@ impl Compiler {
     }
 
     /// `tls` and `tcp`: whole connections. The first match takes them, so each is a route of its own.
-    fn stream_routes(&self, it: &VirtualService, findings: &mut Findings) -> Vec<Route> {
+    fn stream_routes(
+        &self,
+        it: &VirtualService,
+        place: Place<'_>,
+        suffix: &str,
+        findings: &mut Findings,
+    ) -> Vec<Route> {
         let key = &it.meta.key;
         let mut routes = Vec::new();
-        let hosts = it.hosts.iter().map(|host| self.whole_host(host, &key.namespace));
-        let services: BTreeSet<Key> =
-            hosts.flat_map(|host| self.services_of_host(&host, Some(&key.namespace))).collect();
         for (index, rule) in it.streams.iter().enumerate() {
             if !rule.flaw.is_empty() {
                 findings.dropped.insert(format!("Dropped stream rule {index}: {}", rule.flaw));
@@ -351,30 +385,55 @@ impl Compiler {
             let backends: Vec<Backend> = backends.collect();
             let every = [StreamMatch::default()];
             let matches = if rule.matches.is_empty() { &every[..] } else { &rule.matches };
-            for (number, matched) in matches.iter().enumerate().filter(|(_, matched)| is_for_mesh(matched)) {
-                let mut parents = Vec::new();
-                for service in &services {
-                    parents.extend(exported(it).into_iter().map(|consumer| Parent {
-                        target: ParentTarget::Service { service: service.clone(), port: matched.port, consumer },
-                        hostnames: matched.sni.iter().filter_map(|name| Hostname::new(name)).collect(),
-                    }));
-                }
+            let here = |matched: &&StreamMatch| is_for(&matched.gateways, &key.namespace, place);
+            for (number, matched) in matches.iter().enumerate().filter(|(_, matched)| here(matched)) {
+                let kind = if rule.tls { RouteKind::Tls } else { RouteKind::Tcp };
+                let (kind, parents) = match place {
+                    Place::Mesh => (kind, self.stream_services(it, matched)),
+                    Place::Gateway(gateway) => match self.stream_listeners(it, gateway, (kind, matched)) {
+                        Ok(found) => found,
+                        Err(("UnsupportedValue", why)) => {
+                            findings.dropped.insert(format!("Dropped stream rule {index}: {why}"));
+                            continue;
+                        }
+                        Err(flaw) => {
+                            findings.refused.get_or_insert(flaw);
+                            continue;
+                        }
+                    },
+                };
                 if parents.is_empty() {
                     continue;
                 }
+                // A gateway's callers are nobody's, and the gateway itself was compared above.
+                let asked = if place == Place::Mesh { callers(matched) } else { Vec::new() };
                 routes.push(Route {
                     // Numbered with leading zeros: rules of one object are in the order of their names where all else is equal.
-                    name: format!("VirtualService/{key}#{index:04}.{number:04}").into(),
+                    name: format!("VirtualService/{key}{suffix}#{index:04}.{number:04}").into(),
                     key: key.clone(),
-                    kind: if rule.tls { RouteKind::Tls } else { RouteKind::Tcp },
+                    kind,
                     created: it.meta.created,
                     parents,
-                    rules: vec![Rule { backends: backends.clone(), matches: callers(matched), ..Rule::default() }],
+                    rules: vec![Rule { backends: backends.clone(), matches: asked, ..Rule::default() }],
                     ordered: true,
                 });
             }
         }
         routes
+    }
+
+    /// The services whose connections a match of `tls` or `tcp` takes.
+    fn stream_services(&self, it: &VirtualService, matched: &StreamMatch) -> Vec<Parent> {
+        let hosts = self.whole_hosts(it);
+        let services: BTreeSet<Key> =
+            hosts.iter().flat_map(|host| self.services_of_host(host, Some(&it.meta.key.namespace))).collect();
+        let of = |service: Key| {
+            exported(it).into_iter().map(move |consumer| Parent {
+                target: ParentTarget::Service { service: service.clone(), port: matched.port, consumer },
+                hostnames: matched.sni.iter().filter_map(|name| Hostname::new(name)).collect(),
+            })
+        };
+        services.into_iter().flat_map(of).collect()
     }
 
     fn virtual_status(&self, it: &VirtualService, findings: &Findings, nowhere: bool) -> IstioStatus {
@@ -414,15 +473,21 @@ impl Compiler {
     }
 }
 
-fn is_for_mesh(matched: &StreamMatch) -> bool {
-    matched.gateways.is_empty() || matched.gateways.iter().any(|name| &**name == "mesh")
+/// Whether what names these gateways (none: all of its VirtualService, which is of a namespace) is for a place.
+fn is_for(gateways: &[Arc<str>], namespace: &Arc<str>, place: Place<'_>) -> bool {
+    gateways.is_empty()
+        || gateways.iter().any(|name| match place {
+            Place::Mesh => &**name == "mesh",
+            Place::Gateway(gateway) => gateway_key(namespace, name) == *gateway,
+        })
 }
 
-/// Whose connections a match takes: none, everybody's.
+/// Which connections a match takes beside its port and names: none, all.
 fn callers(matched: &StreamMatch) -> Vec<Match> {
     let more = MatchMore {
         source_namespace: matched.namespace.clone(),
         source_labels: matched.labels.clone(),
+        destinations: matched.destinations.clone(),
         ..MatchMore::default()
     };
     let some = (more != MatchMore::default()).then(|| Some(Box::new(more)));
@@ -508,6 +573,7 @@ fn join(outer: &VirtualMatch, inner: &VirtualMatch) -> Option<VirtualMatch> {
             port,
             source_namespace,
             source_labels,
+            destinations,
         } = &**more;
         joined.ignore_case |= ignore_case;
         joined.scheme = joined.scheme.or_else(|| scheme.clone());
@@ -524,6 +590,8 @@ fn join(outer: &VirtualMatch, inner: &VirtualMatch) -> Option<VirtualMatch> {
         }
         joined.source_namespace = joined.source_namespace.or_else(|| source_namespace.clone());
         joined.source_labels.extend(source_labels.clone());
+        // Requests are not asked for it: the fields of `http` have no such match.
+        joined.destinations.extend(destinations);
         out.matched.more = Some(Box::new(joined));
     }
     Some(out)

@@ -39,7 +39,9 @@ pub fn backend(worker: &Worker, found: &Found, name: &str, transport: Transport)
     match &rule.backends[index].target {
         BackendTarget::Invalid { .. } => Err("the backend is not valid"),
         BackendTarget::Service { service, port } => {
-            let port = worker.ports.get_as(&worker.shared, service, *port, transport);
+            // A VirtualService need not name it.
+            let port = if *port == 0 { found.listener().listener.port } else { *port };
+            let port = worker.ports.get_as(&worker.shared, service, port, transport);
             port.ok_or("the backend does not exist")
         }
     }

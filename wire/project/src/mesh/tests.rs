@@ -1,6 +1,7 @@
 use super::gateway_api::parse_duration;
 use super::status::Stamp;
 use super::*;
+use model::mesh::Subnet;
 use model::mesh::api::{ParentRef, Reference};
 use model::mesh::{Action, Filter, PathMatch, TextMatch};
 use serde_json::json;
@@ -416,14 +417,18 @@ fn stream_rules_have_their_matches_apart() {
     let spec = json!({"hosts": ["web"], "tls": [
         {"match": [{"sniHosts": ["a.example"], "port": 443}, {"sniHosts": ["b.example"], "sourceLabels": {"app": "x"}, "sourceNamespace": "n"}],
          "route": [{"destination": {"host": "web"}}]},
-        {"match": [{"sniHosts": ["c.example"], "destinationSubnets": ["10.0.0.0/8"]}], "route": [{"destination": {"host": "web"}}]},
-    ], "tcp": [{"route": [{"destination": {"host": "web"}}]}]});
+        {"match": [{"sniHosts": ["c.example"], "destinationSubnets": ["10.0.0.0/33"]}], "route": [{"destination": {"host": "web"}}]},
+    ], "tcp": [
+        {"route": [{"destination": {"host": "web"}}]},
+        {"match": [{"destinationSubnets": ["10.0.0.0/8", "10.9.0.1"]}], "route": [{"destination": {"host": "web"}}]},
+    ]});
     let value = json!({"metadata": {"name": "vs", "namespace": "shop"}, "spec": spec});
     let Object::VirtualService(read) = object(ObjectKind::VirtualService, value) else { panic!() };
-    let [first, second, third] = &read.streams[..] else { panic!() };
+    let [first, second, third, fourth] = &read.streams[..] else { panic!() };
     let [one, two] = &first.matches[..] else { panic!() };
     assert_eq!((one.port, &*one.sni[0], one.labels.len()), (Some(443), "a.example", 0));
     assert_eq!((two.port, &*two.sni[0], two.labels.len(), two.namespace.as_deref()), (None, "b.example", 1, Some("n")));
-    assert!(first.tls && first.flaw.is_empty() && !second.flaw.is_empty());
+    assert!(first.tls && first.flaw.is_empty() && !second.flaw.is_empty(), "10.0.0.0/33 is no block");
     assert!(!third.tls && third.matches.is_empty());
+    assert_eq!(fourth.matches[0].destinations, ["10.0.0.0/8", "10.9.0.1"].map(|text| Subnet::parse(text).unwrap()));
 }

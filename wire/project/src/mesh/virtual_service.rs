@@ -8,7 +8,7 @@ use model::mesh::api::istio::{
 };
 use model::mesh::attached::GrpcCodes;
 use model::mesh::{
-    Abort, Cors, Fault, Fraction, HeaderModifier, Match, MatchMore, PathMatch, PathModifier, Response, Retry,
+    Abort, Cors, Fault, Fraction, HeaderModifier, Match, MatchMore, PathMatch, PathModifier, Response, Retry, Subnet,
     TextMatch, Timeouts, ValueMatch,
 };
 use serde_json::Value;
@@ -75,6 +75,7 @@ fn matched(value: &Value) -> VirtualMatch {
         port: opt_int(value, "port").and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0),
         source_namespace: opt_text(value, "sourceNamespace").filter(|it| !it.is_empty()),
         source_labels: labels(at(value, "sourceLabels")),
+        ..MatchMore::default()
     };
     VirtualMatch {
         gateways: texts(value, "gateways"),
@@ -309,10 +310,11 @@ fn stream(tls: bool, value: &Value) -> StreamRule {
     let matches = items(value, "match");
     let mut flaw = String::new();
     for it in matches {
-        for name in ["destinationSubnets", "sourceSubnet"] {
-            if !at(it, name).is_null() {
-                flaw = format!("match.{name} is not supported");
-            }
+        if !at(it, "sourceSubnet").is_null() {
+            flaw = "match.sourceSubnet is not supported".into();
+        }
+        if let Some(bad) = texts(it, "destinationSubnets").iter().find(|text| Subnet::parse(text).is_none()) {
+            flaw = format!("match.destinationSubnets: {bad:?} is no address and no block of addresses");
         }
     }
     let matched = |it: &Value| StreamMatch {
@@ -321,6 +323,7 @@ fn stream(tls: bool, value: &Value) -> StreamRule {
         sni: texts(it, "sniHosts"),
         namespace: opt_text(it, "sourceNamespace").filter(|it| !it.is_empty()),
         labels: labels(at(it, "sourceLabels")),
+        destinations: texts(it, "destinationSubnets").iter().filter_map(|text| Subnet::parse(text)).collect(),
     };
     StreamRule {
         tls,

@@ -6,7 +6,7 @@ use crate::resources::traffic as more;
 use model::mesh::{
     Abort, Backend, BackendTarget, Cors, Fault, Filter, Fraction, HeaderModifier, Hostname, Match, MatchMore, Mirror,
     Parent, ParentTarget, PathMatch, PathModifier, Redirect, Response, Retry, Rewrite, Route, RouteKind, Rule, Session,
-    TextMatch, Timeouts, ValueMatch,
+    Subnet, TextMatch, Timeouts, ValueMatch,
 };
 use model::{Labels, Timestamp};
 use std::sync::Arc;
@@ -195,6 +195,7 @@ fn more_out(it: &MatchMore) -> more::MatchMore {
         port: it.port.map_or(0, u32::from),
         source_namespace: it.source_namespace.as_ref().map(ToString::to_string),
         source_labels: labels_out(&it.source_labels),
+        destinations: it.destinations.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -209,7 +210,12 @@ fn more_in(it: more::MatchMore) -> Result<MatchMore, DecodeError> {
         port: Some(port_in(it.port, "port")?).filter(|port| *port != 0),
         source_namespace: it.source_namespace.map(Into::into),
         source_labels: labels_in(it.source_labels),
+        destinations: it.destinations.iter().map(|text| subnet_in(text)).collect::<Result<_, _>>()?,
     })
+}
+
+fn subnet_in(text: &str) -> Result<Subnet, DecodeError> {
+    Subnet::parse(text).ok_or_else(|| DecodeError::Unknown { field: "destinations", value: text.to_owned() })
 }
 
 fn text_out(it: &TextMatch) -> wire::ValueMatch {

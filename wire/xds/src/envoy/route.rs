@@ -21,8 +21,7 @@ pub enum Text {
 
 const PREVIOUS_PRIORITIES: &str =
     "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
-const PREVIOUS_HOSTS: &str =
-    "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
+const PREVIOUS_HOSTS: &str = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
 /// How often another host is drawn when one was tried before.
 const HOST_SELECTIONS: u64 = 5;
 
@@ -73,12 +72,15 @@ impl RetryPolicy {
         let message = message.maybe(8, pause.map(|ms| Message::new().duration_ms(1, ms)));
         let message = match self.other_priorities {
             // retry_priority, with update_frequency 2 as Istio has it: each priority is tried twice.
-            true => message.child(4, extension(
+            true => message.child(
+                4,
+                extension(
                     "envoy.retry_priorities.previous_priorities",
                     3,
                     PREVIOUS_PRIORITIES,
                     Message::new().number(1, 2),
-                )),
+                ),
+            ),
             false => message,
         };
         match self.same_hosts {

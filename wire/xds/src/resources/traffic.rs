@@ -228,6 +228,9 @@ pub struct MatchMore {
     /// Caller's labels.
     #[prost(message, repeated, tag = "8")]
     pub source_labels: Vec<Header>,
+    /// Blocks of addresses that a connection was meant for.
+    #[prost(string, repeated, tag = "9")]
+    pub destinations: Vec<String>,
 }
 
 /// See `model::mesh::Fault`.

@@ -1,6 +1,7 @@
 //! Istio's networking kinds, as far as compiling them reads them.
 
 use super::Reference;
+use crate::mesh::Subnet;
 use crate::mesh::policy::JwtRule;
 use crate::mesh::route::{Cors, Fault, Fraction, HeaderModifier, Match, Response, Retry, Timeouts};
 use crate::mesh::traffic::{Balancer, ConnectionPool, Locality, Outlier, ProxyProtocol, RetryBudget, Warmup};
@@ -143,6 +144,8 @@ pub struct StreamMatch {
     pub namespace: Option<Arc<str>>,
     /// `sourceLabels`.
     pub labels: Labels,
+    /// `destinationSubnets`.
+    pub destinations: Vec<Subnet>,
 }
 
 /// networking.istio.io DestinationRule.
