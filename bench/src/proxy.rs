@@ -1,7 +1,8 @@
 //! The proxy beside nginx, HAProxy and Envoy: CPU for each request or connection, requests a second, latency, memory, in one run and
 //! interleaved. Proxy and backend share core 0, the client has core 1.
 //!
-//! Every proxy is a reverse proxy with one worker and an access log that is off. Diolkos counts by workload and decides
+//! Every proxy is a reverse proxy with one worker and an access log that is off, with the buffers that it has by itself. What buffers are
+//! worth is seen beside an nginx that has larger ones (`ratio_tuned`). Diolkos counts by workload and decides
 //! routes and policy (a hundred rules) all the same; that is not turned off for a bench.
 
 mod certs;
@@ -14,10 +15,16 @@ use crate::report::Report;
 use clap::Args;
 use load::{Load, Mode};
 use ours::OTHER;
-use peers::{Peer, Ports};
+use peers::{Peer, Ports, TUNED};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// Any buffer holds so much.
+const SMALL: usize = 4 * 1024;
+
+/// Turns of a proxy in a second when latency is measured.
+const TURNS_A_SECOND: u64 = 4;
 
 #[derive(Args)]
 pub struct Options {
@@ -75,7 +82,8 @@ pub fn run(options: &Options) -> Result<(), String> {
     let work = net::Scratch::new()?;
     certs::write(&work)?;
     let proxies = proxies(&work, options.beside.as_deref())?;
-    let bench = Bench { options, backend: peers::backend(&work, None)?, proxies, work };
+    let tuned = peers::nginx_tuned(&work).ok();
+    let bench = Bench { options, backend: peers::backend(&work, None)?, proxies, tuned, work };
     if wanted("idle") {
         bench.idle(&mut report)?;
     }
@@ -115,6 +123,8 @@ struct Bench<'a> {
     options: &'a Options,
     backend: Peer,
     proxies: Vec<Peer>,
+    /// For large answers only.
+    tuned: Option<Peer>,
     work: net::Scratch,
 }
 
@@ -132,7 +142,7 @@ impl Bench<'_> {
     fn compare(&self, scenario: &Scenario, report: &mut Report) -> Result<(), String> {
         let mut found: BTreeMap<&str, Rounds> = BTreeMap::new();
         for round in 0..=self.options.rounds {
-            for proxy in &self.proxies {
+            for proxy in self.proxies.iter().chain(self.tuned.as_ref().filter(|_| scenario.bytes > SMALL)) {
                 let Some(port) = (scenario.port)(&proxy.ports) else { continue };
                 let load = self.load(port, scenario.mode, scenario.bytes);
                 // The first round warms up.
@@ -147,19 +157,20 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// The same rate for all: half of what the slowest answers. What a proxy adds is seen against the backend alone.
+    /// The same rate for all: half of what the slowest answers. What a proxy adds is seen against the backend alone. Turns are short, for
+    /// the kernel's own threads take a core for some milliseconds about once a second: with turns of a second the middle one's p99 is theirs.
     fn latency(&self, report: &mut Report) -> Result<(), String> {
         let load = |peer: &Peer| self.load(peer.ports.http, Mode::H1, 100);
         let mut rate = f64::MAX;
         for proxy in &self.proxies {
-            let found = load(proxy).run(2, None)?;
+            let found = load(proxy).run(Duration::from_secs(2), None)?;
             rate = rate.min(found.requests as f64 / found.seconds / 2.0);
         }
         report.add("latency", "rate", rate, "1/s");
         let mut found_by: BTreeMap<&str, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
-        for _ in 0..self.options.rounds {
+        for _ in 0..u64::from(self.options.rounds) * self.options.seconds * TURNS_A_SECOND {
             for peer in std::iter::once(&self.backend).chain(&self.proxies) {
-                let found = load(peer).run(self.options.seconds, Some(rate))?;
+                let found = load(peer).run(Duration::from_millis(1000 / TURNS_A_SECOND), Some(rate))?;
                 let all = found_by.entry(peer.name).or_default();
                 all.0.push(found.p50_us as f64);
                 all.1.push(found.p99_us as f64);
@@ -254,7 +265,7 @@ struct Taken {
 fn measure(load: &Load<'_>, proxies: &[&Peer], scenario: &str, seconds: u64) -> Result<Taken, String> {
     let cpu = || proxies.iter().map(|proxy| net::cpu_us(proxy.pid())).sum::<f64>();
     let before = cpu();
-    let found = load.run(seconds, None)?;
+    let found = load.run(Duration::from_secs(seconds), None)?;
     let cpu_us = cpu() - before;
     std::thread::sleep(Duration::from_millis(100));
     let names: Vec<&str> = proxies.iter().map(|proxy| proxy.name).collect();
@@ -292,7 +303,10 @@ fn tell(report: &mut Report, scenario: &str, found: BTreeMap<&str, Rounds>) {
     if let Some(other) = costs.get(OTHER) {
         report.add(scenario, "ratio_other", own / other, "self/other");
     }
-    let peers = costs.iter().filter(|(name, _)| !["self", OTHER].contains(name));
+    if let Some(tuned) = costs.get(TUNED) {
+        report.add(scenario, "ratio_tuned", own / tuned, "self/nginx_tuned");
+    }
+    let peers = costs.iter().filter(|(name, _)| !["self", OTHER, TUNED].contains(name));
     if let Some(best) = peers.map(|(_, cost)| *cost).reduce(f64::min) {
         report.add(scenario, "ratio_best", own / best, "self/cheapest");
     }

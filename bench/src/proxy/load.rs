@@ -42,8 +42,8 @@ pub struct Options {
     path: String,
     #[arg(long)]
     mode: Mode,
-    #[arg(long, default_value_t = 1)]
-    seconds: u64,
+    #[arg(long, default_value_t = 1000)]
+    milliseconds: u64,
     /// Requests a second, in all; none: as many as are answered.
     #[arg(long)]
     rate: Option<f64>,
@@ -88,9 +88,9 @@ impl Load<'_> {
     }
 
     /// Runs the client in a process of its own on core 1.
-    pub fn run(&self, seconds: u64, rate: Option<f64>) -> std::result::Result<Result, String> {
+    pub fn run(&self, time: Duration, rate: Option<f64>) -> std::result::Result<Result, String> {
         let mut command = self.command()?;
-        command.args(["--seconds", &seconds.to_string()]);
+        command.args(["--milliseconds", &time.as_millis().to_string()]);
         command.args(rate.map(|rate| format!("--rate={rate}")));
         let output = command.output().map_err(|error| error.to_string())?;
         serde_json::from_slice(&output.stdout).map_err(|error| format!("the client said nothing of use: {error}"))
@@ -121,10 +121,20 @@ impl Drop for Held {
 }
 
 struct Tally {
+    time: Duration,
+    began: Instant,
     until: Instant,
     times: Histogram<u64>,
     errors: u64,
     resumed: u64,
+}
+
+impl Tally {
+    /// From here on answers count: whoever needs connections first has them.
+    fn begin(&mut self) {
+        self.began = Instant::now();
+        self.until = self.began + self.time;
+    }
 }
 
 type Shared = Rc<RefCell<Tally>>;
@@ -138,17 +148,17 @@ fn note(tally: &Shared, began: Instant, good: bool) {
 /// The child.
 pub fn run(options: &Options) -> std::result::Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|it| it.to_string())?;
-    let began = Instant::now();
+    let (began, time) = (Instant::now(), Duration::from_millis(options.milliseconds));
     // Up to a minute.
     let times = Histogram::new_with_max(60_000_000, 3).map_err(|error| error.to_string())?;
-    let until = began + Duration::from_secs(options.seconds);
-    let tally = Rc::new(RefCell::new(Tally { until, times, errors: 0, resumed: 0 }));
+    let tally = Tally { time, began, until: began + time, times, errors: 0, resumed: 0 };
+    let tally = Rc::new(RefCell::new(tally));
     runtime.block_on(tokio::task::LocalSet::new().run_until(clients(options, &tally)))?;
     let tally = tally.borrow();
     let result = Result {
         requests: tally.times.len(),
         errors: tally.errors,
-        seconds: began.elapsed().as_secs_f64(),
+        seconds: tally.began.elapsed().as_secs_f64(),
         p50_us: tally.times.value_at_quantile(0.5),
         p99_us: tally.times.value_at_quantile(0.99),
         resumed: tally.resumed,

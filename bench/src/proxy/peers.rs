@@ -99,12 +99,28 @@ pub fn backend(work: &Scratch, netns: Option<&str>) -> Result<Peer, String> {
 
 const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
+/// An nginx whose buffers hold the largest answer whole. Peers else keep the buffers that they have by themselves.
+pub const TUNED: &str = "nginx_tuned";
+/// How far its ports are from those of the other one.
+const TUNED_SHIFT: u16 = 4;
+
 /// nginx with a pool of connections to the backend.
 pub fn nginx(work: &Scratch) -> Result<Peer, String> {
-    let (http, tls, tcp, http2) = (25_902, 25_912, 25_922, 25_932);
+    nginx_with("nginx", work, 0, "", "")
+}
+
+/// The same, tuned for answers of 64 KiB.
+pub fn nginx_tuned(work: &Scratch) -> Result<Peer, String> {
+    let buffers = "proxy_buffers 16 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 128k;";
+    nginx_with(TUNED, work, TUNED_SHIFT, buffers, "proxy_buffer_size 64k;")
+}
+
+fn nginx_with(name: &'static str, work: &Scratch, shift: u16, buffers: &str, opaque: &str) -> Result<Peer, String> {
+    let [http, tls, tcp, http2] = [25_902, 25_912, 25_922, 25_932].map(|port| port + shift);
     let certs = work.path().display();
-    let pass = "location / { proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection \"\"; \
-                proxy_buffers 16 64k; proxy_buffer_size 64k; proxy_busy_buffers_size 128k; }";
+    let pass = format!(
+        "location / {{ proxy_pass http://b; proxy_http_version 1.1; proxy_set_header Connection \"\"; {buffers} }}"
+    );
     // HTTP/2 without TLS takes a listener of its own before 1.25.1, and since then the old word still does.
     let servers = format!(
         "upstream b {{ server 127.0.0.1:{BACKEND}; keepalive 512; keepalive_requests 100000000; }}\n\
@@ -116,11 +132,11 @@ pub fn nginx(work: &Scratch) -> Result<Peer, String> {
     let has_stream = Path::new(NGINX_STREAM).exists();
     let stream = format!(
         "load_module {NGINX_STREAM}; stream {{ server {{ listen 127.0.0.1:{tcp}; proxy_pass 127.0.0.1:{BACKEND}; \
-         proxy_buffer_size 64k; tcp_nodelay on; }} }}"
+         {opaque} tcp_nodelay on; }} }}"
     );
     let rest = if has_stream { stream.as_str() } else { "" };
     let ports = Ports { http, http2: Some(http2), mtls: Some(tls), tcp: has_stream.then_some(tcp) };
-    Peer::start("nginx", ports, nginx_command(work, "nginx", &servers, rest, None)?, true)
+    Peer::start(name, ports, nginx_command(work, name, &servers, rest, None)?, true)
 }
 
 /// HAProxy with one thread.

@@ -78,18 +78,28 @@ fn head_of(bytes: &[u8]) -> Option<(u16, usize, usize)> {
     Some((status, end, length.unwrap_or(0)))
 }
 
-/// Requests on connections that are kept; with a rate, each at its time.
+/// Requests on connections that are kept; with a rate, each at its time. All are connected and have had an answer before the first
+/// request that counts, so that no answer's time is that of a connection, to the proxy or behind it.
 pub async fn saturate(target: Target, rate: Option<f64>, tally: &Shared) -> io::Result<()> {
+    let mut streams = Vec::with_capacity(CONNECTIONS);
+    let first = request(&target.path, "keep-alive");
+    let mut buffer = vec![0; 64 * 1024];
+    for _ in 0..CONNECTIONS {
+        let (mut stream, _) = connect(&target).await?;
+        ask(&mut *stream, &first, &mut buffer).await?;
+        streams.push(stream);
+    }
+    tally.borrow_mut().begin();
+    let begin = tally.borrow().began;
     let mut tasks = tokio::task::JoinSet::new();
-    let begin = Instant::now();
-    for index in 0..CONNECTIONS {
-        let (target, tally) = (target.clone(), tally.clone());
+    for (index, stream) in streams.into_iter().enumerate() {
+        let (path, tally) = (target.path.clone(), tally.clone());
         let pace = rate.map(|rate| {
             let pause = Duration::from_secs_f64(CONNECTIONS as f64 / rate);
             (begin + pause.mul_f64(index as f64 / CONNECTIONS as f64), pause)
         });
         tasks.spawn_local(async move {
-            if let Err(error) = keep_asking(&target, pace, &tally).await {
+            if let Err(error) = keep_asking(stream, &path, pace, &tally).await {
                 eprintln!("client: {error}");
                 tally.borrow_mut().errors += 1;
             }
@@ -99,20 +109,23 @@ pub async fn saturate(target: Target, rate: Option<f64>, tally: &Shared) -> io::
     Ok(())
 }
 
-async fn keep_asking(target: &Target, mut pace: Option<(Instant, Duration)>, tally: &Shared) -> io::Result<()> {
-    let (mut stream, _) = connect(target).await?;
-    let request = request(&target.path, "keep-alive");
+async fn keep_asking(
+    mut stream: Box<dyn Connection>,
+    path: &str,
+    mut pace: Option<(Instant, Duration)>,
+    tally: &Shared,
+) -> io::Result<()> {
+    let request = request(path, "keep-alive");
     let mut buffer = vec![0; 64 * 1024];
     while Instant::now() < tally.borrow().until {
         let mut began = Instant::now();
         if let Some((at, pause)) = &mut pace {
-            // A request that is late because the one before it was slow has waited since its time.
-            if *at > began {
-                tokio::time::sleep_until((*at).into()).await;
-                began = Instant::now();
-            } else {
-                began = *at;
+            // The runtime's timer knows milliseconds, and would send what is due in one all at once.
+            while Instant::now() < *at {
+                tokio::task::yield_now().await;
             }
+            // A request that is late because the one before it was slow has waited since its time.
+            began = *at;
             *at += *pause;
         }
         let good = ask(&mut *stream, &request, &mut buffer).await?;
