@@ -32,7 +32,8 @@ pub use route::{
 pub use subnet::Subnet;
 pub use traffic::TrafficPolicy;
 pub use workload::{
-    AppProtocol, Endpoint, EndpointGroup, Health, Service, ServicePort, Transport, Tunnel, Workload, WorkloadStatus,
+    AppProtocol, CallerTraffic, Endpoint, EndpointGroup, Health, Service, ServicePort, Transport, Tunnel, Workload,
+    WorkloadStatus,
 };
 
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use model::mesh::{
     AppProtocol, Endpoint, EndpointGroup, Gateway, Hostname, Listener, ListenerProtocol, ParentTarget, Resource,
     ResourceKind, Route, RouteKind, Service, ServicePort, Workload, WorkloadStatus,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -23,7 +23,12 @@ pub struct Directory {
     by_address: HashMap<IpAddr, BTreeSet<Arc<str>>>,
     declared: HashMap<Key, Arc<Service>>,
     services: HashMap<Key, Arc<ServiceEntry>>,
-    by_vip: HashMap<IpAddr, Key>,
+    /// Nearly always one: ServiceEntries may share addresses.
+    by_vip: HashMap<IpAddr, Vec<Key>>,
+    /// Services that have blocks of addresses.
+    pub(crate) with_blocks: BTreeSet<Key>,
+    /// Services without addresses that let connections through: they are told by the name that is asked for.
+    pub(crate) by_name: BTreeMap<u16, BTreeSet<Key>>,
     /// Nearly always one: more are for callers of different namespaces.
     by_host: HashMap<Arc<str>, Vec<Key>>,
     groups: HashMap<Key, Arc<EndpointGroup>>,
@@ -208,9 +213,14 @@ impl Directory {
         self.services.get(key)
     }
 
-    /// The service that has a virtual address.
+    /// The service that has a virtual address; of several the oldest.
     pub fn service_at(&self, vip: IpAddr) -> Option<&Arc<ServiceEntry>> {
-        self.services.get(self.by_vip.get(&vip)?)
+        self.services_at(vip).min_by_key(|entry| (entry.service.created, &entry.service.key))
+    }
+
+    /// The services that have a virtual address.
+    pub(crate) fn services_at(&self, vip: IpAddr) -> impl Iterator<Item = &Arc<ServiceEntry>> {
+        self.by_vip.get(&vip).into_iter().flatten().filter_map(|key| self.services.get(key))
     }
 
     /// The service that has a full DNS name (lower case, no final dot) for callers of a namespace: of several one that is not for all.
@@ -277,7 +287,16 @@ impl Directory {
             self.forget_names(&old);
         }
         for vip in &service.vips {
-            self.by_vip.insert(*vip, key.clone());
+            let keys = self.by_vip.entry(*vip).or_default();
+            if !keys.contains(&key) {
+                keys.push(key.clone());
+            }
+        }
+        if !service.blocks.is_empty() {
+            self.with_blocks.insert(key.clone());
+        }
+        for port in ports_by_name(&service) {
+            self.by_name.entry(port).or_default().insert(key.clone());
         }
         for host in &service.hostnames {
             let keys = self.by_host.entry(host.clone()).or_default();
@@ -290,8 +309,20 @@ impl Directory {
 
     fn forget_names(&mut self, service: &Service) {
         for vip in &service.vips {
-            if self.by_vip.get(vip) == Some(&service.key) {
-                self.by_vip.remove(vip);
+            if let Some(keys) = self.by_vip.get_mut(vip) {
+                keys.retain(|key| *key != service.key);
+                if keys.is_empty() {
+                    self.by_vip.remove(vip);
+                }
+            }
+        }
+        self.with_blocks.remove(&service.key);
+        for port in ports_by_name(service) {
+            if let Some(keys) = self.by_name.get_mut(&port) {
+                keys.remove(&service.key);
+                if keys.is_empty() {
+                    self.by_name.remove(&port);
+                }
             }
         }
         for host in &service.hostnames {
@@ -401,6 +432,16 @@ impl Directory {
         endpoints.dedup_by_key(|endpoint| endpoint.address);
         ServiceEntry { service, ports, endpoints }
     }
+}
+
+/// The ports of a service whose connections are told by name alone.
+fn ports_by_name(service: &Service) -> impl Iterator<Item = u16> {
+    let nowhere = service.vips.is_empty() && service.blocks.is_empty();
+    service
+        .ports
+        .iter()
+        .filter(move |port| nowhere && port.through && service.subset_of.is_none())
+        .map(|port| port.port)
 }
 
 fn join_port(port: &ServicePort, pool: Pool, routes: &[Arc<Route>], key: &Key) -> PortEntry {

@@ -11,6 +11,7 @@ pub mod cors;
 pub mod directory;
 pub mod hedge;
 pub mod limit;
+pub mod meant;
 pub mod outlier;
 pub mod pattern;
 pub mod request;

@@ -8,14 +8,14 @@ use crate::requests;
 use crate::stream::Stream;
 use crate::telemetry::{Carries, Peers};
 use crate::tls_out::{self, Speaks, Toward};
-use crate::upstream::{InFlight, Port, Upstream};
+use crate::upstream::{Asker, InFlight, Port, Upstream};
 use crate::worker::Worker;
 use model::Key;
 use model::mesh::BackendTarget;
 use model::mesh::traffic::{ConnectionPool, HashKey};
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -44,18 +44,18 @@ pub fn routed(
     worker: &Worker,
     origin: &Origin,
     port: &Arc<Port>,
-    (name, to): (Option<&str>, IpAddr),
+    (name, to): (Option<&str>, SocketAddr),
 ) -> Option<Arc<Port>> {
     let entry = port.entry();
     let caller = entry.asks_labels().then(|| worker.shared.mesh.workload_of(origin)).flatten();
     let labels = caller.as_ref().map(|caller| &caller.labels);
-    let connection = Connection { name, namespace: &origin.namespace, labels, to: Some(to) };
+    let connection = Connection { name, namespace: &origin.namespace, labels, to: Some(to.ip()) };
     let route = entry.stream(&port.service().service.key, connection);
     let Some(rule) = route.and_then(|route| route.rules.first()) else { return Some(port.clone()) };
     match &rule.backends.get(traffic::balance::weighted(&rule.backends, random::u32())?)?.target {
         BackendTarget::Service { service, port: number } => {
             let number = if *number == 0 { port.entry().port.port } else { *number };
-            worker.ports.get(&worker.shared, service, number)
+            worker.ports.get(&worker.shared, service, number, Asker { origin, to: Some(to) })
         }
         BackendTarget::Invalid { .. } => None,
     }

@@ -177,14 +177,14 @@ impl PortState {
 /// The states of all ports.
 #[derive(Debug, Default)]
 pub struct States {
-    ports: Mutex<HashMap<(Key, u16), Arc<PortState>>>,
+    ports: Mutex<HashMap<(Key, u16, usize), Arc<PortState>>>,
 }
 
 impl States {
-    /// The state of a port, a new one if it has none.
-    pub fn get(&self, service: &Key, port: u16) -> Arc<PortState> {
+    /// The state of a port as some callers call it (0: all that have no policy of their own), a new one if it has none.
+    pub fn get(&self, service: &Key, port: u16, variant: usize) -> Arc<PortState> {
         let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
-        ports.entry((service.clone(), port)).or_default().clone()
+        ports.entry((service.clone(), port, variant)).or_default().clone()
     }
 
     /// Forgets ports that nobody calls, and endpoints that are no port's any more.

@@ -7,7 +7,7 @@ use crate::pods::Pod;
 use crate::requests::{self, Site};
 use crate::shared::Work;
 use crate::stream::Stream;
-use crate::upstream::Upstream;
+use crate::upstream::{Asker, Port, Upstream};
 use crate::worker::Worker;
 use bytes::Bytes;
 use model::mesh::AppProtocol;
@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use traffic::meant::{Asks, Choice, Meant};
 
 /// How long the first bytes of a connection are waited for when nobody said what it speaks. A protocol in which the server
 /// speaks first pays this once a connection; who minds names the port's protocol.
@@ -31,40 +32,67 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: 
         // Somebody connects to the capture port itself: passing it on would come back here, for ever.
         return tracing::debug!(pod = %pod.attachment.name, %to, "a connection to the proxy's own port is refused");
     }
-    let service = {
-        let known = worker.shared.mesh.known();
-        let seen = known.directory.service_at(to.ip());
-        let seen = seen.filter(|entry| entry.service.is_seen_from(&pod.origin.namespace));
-        seen.map(|entry| entry.service.key.clone())
-    };
-    let port = service.and_then(|key| worker.ports.get(&worker.shared, &key, to.port()));
+    let meant = worker.shared.mesh.known().directory.meant(to, &pod.origin.namespace);
     let mut stream = Stream::from(stream);
-    match port {
-        Some(port) => {
-            let protocol = port.app_protocol();
-            let speaks = match protocol {
+    let (port, name) = match meant {
+        Meant::Nobody => return direct(&worker, &pod, stream, from, to).await,
+        Meant::One(entry) => {
+            let asker = Asker { origin: &pod.origin, to: Some(to) };
+            let port = worker.ports.get(&worker.shared, &entry.service.key, to.port(), asker);
+            let Some(port) = port else { return direct(&worker, &pod, stream, from, to).await };
+            let speaks = match port.app_protocol() {
                 AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => Speaks::Http,
                 AppProtocol::Tls => Speaks::Tls,
                 AppProtocol::Tcp => Speaks::Other,
                 AppProtocol::Unspecified => sniff(&mut stream).await,
             };
             if speaks == Speaks::Http {
-                let site = Site::service(&pod.origin, &port, from);
+                let site = Site::service(&pod.origin, &port, (from, Some(to)));
                 return requests::serve(&worker, site, stream).await;
             }
             let name = match speaks == Speaks::Tls && port.entry().asks_name() {
                 true => peer_tls::server_name(&mut stream).await,
                 false => None,
             };
-            let to = connections::routed(&worker, &pod.origin, &port, (name.as_deref(), to.ip()));
-            let Some(to) = to else {
-                return connections::refuse(&pod.origin, stream, "a route without a valid backend", None);
-            };
-            let onward = Onward { origin: &pod.origin, gateway: None, from };
-            connections::balance(&worker, onward, stream, &to).await;
+            (port, name)
         }
-        None => direct(&worker, &pod, stream, from, to).await,
-    }
+        Meant::ByName(choice) => match by_name(&worker, &pod, &mut stream, &choice, to).await {
+            Named::Requests => {
+                let site = Site::by_host(&pod.origin, from, to);
+                return requests::serve(&worker, site, stream).await;
+            }
+            Named::Bytes(port, name) => (port, name),
+            Named::Nobody => return direct(&worker, &pod, stream, from, to).await,
+        },
+    };
+    let Some(port) = connections::routed(&worker, &pod.origin, &port, (name.as_deref(), to)) else {
+        return connections::refuse(&pod.origin, stream, "a route without a valid backend", None);
+    };
+    let onward = Onward { origin: &pod.origin, gateway: None, from };
+    connections::balance(&worker, onward, stream, &port).await;
+}
+
+/// Whose a connection is that its address does not tell.
+enum Named {
+    /// Each request says it.
+    Requests,
+    /// A service's, with the server's name that was asked for.
+    Bytes(Arc<Port>, Option<String>),
+    Nobody,
+}
+
+async fn by_name(worker: &Worker, pod: &Pod, stream: &mut Stream, choice: &Choice, to: SocketAddr) -> Named {
+    let speaks = if choice.is_opaque() { Speaks::Other } else { sniff(stream).await };
+    let name = match speaks {
+        Speaks::Http => return Named::Requests,
+        Speaks::Tls => peer_tls::server_name(stream).await,
+        Speaks::Other => None,
+    };
+    let asks = name.as_deref().map_or(Asks::Nothing, Asks::Server);
+    let asker = Asker { origin: &pod.origin, to: Some(to) };
+    let port = choice.asking(asks).map(|entry| entry.service.key.clone());
+    let port = port.and_then(|key| worker.ports.get(&worker.shared, &key, to.port(), asker));
+    port.map_or(Named::Nobody, |port| Named::Bytes(port, name))
 }
 
 /// What a connection speaks, as far as it matters here.

@@ -221,9 +221,8 @@ fn service_port(value: &Value) -> ServicePort {
         transport: if str_at(value, "protocol") == "UDP" { Transport::Udp } else { Transport::Tcp },
         app_protocol: app_protocol(str_at(value, "appProtocol"), &name),
         node_port: port(value, "nodePort"),
-        tls: None,
         name,
-        traffic: None,
+        ..ServicePort::default()
     }
 }
 

@@ -142,6 +142,12 @@ pub struct Service {
     /// Namespaces that see it.
     #[prost(string, repeated, tag = "22")]
     pub export_to: Vec<String>,
+    /// Blocks of virtual addresses.
+    #[prost(string, repeated, tag = "23")]
+    pub blocks: Vec<String>,
+    /// Microseconds since 1970.
+    #[prost(int64, tag = "24")]
+    pub created: i64,
 }
 
 /// See `model::mesh::ServicePort`.
@@ -168,6 +174,12 @@ pub struct ServicePort {
     /// How its endpoints are called.
     #[prost(message, optional, tag = "20")]
     pub traffic: Option<traffic::TrafficPolicy>,
+    /// Connections go where they were meant to go.
+    #[prost(bool, tag = "21")]
+    pub through: bool,
+    /// For some callers.
+    #[prost(message, repeated, tag = "22")]
+    pub for_callers: Vec<traffic::CallerTraffic>,
 }
 
 /// See `model::mesh::EndpointGroup`.

@@ -262,6 +262,11 @@ fn samples() -> Vec<Resource> {
                 flaw: "why".into(),
                 ..BackendTls::default()
             })),
+            through: true,
+            for_callers: vec![
+                CallerTraffic { namespace: "n".into(), labels: [("app".into(), "shop".into())].into(), traffic: None },
+                CallerTraffic { traffic: Some(Arc::new(policy())), ..CallerTraffic::default() },
+            ],
         }],
         headless: true,
         affinity_s: Some(0),
@@ -270,6 +275,8 @@ fn samples() -> Vec<Resource> {
         subset_of: Some(key("whole")),
         outside: true,
         export_to: texts(&["shop"]),
+        blocks: Subnet::parse("10.0.0.0/8").into_iter().collect(),
+        created: Timestamp(7),
     };
     let source = Source {
         principals: texts(&["a"]),

@@ -43,6 +43,8 @@ pub enum Balancer {
     RoundRobin,
     /// Any.
     Random,
+    /// None: connections go where they were meant to go.
+    PassThrough,
     /// The same endpoint for the same key.
     Hash {
         /// What of a request is the key.

@@ -1,8 +1,9 @@
 //! Workloads, services, endpoints.
 
 use super::gateway::BackendTls;
+use super::subnet::Subnet;
 use super::traffic::TrafficPolicy;
-use crate::{Key, Labels};
+use crate::{Key, Labels, Timestamp};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -99,6 +100,10 @@ pub struct Service {
     pub outside: bool,
     /// Namespaces whose callers see it; empty: all.
     pub export_to: Vec<Arc<str>>,
+    /// Blocks of virtual addresses, of a service whose connections go where they were meant to go.
+    pub blocks: Vec<Subnet>,
+    /// When its object was made, of one that may share addresses or names with others: older ones go first.
+    pub created: Timestamp,
     /// It is a subset of this service: it has no name and no address, and is called only by routes.
     pub subset_of: Option<Key>,
 }
@@ -135,6 +140,29 @@ pub struct ServicePort {
     pub traffic: Option<Arc<TrafficPolicy>>,
     /// TLS that gateways call it under.
     pub tls: Option<Arc<BackendTls>>,
+    /// There are no endpoints to choose from: connections go where they were meant to go (ServiceEntry: resolution NONE).
+    pub through: bool,
+    /// In place of `traffic` for some callers; the first that means a caller counts.
+    pub for_callers: Vec<CallerTraffic>,
+}
+
+/// How some callers call a port's endpoints: those of a namespace that have all of these labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallerTraffic {
+    /// Namespace.
+    pub namespace: Arc<str>,
+    /// Labels; empty: all workloads of the namespace.
+    pub labels: Labels,
+    /// As the mesh does by itself, when none.
+    pub traffic: Option<Arc<TrafficPolicy>>,
+}
+
+impl CallerTraffic {
+    /// Whether it is for a caller of a namespace, with these labels (none: nothing is known of them).
+    pub fn is_for(&self, namespace: &str, labels: Option<&Labels>) -> bool {
+        let has = |(name, value): (&Arc<str>, &Arc<str>)| labels.and_then(|labels| labels.get(name)) == Some(value);
+        *self.namespace == *namespace && self.labels.iter().all(has)
+    }
 }
 
 /// Transport protocol of a port.
@@ -209,6 +237,22 @@ pub struct Endpoint {
     pub node: Arc<str>,
     /// `hostname` of a StatefulSet's pod (for DNS), or empty.
     pub hostname: Arc<str>,
+}
+
+impl Endpoint {
+    /// An address of which nothing else is known; it is ready.
+    pub fn at(address: IpAddr) -> Self {
+        Endpoint {
+            address,
+            workload: "".into(),
+            health: Health::Ready,
+            weight: 1,
+            region: "".into(),
+            zone: "".into(),
+            node: "".into(),
+            hostname: "".into(),
+        }
+    }
 }
 
 /// Whether an endpoint gets requests.

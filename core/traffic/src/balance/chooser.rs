@@ -73,7 +73,7 @@ impl Chooser {
         }
         let by = match policy.balancer {
             Balancer::RoundRobin => Policy::RoundRobin,
-            Balancer::Random => Policy::Random,
+            Balancer::Random | Balancer::PassThrough => Policy::Random,
             // Without a key (no such header) any will do.
             Balancer::LeastRequest | Balancer::Hash { .. } => Policy::LeastRequest,
         };

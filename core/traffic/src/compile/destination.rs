@@ -8,7 +8,10 @@ use super::status::{Condition, IstioStatus};
 use super::{Compiler, Output, selects};
 use model::mesh::api::ObjectKind;
 use model::mesh::api::istio::{DestinationRule, PolicySpec, Subset, TlsOrigination, TlsSpec};
-use model::mesh::{BackendTls, EndpointGroup, Resource, ResourceKind, Service, SubjectName, TrafficPolicy};
+use model::mesh::traffic::Balancer;
+use model::mesh::{
+    BackendTls, CallerTraffic, EndpointGroup, Resource, ResourceKind, Service, SubjectName, TrafficPolicy,
+};
 use model::{Key, Labels};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -77,6 +80,16 @@ impl<'a> Rules<'a> {
     }
 }
 
+/// Connections can go where they were meant to go if that is no address of ours; else any endpoint has them, as kube-proxy does.
+fn settled(policy: Option<Arc<TrafficPolicy>>, has_addresses: bool) -> Option<Arc<TrafficPolicy>> {
+    match policy {
+        Some(policy) if policy.balancer == Balancer::PassThrough && !has_addresses => {
+            Some(Arc::new(TrafficPolicy { balancer: Balancer::Random, ..TrafficPolicy::clone(&policy) }))
+        }
+        other => other,
+    }
+}
+
 impl Compiler {
     /// The rules that hold for a service: of its own namespace, else of a root namespace; older ones first.
     pub(super) fn rules_of(&self, service: &Key) -> Rules<'_> {
@@ -86,7 +99,7 @@ impl Compiler {
             for keys in self.hosts.rules_of(&host) {
                 let found = |holds: &dyn Fn(&Key) -> bool| -> Vec<&DestinationRule> {
                     let rules = keys.iter().filter(|key| holds(key)).filter_map(|key| self.objects.rules.get(key));
-                    let mut rules: Vec<_> = rules.filter(|rule| !rule.for_some_callers).collect();
+                    let mut rules: Vec<_> = rules.filter(|rule| rule.callers.is_none()).collect();
                     rules.sort_by_key(|rule| (rule.meta.created, rule.meta.key.clone()));
                     rules
                 };
@@ -98,6 +111,48 @@ impl Compiler {
             }
         }
         Rules { compiler: self, host: "".into(), names, rules: Vec::new() }
+    }
+
+    /// The rules for some callers of a service, each by itself: those of its very host first, older ones first.
+    fn rules_for_callers(&self, service: &Key) -> Vec<(&DestinationRule, Rules<'_>)> {
+        let entry = entry_of(service).and_then(|entry| self.objects.service_entries.get(&entry));
+        let names = entry.map_or(&[][..], |entry| &entry.names);
+        let mut found: Vec<(&DestinationRule, Rules<'_>)> = Vec::new();
+        for host in self.hosts_of_service(service) {
+            for keys in self.hosts.rules_of(&host) {
+                let rules = keys.iter().filter_map(|key| self.objects.rules.get(key));
+                let mut rules: Vec<_> = rules.filter(|rule| rule.callers.is_some()).collect();
+                rules.sort_by_key(|rule| (rule.meta.created, rule.meta.key.clone()));
+                for rule in rules {
+                    let known = found.iter().any(|(have, _)| have.meta.key == rule.meta.key);
+                    if !known && self.is_host_for(&rule.meta.key.namespace, &host, service) {
+                        let alone = Rules { compiler: self, host: host.clone(), names, rules: vec![rule] };
+                        found.push((rule, alone));
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// How the ports of a service, or of a subset, are called by all and by some.
+    fn set_traffic(&self, key: &Key, rules: &Rules<'_>, subset: Option<&Subset>, service: &mut Service) {
+        let has_addresses = entry_of(key)
+            .and_then(|entry| self.objects.service_entries.get(&entry))
+            .is_some_and(|entry| !entry.addresses.is_empty());
+        let of_some = self.rules_for_callers(key);
+        for port in &mut service.ports {
+            port.traffic = settled(rules.policy(subset, port.port), has_addresses);
+            let own = |(rule, alone): &(&DestinationRule, Rules<'_>)| CallerTraffic {
+                namespace: rule.meta.key.namespace.clone(),
+                labels: rule.callers.clone().unwrap_or_default(),
+                traffic: settled(
+                    alone.policy(subset.and_then(|subset| alone.subset(&subset.name)), port.port),
+                    has_addresses,
+                ),
+            };
+            port.for_callers = of_some.iter().map(own).collect();
+        }
     }
 
     /// Tells a service and its subsets; none: it is gone.
@@ -116,11 +171,11 @@ impl Compiler {
                     subset_of: Some(key.clone()),
                     ..Default::default()
                 };
-                part.ports.iter_mut().for_each(|port| port.traffic = rules.policy(Some(subset), port.port));
+                self.set_traffic(key, &rules, Some(subset), &mut part);
                 subsets.insert(part.key.clone());
                 told.push(part);
             }
-            service.ports.iter_mut().for_each(|port| port.traffic = rules.policy(None, port.port));
+            self.set_traffic(key, &rules, None, &mut service);
             told.push(service);
         }
         let gone = !told.iter().any(|service| service.key == *key);
@@ -182,14 +237,11 @@ impl Compiler {
                 seen if seen.is_empty() => self.services_of_host(&host, None),
                 seen => seen,
             };
-            let accepted = if rule.for_some_callers {
-                Condition::bad(
-                    "Accepted",
-                    "Unsupported",
-                    "workloadSelector: a rule for some callers only is not served",
-                )
-            } else if services.is_empty() {
+            let accepted = if services.is_empty() {
                 Condition::bad("Accepted", "NoMatchingHost", format!("no service has the host {host}"))
+            } else if rule.callers.is_some() {
+                let callers = format!("it is in effect for the workloads of {} that it selects", key.namespace);
+                Condition::good("Accepted", "Accepted", callers)
             } else {
                 self.rule_accepted(rule, &services)
             };
@@ -199,13 +251,26 @@ impl Compiler {
                 Some(flaw) => Condition::bad("ResolvedRefs", "InvalidCertificateRef", flaw),
                 None => Condition::good("ResolvedRefs", "ResolvedRefs", "all references are resolved"),
             });
-            if !rule.ignored.is_empty() {
-                let message = format!("not carried out: {}", rule.ignored.join(", "));
+            let mut ignored: Vec<String> = rule.ignored.iter().map(ToString::to_string).collect();
+            ignored.extend(self.subsets_of_callers_alone(rule, &services));
+            if !ignored.is_empty() {
+                let message = format!("not carried out: {}", ignored.join(", "));
                 conditions.push(Condition::good("PartiallyInvalid", "UnsupportedValue", message));
             }
             IstioStatus { generation: rule.meta.generation, conditions }
         });
         self.tell_status(ObjectKind::DestinationRule, key, status, output);
+    }
+
+    /// Subsets of a rule for some callers that no rule for all has: there are no such endpoints.
+    fn subsets_of_callers_alone(&self, rule: &DestinationRule, services: &[Key]) -> Vec<String> {
+        if rule.callers.is_none() {
+            return Vec::new();
+        }
+        let has =
+            |subset: &&Subset| services.iter().any(|service| self.rules_of(service).subset(&subset.name).is_some());
+        let alone = rule.subsets.iter().filter(|subset| !has(subset));
+        alone.map(|subset| format!("subset {} (no rule for all callers has it)", subset.name)).collect()
     }
 
     /// How a rule's TLS is carried out. What cannot be is told as a flaw: then nothing is sent at all.
@@ -225,7 +290,13 @@ impl Compiler {
             system_roots: roots.is_empty(),
             roots,
             names: names.iter().map(name).collect(),
-            flaw: self.tls_flaw(tls, namespace).unwrap_or_default().into(),
+            flaw: match self.tls_flaw(tls, namespace) {
+                Some(flaw) => flaw.into(),
+                None if host.starts_with('*') && tls.sni.is_empty() => {
+                    format!("tls.sni is needed: {host} is a pattern and no name").into()
+                }
+                None => "".into(),
+            },
             certificate: credential.filter(|_| tls.mode == TlsOrigination::Mutual),
             insecure: tls.insecure,
         }

@@ -4,9 +4,9 @@ use super::hosts::{dns_names, entry_service};
 use super::status::{Condition, IstioStatus};
 use super::workload::{entry_name, pod_name};
 use super::{Compiler, Output, selects};
-use model::mesh::api::istio::{EntryEndpoint, Resolution, ServiceEntry};
+use model::mesh::api::istio::{EntryEndpoint, EntryPort, Resolution, ServiceEntry};
 use model::mesh::api::{self, ObjectKind};
-use model::mesh::{Endpoint, EndpointGroup, Health, Service, ServicePort};
+use model::mesh::{AppProtocol, Endpoint, EndpointGroup, Health, Service, ServicePort};
 use model::{Key, Labels};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -27,8 +27,10 @@ impl Compiler {
             return;
         };
         let accepted = self.entry_accepted(entry);
-        let usable = accepted.holds && entry.resolution != Resolution::None;
-        let status = IstioStatus { generation: entry.meta.generation, conditions: vec![accepted] };
+        let usable = accepted.holds;
+        let mut conditions = vec![accepted];
+        conditions.extend(usable.then(|| self.shared_address(entry)).flatten());
+        let status = IstioStatus { generation: entry.meta.generation, conditions };
         let service = usable.then(|| service(&service_key, entry, self.invented.address(key)));
         let groups = if usable { self.entry_groups(&service_key, entry) } else { Vec::new() };
         self.tell_service(&service_key, service, output);
@@ -41,21 +43,21 @@ impl Compiler {
         if entry.resolution == Resolution::Unknown {
             return bad("UnsupportedValue", "resolution must be NONE, STATIC, DNS or DNS_ROUND_ROBIN".into());
         }
-        if entry.resolution == Resolution::None {
-            let message =
-                "resolution NONE: connections go where they were meant to go; routes and policies do not hold";
-            return Condition::good("Accepted", "PassThrough", message);
+        if !entry.bad_address.is_empty() {
+            return bad("UnsupportedValue", format!("addresses: {} is no address and no block", entry.bad_address));
         }
-        if let Some(wild) = entry.hosts.iter().find(|host| host.starts_with('*')) {
+        let through = entry.resolution == Resolution::None;
+        if let Some(wild) = entry.hosts.iter().find(|host| host.starts_with('*') && !through) {
             return bad("UnsupportedValue", format!("host {wild}: a pattern needs resolution NONE"));
         }
-        if entry.has_blocks {
+        if !entry.blocks.is_empty() && !through {
             return bad("UnsupportedValue", "addresses: blocks need resolution NONE".into());
         }
         let older = entry.hosts.iter().flat_map(|host| self.hosts.entries_of(host)).find(|other| {
             let rank = |key: &Key| self.objects.service_entries.get(key).map(|it| (it.meta.created, key.clone()));
             let both = self.objects.service_entries.get(*other).is_some_and(|other| meet(other, entry));
-            **other != entry.meta.key && both && rank(other) < rank(&entry.meta.key)
+            let apart = self.objects.service_entries.get(*other).is_some_and(|other| are_apart(other, entry));
+            **other != entry.meta.key && both && !apart && rank(other) < rank(&entry.meta.key)
         });
         if let Some(older) = older {
             return bad("Conflict", format!("ServiceEntry {older} is older and has the same host"));
@@ -63,7 +65,31 @@ impl Compiler {
         Condition::good("Accepted", "Accepted", "the entry is a service of the mesh")
     }
 
+    /// What is to be said of an address that an older entry has on the same port, where names do not tell connections apart.
+    fn shared_address(&self, entry: &ServiceEntry) -> Option<Condition> {
+        let rank = |it: &ServiceEntry| (it.export_to.is_empty(), it.meta.created, it.meta.key.clone());
+        for address in &entry.addresses {
+            let others = self.hosts.entries_at(*address).filter_map(|key| self.objects.service_entries.get(key));
+            let seen = others.filter(|other| other.meta.key != entry.meta.key && see_both(other, entry));
+            for other in seen.filter(|other| rank(other) < rank(entry)) {
+                let alike =
+                    |port: &&EntryPort| other.ports.iter().any(|it| it.port == port.port && !tell_names(it, port));
+                if let Some(port) = entry.ports.iter().find(alike) {
+                    let message = format!(
+                        "ServiceEntry {} goes before it at {address} port {}: it is called there only by a name that it alone has, in HTTP or TLS",
+                        other.meta.key, port.port
+                    );
+                    return Some(Condition::good("Conflicted", "SharedAddress", message));
+                }
+            }
+        }
+        None
+    }
+
     fn entry_groups(&self, service: &Key, entry: &ServiceEntry) -> Vec<(EndpointGroup, Vec<Labels>)> {
+        if entry.resolution == Resolution::None {
+            return Vec::new();
+        }
         let mut grouped = Grouped::new();
         let mut add = |ports: Ports, endpoint: Endpoint, labels: Labels| {
             grouped.entry(ports).or_default().push((endpoint, labels));
@@ -166,6 +192,23 @@ fn meet(one: &ServiceEntry, other: &ServiceEntry) -> bool {
     }
 }
 
+/// Whether somebody sees both.
+fn see_both(one: &ServiceEntry, other: &ServiceEntry) -> bool {
+    one.export_to.is_empty() || other.export_to.is_empty() || meet(one, other)
+}
+
+/// Whether two entries of one host do not touch: both only let connections through, on different ports.
+fn are_apart(one: &ServiceEntry, other: &ServiceEntry) -> bool {
+    let through = |it: &ServiceEntry| it.resolution == Resolution::None;
+    through(one) && through(other) && !one.ports.iter().any(|port| other.ports.iter().any(|it| it.port == port.port))
+}
+
+/// Whether connections to two ports of one number are told apart by the name that they ask for.
+fn tell_names(one: &EntryPort, other: &EntryPort) -> bool {
+    let tells = |it: &EntryPort| it.app_protocol.is_http() || it.app_protocol == AppProtocol::Tls;
+    tells(one) && tells(other)
+}
+
 fn service(key: &Key, entry: &ServiceEntry, invented: Option<IpAddr>) -> Service {
     let vips = if entry.addresses.is_empty() { invented.into_iter().collect() } else { entry.addresses.clone() };
     Service {
@@ -174,6 +217,8 @@ fn service(key: &Key, entry: &ServiceEntry, invented: Option<IpAddr>) -> Service
         hostnames: entry.hosts.clone(),
         outside: entry.outside,
         export_to: entry.export_to.clone(),
+        blocks: entry.blocks.clone(),
+        created: entry.meta.created,
         ports: entry
             .ports
             .iter()
@@ -181,6 +226,7 @@ fn service(key: &Key, entry: &ServiceEntry, invented: Option<IpAddr>) -> Service
                 port: port.port,
                 name: port.name.clone(),
                 app_protocol: port.app_protocol,
+                through: entry.resolution == Resolution::None,
                 ..Default::default()
             })
             .collect(),

@@ -5,6 +5,7 @@ use model::mesh::api::istio::{DestinationRule, Resolution, ServiceEntry, Virtual
 use model::mesh::api::{self, istio};
 use model::{Key, Labels};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -29,6 +30,10 @@ pub(super) struct Hosts {
     pub(super) selecting: BTreeMap<Arc<str>, BTreeSet<Key>>,
     /// Names of labels that VirtualServices ask callers for.
     asked: BTreeMap<Arc<str>, BTreeSet<Key>>,
+    /// Names of labels that DestinationRules ask callers for.
+    asked_by_rules: BTreeMap<Arc<str>, BTreeSet<Key>>,
+    /// ServiceEntries by their addresses.
+    addresses: BTreeMap<IpAddr, BTreeSet<Key>>,
 }
 
 fn put<K: Ord>(map: &mut BTreeMap<K, BTreeSet<Key>>, name: K, key: &Key, present: bool) {
@@ -68,6 +73,9 @@ impl Hosts {
     pub(super) fn rule(&mut self, it: &DestinationRule, domain: &str, present: bool) {
         let key = &it.meta.key;
         put(&mut self.rules, whole(&it.host, &key.namespace, domain), key, present);
+        for label in it.callers.iter().flat_map(|labels| labels.keys()) {
+            put(&mut self.asked_by_rules, label.clone(), key, present);
+        }
     }
 
     pub(super) fn entry(&mut self, it: &ServiceEntry, present: bool) {
@@ -78,6 +86,9 @@ impl Hosts {
         for name in dns_names(it) {
             put(&mut self.names, name, key, present);
         }
+        for address in &it.addresses {
+            put(&mut self.addresses, *address, key, present);
+        }
         if !it.selector.is_empty() {
             put(&mut self.selecting, key.namespace.clone(), key, present);
         }
@@ -85,8 +96,17 @@ impl Hosts {
 
     /// Of a workload's labels those that rules ask callers for: the others say nothing to proxies.
     pub(super) fn asked(&self, labels: &Labels) -> Labels {
-        let named = labels.iter().filter(|(name, _)| self.asked.contains_key(*name));
+        let named = labels.iter().filter(|(name, _)| self.is_asked(name));
         named.map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    fn is_asked(&self, label: &str) -> bool {
+        self.asked.contains_key(label) || self.asked_by_rules.contains_key(label)
+    }
+
+    /// ServiceEntries that have an address.
+    pub(super) fn entries_at(&self, address: IpAddr) -> impl Iterator<Item = &Key> {
+        self.addresses.get(&address).into_iter().flatten()
     }
 
     /// The VirtualServices that name a host, as theirs or as a destination.
@@ -165,7 +185,7 @@ pub(super) fn dns_names(it: &ServiceEntry) -> Vec<Arc<str>> {
     let mut names: Vec<Arc<str>> = own
         .iter()
         .chain(named)
-        .filter(|name| !is_wild(name) && name.contains('.') && name.parse::<std::net::IpAddr>().is_err())
+        .filter(|name| !is_wild(name) && name.contains('.') && name.parse::<IpAddr>().is_err())
         .map(|name| name.to_ascii_lowercase().into())
         .collect();
     names.sort();
@@ -314,8 +334,7 @@ impl Compiler {
         let new = self.objects.virtuals.get(key);
         let mut hosts: BTreeSet<Arc<str>> = BTreeSet::new();
         let labels = old.into_iter().chain(new).flat_map(labels_asked);
-        let labels: BTreeMap<Arc<str>, bool> =
-            labels.map(|name| (name.clone(), self.hosts.asked.contains_key(name))).collect();
+        let labels: BTreeMap<Arc<str>, bool> = labels.map(|name| (name.clone(), self.hosts.is_asked(name))).collect();
         for (it, present) in [(old, false), (new, true)] {
             let Some(it) = it else { continue };
             self.hosts.virtual_service(it, &domain, present);
@@ -333,7 +352,7 @@ impl Compiler {
 
     /// Workloads with one of these labels, if it is asked for now and was not before (as is said with it), or the other way round.
     fn touch_labelled(&mut self, before: BTreeMap<Arc<str>, bool>) {
-        let changed = |(name, was): &(Arc<str>, bool)| self.hosts.asked.contains_key(name) != *was;
+        let changed = |(name, was): &(Arc<str>, bool)| self.hosts.is_asked(name) != *was;
         let changed: Vec<Arc<str>> = before.into_iter().filter(changed).map(|(name, _)| name).collect();
         if changed.is_empty() {
             return;
@@ -371,6 +390,8 @@ impl Compiler {
         let domain = self.settings.cluster_domain.clone();
         let new = self.objects.rules.get(key);
         let mut hosts: BTreeSet<Arc<str>> = BTreeSet::new();
+        let labels = old.into_iter().chain(new).filter_map(|it| it.callers.as_ref()).flat_map(|labels| labels.keys());
+        let labels: BTreeMap<Arc<str>, bool> = labels.map(|name| (name.clone(), self.hosts.is_asked(name))).collect();
         for (it, present) in [(old, false), (new, true)] {
             let Some(it) = it else { continue };
             self.hosts.rule(it, &domain, present);
@@ -380,6 +401,7 @@ impl Compiler {
                 self.dirty.insert(Unit::Listeners);
             }
         }
+        self.touch_labelled(labels);
         self.dirty.insert(Unit::Rule(key.clone()));
         for host in hosts {
             for service in self.touched_by_host(&host) {
@@ -399,6 +421,10 @@ impl Compiler {
             self.hosts.entry(it, present);
             hosts.extend(it.hosts.iter().cloned());
         }
+        // Another entry with the same address may be the one that is first there now.
+        let addresses = old.into_iter().chain(new).flat_map(|it| &it.addresses);
+        let others = addresses.flat_map(|address| self.hosts.entries_at(*address)).cloned();
+        self.dirty.extend(others.map(Unit::ServiceEntry).collect::<Vec<_>>());
         let mut moved = BTreeSet::new();
         for (it, present) in [(old, false), (new, true)] {
             moved.extend(it.map(|it| self.invented.reserve(&it.addresses, present)).unwrap_or_default());

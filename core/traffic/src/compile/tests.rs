@@ -13,6 +13,7 @@ mod callers;
 mod entries;
 mod gateway_streams;
 mod istio;
+mod through;
 
 const GROUP: &str = "gateway.networking.k8s.io";
 

@@ -285,7 +285,9 @@ impl View {
             for endpoint in entry.endpoints.iter().filter(|it| !it.workload.is_empty()) {
                 self.of_workload.entry(endpoint.workload.clone()).or_default().insert(key.clone());
             }
-            for port in entry.ports.iter().filter(|port| port.port.transport == Transport::Tcp) {
+            // What goes where it was meant to go has no endpoints to tell.
+            let told = |port: &&PortEntry| port.port.transport == Transport::Tcp && !port.port.through;
+            for port in entry.ports.iter().filter(told) {
                 self.emit_port(&entry, port, &mut emission);
             }
         }

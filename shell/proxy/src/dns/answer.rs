@@ -41,7 +41,11 @@ impl Zone<'_> {
             return self.pointer(directory, query, address);
         }
         // A name that a service claims, be it short, counts wherever it ends.
-        if let Some(service) = directory.service_named(name, self.namespace) {
+        // One that only lets connections through has no address of its own to tell.
+        let nowhere =
+            |entry: &ServiceEntry| entry.service.vips.is_empty() && entry.ports.iter().any(|port| port.port.through);
+        let named = directory.service_named(name, self.namespace);
+        if let Some(service) = named.filter(|service| !nowhere(service)) {
             return self.service(directory, query, service, &[]);
         }
         let Some(rest) = name.strip_suffix(self.domain) else { return Answered::NotOurs };

@@ -5,7 +5,7 @@ use crate::policy::Rules;
 use crate::random;
 use crate::shared::Work;
 use crate::stream::Stream;
-use crate::upstream::Port;
+use crate::upstream::{Asker, Port};
 use crate::worker::Worker;
 use model::mesh::{BackendTarget, Hostname, ParentTarget, Route, Transport};
 use std::net::SocketAddr;
@@ -41,7 +41,7 @@ pub fn backend(worker: &Worker, found: &Found, name: &str, transport: Transport)
         BackendTarget::Service { service, port } => {
             // A VirtualService need not name it.
             let port = if *port == 0 { found.listener().listener.port } else { *port };
-            let port = worker.ports.get_as(&worker.shared, service, port, transport);
+            let port = worker.ports.get_as(&worker.shared, service, (port, transport), Asker::new(found.origin()));
             port.ok_or("the backend does not exist")
         }
     }

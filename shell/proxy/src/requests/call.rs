@@ -7,7 +7,7 @@ use crate::dial;
 use crate::origin::Origin;
 use crate::stream::Stream;
 use crate::telemetry::{Carries, Peers};
-use crate::upstream::{Port, Upstream};
+use crate::upstream::{Asker, Port, Upstream};
 use crate::worker::Worker;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use model::Key;
@@ -30,8 +30,8 @@ pub struct Callee {
 
 impl Callee {
     /// A port of a service, known to callers as `host`.
-    pub fn new(worker: &Worker, service: &Key, port: u16, host: &str) -> Result<Self, String> {
-        let found = worker.ports.get(&worker.shared, service, port);
+    pub fn new(worker: &Worker, origin: &Origin, service: &Key, (port, host): (u16, &str)) -> Result<Self, String> {
+        let found = worker.ports.get(&worker.shared, service, port, Asker::new(origin));
         let found = found.ok_or_else(|| format!("there is no {service} with port {port}"))?;
         Ok(Self { port: found, service: service.clone(), authority: format!("{host}:{port}") })
     }

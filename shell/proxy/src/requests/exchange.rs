@@ -14,7 +14,7 @@ use crate::random;
 use crate::stream::Stream;
 use crate::telemetry::{Carries, Ended as Over, Flag, Grpc, Messages, Outcome as How, Peers};
 use crate::trace::Went;
-use crate::upstream::{InFlight, Upstream};
+use crate::upstream::{Asker, InFlight, Upstream};
 use crate::worker::Worker;
 use bytes::{Bytes, BytesMut};
 use http1::{Framing, RequestHead, ResponseHead};
@@ -314,8 +314,11 @@ impl Exchange<'_> {
     /// The endpoints may be others by now: what failed is sent to those that are there.
     fn look_again(&mut self) {
         if let Target::Port(port) = &mut self.plan.target
-            && let Some(now) =
-                self.worker.ports.get(&self.worker.shared, &port.service().service.key, port.entry().port.port)
+            && let Some(now) = {
+                let asker = Asker { origin: &self.plan.origin, to: port.through() };
+                let (service, number) = (&port.service().service.key, port.entry().port.port);
+                self.worker.ports.get(&self.worker.shared, service, number, asker)
+            }
         {
             *port = now;
         }

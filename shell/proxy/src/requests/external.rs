@@ -49,7 +49,7 @@ pub async fn ask(
     ends: Ends<'_>,
 ) -> Result<Verdict, String> {
     let asking = async {
-        let callee = callee(worker, provider)?;
+        let callee = callee(worker, origin, provider)?;
         match &provider.kind {
             ProviderKind::Grpc => {
                 let answer = callee.unary(worker, origin, wire::CHECK_PATH, &check_request(head, ends)).await;
@@ -62,11 +62,11 @@ pub async fn ask(
     timeout(limit, asking).await.map_err(|_| "the authorizer took too long".to_owned())?
 }
 
-fn callee(worker: &Worker, provider: &ExtensionProvider) -> Result<Callee, String> {
+fn callee(worker: &Worker, origin: &Origin, provider: &ExtensionProvider) -> Result<Callee, String> {
     let known =
         worker.shared.mesh.known().directory.service_named(&provider.service, "").map(|it| it.service.key.clone());
     let key = known.ok_or_else(|| format!("no service has the host {}", provider.service))?;
-    Callee::new(worker, &key, provider.port, &provider.service)
+    Callee::new(worker, origin, &key, (provider.port, &provider.service))
 }
 
 fn check_request(head: &RequestHead, ends: Ends<'_>) -> wire::CheckRequest {

@@ -4,6 +4,7 @@ use super::exchange::{Body, Exchange};
 use super::plan::{Plan, Target};
 use super::reply::{Caller, Responder};
 use super::upstream;
+use crate::upstream::Asker;
 use crate::worker::Worker;
 use bytes::Bytes;
 use http1::RequestHead;
@@ -24,7 +25,12 @@ pub fn send_copies(exchange: &Exchange<'_>, head: &RequestHead, body: &Body<'_>)
         let BackendTarget::Service { service, port } = &mirror.backend else { continue };
         let worker = exchange.worker;
         let own = exchange.plan.target.port().filter(|_| *port == 0);
-        let Some(port) = worker.ports.get(&worker.shared, service, own.unwrap_or(*port)) else { continue };
+        let to = match &exchange.site.place {
+            super::Place::Service { to, .. } => *to,
+            super::Place::Gateway(..) | super::Place::Process { .. } => None,
+        };
+        let asker = Asker { origin: &exchange.plan.origin, to };
+        let Some(port) = worker.ports.get(&worker.shared, service, own.unwrap_or(*port), asker) else { continue };
         let own = Plan::new(exchange.plan.origin.clone(), Target::Port(port));
         let plan = Plan { gateway: exchange.plan.gateway.clone(), ..own };
         let copy = send(worker.clone(), plan, head.clone(), bytes.clone(), exchange.site.client, exchange.grpc);
@@ -34,7 +40,7 @@ pub fn send_copies(exchange: &Exchange<'_>, head: &RequestHead, body: &Body<'_>)
 
 async fn send(worker: Arc<Worker>, plan: Plan, mut head: RequestHead, bytes: Bytes, client: SocketAddr, grpc: bool) {
     let Target::Port(port) = &plan.target else { return };
-    let site = super::Site::service(&plan.origin, port, client);
+    let site = super::Site::service(&plan.origin, port, (client, None));
     let http2 = port.app_protocol().is_http2();
     let Some(upstream) = port.choose(&[], None, worker.now_ms()) else { return };
     let started = Instant::now();

@@ -62,8 +62,8 @@ pub struct Site {
 /// Doors.
 #[derive(Debug)]
 pub enum Place {
-    /// A pod calls a service.
-    Service { service: Key, port: u16 },
+    /// A pod calls a service (none: the one that each request's host names), at the address `to`.
+    Service { service: Option<(Key, u16)>, to: Option<SocketAddr> },
     /// A client of a gateway; with the name that it asked for in TLS.
     Gateway(Arc<Door>, Option<Arc<str>>),
     /// Another calls a local process.
@@ -71,10 +71,15 @@ pub enum Place {
 }
 
 impl Site {
-    /// A pod calls a service.
-    pub fn service(origin: &Arc<Origin>, port: &Port, client: SocketAddr) -> Arc<Self> {
-        let place = Place::Service { service: port.service().service.key.clone(), port: port.entry().port.port };
-        Self::new(origin.clone(), client, place, None)
+    /// A pod, at `client`, calls a service, at the address `to` if it was captured.
+    pub fn service(origin: &Arc<Origin>, port: &Port, (client, to): (SocketAddr, Option<SocketAddr>)) -> Arc<Self> {
+        let service = Some((port.service().service.key.clone(), port.entry().port.port));
+        Self::new(origin.clone(), client, Place::Service { service, to }, None)
+    }
+
+    /// A pod calls an address that says nothing of whose it is.
+    pub fn by_host(origin: &Arc<Origin>, client: SocketAddr, to: SocketAddr) -> Arc<Self> {
+        Self::new(origin.clone(), client, Place::Service { service: None, to: Some(to) }, None)
     }
 
     /// A client of a gateway.
@@ -129,7 +134,7 @@ impl Site {
 
     fn service_key(&self) -> Option<&Key> {
         match &self.place {
-            Place::Service { service, .. } => Some(service),
+            Place::Service { service, .. } => service.as_ref().map(|(service, _)| service),
             Place::Gateway(..) | Place::Process { .. } => None,
         }
     }

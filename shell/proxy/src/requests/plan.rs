@@ -7,21 +7,22 @@ use crate::origin::Origin;
 use crate::policy::Rules;
 use crate::random;
 use crate::telemetry::Flag;
-use crate::upstream::Port;
+use crate::upstream::{Asker, Port};
 use crate::worker::Worker;
 use authz::mesh::normalize_path;
 use bytes::Bytes;
 use http1::{Fields, RequestHead, ResponseHead};
-use model::Labels;
 use model::mesh::attached::{Hedging, PolicyTarget};
 use model::mesh::{
     Abort, AppProtocol, BackendTarget, BackendTls, Fault, Filter, HeaderModifier, Headers, Mirror, Retry, Rewrite,
     Route, RouteKind, Rule, Timeouts,
 };
+use model::{Key, Labels};
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use traffic::cors::CorsVerdict;
+use traffic::meant::{Asks, Meant};
 use traffic::request::{Came, host_without_port};
 use traffic::{GatewayEntry, RequestView, RouteTable};
 
@@ -150,7 +151,7 @@ impl Plan {
     }
 
     /// The service, for telemetry.
-    pub fn service(&self) -> Option<&model::Key> {
+    pub fn service(&self) -> Option<&Key> {
         match &self.target {
             Target::Port(port) => Some(port.service().service.known_as()),
             Target::Process(_) => None,
@@ -222,8 +223,8 @@ pub fn plan(
             vouch(head, pod.origin.identity.name.as_ref(), caller.identity.as_ref());
             Ok(Plan::new(pod.origin.clone(), Target::Process(pod.local_address(*to))))
         }
-        Place::Service { service, port } => {
-            let port = worker.ports.get(&worker.shared, service, *port);
+        Place::Service { service, to } => {
+            let port = called(worker, site, head, service.as_ref(), *to);
             let port = port.ok_or(Reply::new(503, "the service is gone").flagged(Flag::NoCluster))?;
             let table = port.entry().table_for(&site.origin.namespace);
             if table.is_empty() {
@@ -233,7 +234,7 @@ pub fn plan(
             let caller = table.asks_labels().then(|| worker.shared.mesh.workload_of(&site.origin)).flatten();
             let labels = caller.as_ref().map(|caller| &caller.labels);
             let chosen = choose(table, head, came, (&site.origin.namespace, labels))?;
-            carry_out(worker, (site.origin.clone(), None), chosen, head, came)
+            carry_out(worker, (site.origin.clone(), None, *to), chosen, head, came)
         }
         Place::Gateway(door, name) => {
             let found = ground.found.as_ref();
@@ -252,10 +253,34 @@ pub fn plan(
             let proto = if door.is_tls() { "https" } else { "http" };
             let chosen = choose(&found.listener().table, head, (proto, door.port()), ("", None))?;
             forwarded(head, site.client, proto);
-            let through = (found.origin().clone(), Some(found.gateway().clone()));
+            let through = (found.origin().clone(), Some(found.gateway().clone()), None);
             carry_out(worker, through, chosen, head, (proto, door.port()))
         }
     }
+}
+
+/// The port that a pod calls: the one that its connection is for, else the one that the request's host names; what it names that no service
+/// has goes where it was meant to go.
+fn called(
+    worker: &Worker,
+    site: &Site,
+    head: &RequestHead,
+    service: Option<&(Key, u16)>,
+    to: Option<SocketAddr>,
+) -> Option<Arc<Port>> {
+    let asker = Asker { origin: &site.origin, to };
+    if let Some((service, port)) = service {
+        return worker.ports.get(&worker.shared, service, *port, asker);
+    }
+    let to = to?;
+    let meant = worker.shared.mesh.known().directory.meant(to, &site.origin.namespace);
+    let named = match meant {
+        Meant::Nobody => None,
+        Meant::One(entry) => Some(entry),
+        Meant::ByName(choice) => choice.asking(Asks::Host(&host_of(head.authority()))).cloned(),
+    };
+    let named = named.and_then(|entry| worker.ports.get(&worker.shared, &entry.service.key, to.port(), asker));
+    Some(named.unwrap_or_else(|| worker.ports.nobodys(&worker.shared, to)))
 }
 
 /// The identity that was proved, and nothing that the caller says of itself.
@@ -315,7 +340,7 @@ fn choose(
 /// Filters, then the backend. `came_by`: scheme and port that the request came by.
 fn carry_out(
     worker: &Worker,
-    (origin, gateway): (Arc<Origin>, Option<Arc<GatewayEntry>>),
+    (origin, gateway, to): (Arc<Origin>, Option<Arc<GatewayEntry>>, Option<SocketAddr>),
     chosen: Chosen,
     head: &mut RequestHead,
     came_by: (&str, u16),
@@ -362,7 +387,7 @@ fn carry_out(
         BackendTarget::Invalid { .. } => return Err(failed("the backend is not valid")),
         BackendTarget::Service { service, port } => {
             let port = if *port == 0 { came_by.1 } else { *port };
-            let port = worker.ports.get(&worker.shared, service, port);
+            let port = worker.ports.get(&worker.shared, service, port, Asker { origin: &origin, to });
             Target::Port(port.ok_or(failed("the backend does not exist"))?)
         }
     };

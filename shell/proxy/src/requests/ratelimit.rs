@@ -236,7 +236,7 @@ async fn ask(
     let question = wire::RateLimitRequest { domain: global.domain.to_string(), descriptors, hits_addend: 0 };
     let asking = async {
         let host = format!("{}.{}", global.service.name, global.service.namespace);
-        let callee = Callee::new(worker, &global.service, global.port, &host)?;
+        let callee = Callee::new(worker, origin, &global.service, (global.port, &host))?;
         callee.unary::<wire::RateLimitResponse>(worker, origin, wire::SHOULD_RATE_LIMIT_PATH, &question).await
     };
     let answer = timeout(Duration::from_millis(global.timeout_ms), asking).await;

@@ -91,7 +91,8 @@ fn of_request(
         Operator::DownstreamLocal => match &site.place {
             Place::Process { to, .. } => to.to_string().into(),
             Place::Gateway(door, _) => json!(format!("*:{}", door.port())),
-            Place::Service { service, port } => json!(format!("{service}:{port}")),
+            Place::Service { service: Some((service, port)), .. } => json!(format!("{service}:{port}")),
+            Place::Service { to, .. } => to.map(|to| json!(to.to_string())).unwrap_or_default(),
         },
         Operator::PeerUriSan => match &site.place {
             Place::Process { caller, .. } => {

@@ -5,6 +5,7 @@ use super::virtual_service::host_of;
 use super::{app_protocol, port};
 use crate::meta::meta;
 use crate::read::{at, flag, items, labels, opt_int, path, str_at, text, texts};
+use model::mesh::Subnet;
 use model::mesh::api::istio::{
     DestinationRule, EntryEndpoint, EntryPort, PolicySpec, Resolution, ServiceEntry, Subset, TlsOrigination, TlsSpec,
 };
@@ -38,7 +39,7 @@ pub(super) fn destination_rule(value: &Value) -> DestinationRule {
         host: host_of(value, "host"),
         policy: policy(at(spec, "trafficPolicy"), &mut ignored),
         subsets: items(spec, "subsets").iter().map(|it| subset(it, &mut ignored)).collect(),
-        for_some_callers: at(spec, "workloadSelector").is_object(),
+        callers: Some(at(spec, "workloadSelector")).filter(|it| it.is_object()).map(|it| labels(at(it, "matchLabels"))),
         ignored,
     }
 }
@@ -60,9 +61,6 @@ fn policy(value: &Value, ignored: &mut Vec<Arc<str>>) -> PolicySpec {
         ("loadBalancer.zoneAwareLbSetting", at(balancer, "zoneAwareLbSetting").is_object()),
     ];
     ignored.extend(said.into_iter().filter(|(_, said)| *said).map(|(name, _)| name.into()));
-    if str_at(balancer, "simple") == "PASSTHROUGH" {
-        ignored.push("loadBalancer.simple: PASSTHROUGH".into());
-    }
     let budget = at(value, "retryBudget");
     PolicySpec {
         balancer: self::balancer(balancer),
@@ -95,6 +93,7 @@ fn balancer(value: &Value) -> Option<Balancer> {
     match str_at(value, "simple") {
         "ROUND_ROBIN" => Some(Balancer::RoundRobin),
         "RANDOM" => Some(Balancer::Random),
+        "PASSTHROUGH" => Some(Balancer::PassThrough),
         "LEAST_REQUEST" | "LEAST_CONN" => Some(Balancer::LeastRequest),
         _ => None,
     }
@@ -231,15 +230,18 @@ fn tls(value: &Value) -> Option<TlsSpec> {
 pub(super) fn service_entry(value: &Value) -> ServiceEntry {
     let spec = at(value, "spec");
     let said = texts(spec, "addresses");
-    let addresses: Vec<IpAddr> = said
-        .iter()
-        .filter_map(|text| text.strip_suffix("/32").or(text.strip_suffix("/128")).unwrap_or(text).parse().ok())
-        .collect();
+    let single = |text: &Arc<str>| -> Option<IpAddr> {
+        let whole = if text.contains(':') { "/128" } else { "/32" };
+        text.strip_suffix(whole).unwrap_or(text).parse().ok()
+    };
+    let blocks = said.iter().filter(|text| single(text).is_none());
+    let bad = blocks.clone().find(|text| Subnet::parse(text).is_none());
     ServiceEntry {
         meta: meta(value),
         hosts: texts(spec, "hosts").iter().map(|host| host.to_ascii_lowercase().into()).collect(),
-        has_blocks: addresses.len() < said.len(),
-        addresses,
+        addresses: said.iter().filter_map(single).collect(),
+        blocks: blocks.filter_map(|text| Subnet::parse(text)).collect(),
+        bad_address: bad.cloned().unwrap_or_default(),
         ports: items(spec, "ports").iter().map(entry_port).collect(),
         resolution: match str_at(spec, "resolution") {
             "" | "NONE" => Resolution::None,

@@ -214,8 +214,8 @@ fn more_in(it: more::MatchMore) -> Result<MatchMore, DecodeError> {
     })
 }
 
-fn subnet_in(text: &str) -> Result<Subnet, DecodeError> {
-    Subnet::parse(text).ok_or_else(|| DecodeError::Unknown { field: "destinations", value: text.to_owned() })
+pub(super) fn subnet_in(text: &str) -> Result<Subnet, DecodeError> {
+    Subnet::parse(text).ok_or_else(|| DecodeError::Unknown { field: "block of addresses", value: text.to_owned() })
 }
 
 fn text_out(it: &TextMatch) -> wire::ValueMatch {

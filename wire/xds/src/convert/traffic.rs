@@ -35,6 +35,7 @@ impl From<&TrafficPolicy> for wire::TrafficPolicy {
             Balancer::LeastRequest => {}
             Balancer::RoundRobin => out.balancer = 1,
             Balancer::Random => out.balancer = 2,
+            Balancer::PassThrough => out.balancer = 4,
             Balancer::Hash { key, table } => hash_out(key, *table, &mut out),
         }
         out
@@ -66,6 +67,7 @@ impl TryFrom<wire::TrafficPolicy> for TrafficPolicy {
             1 => Balancer::RoundRobin,
             2 => Balancer::Random,
             3 => hash_in(&it)?,
+            4 => Balancer::PassThrough,
             other => return Err(DecodeError::Unknown { field: "balancer", value: other.to_string() }),
         };
         let budget = |percent| RetryBudget { percent, min_concurrency: it.budget_min_concurrency };

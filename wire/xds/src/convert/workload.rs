@@ -1,12 +1,14 @@
 //! Workloads, services, endpoints.
 
-use super::route::{labels_in, labels_out};
+use super::route::{labels_in, labels_out, subnet_in};
 use super::{
     DecodeError, address_in, address_out, arcs, key_in, key_out, keys_in, keys_out, number, pick, port_in, strings,
 };
 use crate::resources as wire;
+use model::Timestamp;
 use model::mesh::{
-    AppProtocol, Endpoint, EndpointGroup, Health, Service, ServicePort, Transport, Tunnel, Workload, WorkloadStatus,
+    AppProtocol, CallerTraffic, Endpoint, EndpointGroup, Health, Service, ServicePort, Transport, Tunnel, Workload,
+    WorkloadStatus,
 };
 use std::sync::Arc;
 
@@ -87,6 +89,16 @@ impl From<&Service> for wire::Service {
             node_port: port.node_port.into(),
             traffic: port.traffic.as_ref().map(|policy| (&**policy).into()),
             tls: port.tls.as_deref().map(Into::into),
+            through: port.through,
+            for_callers: port
+                .for_callers
+                .iter()
+                .map(|it| wire::traffic::CallerTraffic {
+                    namespace: it.namespace.to_string(),
+                    labels: labels_out(&it.labels),
+                    traffic: it.traffic.as_ref().map(|policy| (&**policy).into()),
+                })
+                .collect(),
         };
         wire::Service {
             key: Some(key_out(&it.key)),
@@ -100,6 +112,8 @@ impl From<&Service> for wire::Service {
             subset_of: it.subset_of.as_ref().map(key_out),
             outside: it.outside,
             export_to: strings(&it.export_to),
+            blocks: it.blocks.iter().map(ToString::to_string).collect(),
+            created: it.created.0,
         }
     }
 }
@@ -107,6 +121,13 @@ impl From<&Service> for wire::Service {
 impl TryFrom<wire::Service> for Service {
     type Error = DecodeError;
     fn try_from(it: wire::Service) -> Result<Self, DecodeError> {
+        let caller = |it: wire::traffic::CallerTraffic| {
+            Ok(CallerTraffic {
+                namespace: it.namespace.into(),
+                labels: labels_in(it.labels),
+                traffic: it.traffic.map(|it| it.try_into().map(Arc::new)).transpose()?,
+            })
+        };
         let port = |port: wire::ServicePort| {
             Ok(ServicePort {
                 port: port_in(port.port, "port")?,
@@ -116,6 +137,8 @@ impl TryFrom<wire::Service> for Service {
                 node_port: port_in(port.node_port, "node_port")?,
                 traffic: port.traffic.map(|it| it.try_into().map(Arc::new)).transpose()?,
                 tls: port.tls.map(TryInto::try_into).transpose()?.map(Arc::new),
+                through: port.through,
+                for_callers: port.for_callers.into_iter().map(caller).collect::<Result<_, DecodeError>>()?,
             })
         };
         Ok(Service {
@@ -127,6 +150,8 @@ impl TryFrom<wire::Service> for Service {
             affinity_s: it.affinity_s,
             outside: it.outside,
             export_to: arcs(it.export_to),
+            blocks: it.blocks.iter().map(|text| subnet_in(text)).collect::<Result<_, _>>()?,
+            created: Timestamp(it.created),
             publish_not_ready: it.publish_not_ready,
             external_name: it.external_name.map(Into::into),
             subset_of: it.subset_of.map(|key| key_in(Some(key), "subset_of")).transpose()?,

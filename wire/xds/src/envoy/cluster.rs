@@ -99,7 +99,7 @@ fn balanced(message: Message, policy: &TrafficPolicy) -> Message {
         Balancer::LeastRequest => message.number(6, 1).child(37, Message::new().maybe(3, slow_start)),
         // ROUND_ROBIN, round_robin_lb_config { slow_start_config }
         Balancer::RoundRobin => message.number(6, 0).child(56, Message::new().maybe(1, slow_start)),
-        Balancer::Random => message.number(6, 3),
+        Balancer::Random | Balancer::PassThrough => message.number(6, 3),
         // MAGLEV, maglev_lb_config { table_size }
         Balancer::Hash { table: HashTable::Maglev { entries }, .. } => {
             message.number(6, 5).child(52, Message::new().wrapped(1, u64::from(prime(*entries))))
@@ -117,7 +117,9 @@ fn prime(from: u32) -> u32 {
 /// In turn, or by a ring.
 fn balanced_for_grpc(message: Message, balancer: &Balancer) -> Message {
     match balancer {
-        Balancer::LeastRequest | Balancer::RoundRobin | Balancer::Random => message.number(6, 0),
+        Balancer::LeastRequest | Balancer::RoundRobin | Balancer::Random | Balancer::PassThrough => {
+            message.number(6, 0)
+        }
         Balancer::Hash { table, .. } => {
             let ring = match table {
                 HashTable::Ring { points } => Message::new().wrapped(1, u64::from(*points)),

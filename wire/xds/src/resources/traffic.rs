@@ -201,6 +201,20 @@ pub struct Outlier {
     pub statuses: Vec<u32>,
 }
 
+/// See `model::mesh::CallerTraffic`.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub struct CallerTraffic {
+    /// Callers' namespace.
+    #[prost(string, tag = "1")]
+    pub namespace: String,
+    /// Their labels.
+    #[prost(message, repeated, tag = "2")]
+    pub labels: Vec<Header>,
+    /// How they call.
+    #[prost(message, optional, tag = "3")]
+    pub traffic: Option<TrafficPolicy>,
+}
+
 /// See `model::mesh::MatchMore`.
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct MatchMore {

@@ -159,8 +159,8 @@ pub struct DestinationRule {
     pub policy: PolicySpec,
     /// `spec.subsets`.
     pub subsets: Vec<Subset>,
-    /// `spec.workloadSelector` is set: it is for some callers only.
-    pub for_some_callers: bool,
+    /// `spec.workloadSelector.matchLabels`: it is for callers of its own namespace that have these labels. None: for all.
+    pub callers: Option<Labels>,
     /// Fields that are not carried out, for its status.
     pub ignored: Vec<Arc<str>>,
 }
@@ -237,8 +237,10 @@ pub struct ServiceEntry {
     pub hosts: Vec<Arc<str>>,
     /// `spec.addresses` that are single addresses.
     pub addresses: Vec<IpAddr>,
-    /// Some of `spec.addresses` are blocks of addresses.
-    pub has_blocks: bool,
+    /// Those that are blocks of addresses.
+    pub blocks: Vec<Subnet>,
+    /// The first that is neither, or empty.
+    pub bad_address: Arc<str>,
     /// `spec.ports`.
     pub ports: Vec<EntryPort>,
     /// `spec.resolution`.
