@@ -196,10 +196,9 @@ impl Child {
     }
 
     /// Decides when it is started again: at once after a steady life, later and later after short ones.
-    pub fn restart_later(&mut self) -> Result<(), CommandError> {
+    pub fn restart_later(&mut self) {
         self.backoff = if self.started.elapsed() > STEADY { BACKOFF_MIN } else { (self.backoff * 2).min(BACKOFF_MAX) };
         self.due = Some(Instant::now() + self.backoff);
-        Ok(())
     }
 
     pub fn restart_if_due(&mut self) -> Result<(), CommandError> {
@@ -207,7 +206,7 @@ impl Child {
     }
 
     /// Asks the child to stop, waits, and kills it if that does not help. Returns whether it went by itself.
-    pub async fn stop(&mut self, _config: &Config, with_pods: bool, patience: Duration) -> bool {
+    pub async fn stop(&mut self, with_pods: bool, patience: Duration) -> bool {
         for process in &self.leaving {
             let _ = kill(Pid::from_raw(process.id() as i32), Signal::SIGTERM);
         }
