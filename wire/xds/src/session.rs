@@ -12,10 +12,12 @@
 
 mod client;
 mod server;
+mod standing;
 mod whole;
 
 pub use client::{Client, Received, ReceivedResource};
-pub use server::{Progress, Refusal, Server};
+pub use server::Server;
+pub use standing::{Progress, Refusal};
 pub use whole::WholeServer;
 
 /// The peer broke the protocol; the stream is to be closed (and the client may connect again).

@@ -1,5 +1,6 @@
 //! The control plane's side: one [`Server`] for each stream, over one shared [`Catalog`].
 
+use super::standing::{Progress, Standing};
 use super::{NAMES_LIMIT, SessionError};
 use crate::catalog::{Catalog, Change};
 use crate::discovery::{ControlPlane, DeltaDiscoveryRequest, SharedDeltaResponse};
@@ -26,42 +27,8 @@ struct Subscription {
     gone: Vec<String>,
     /// Where the catalog stood when this subscription began: removals before it are news only to who had the resource.
     began: u64,
-    told: u64,
-    acked: u64,
-    /// A response is owed even if there is nothing to tell: the client waits to learn that it is complete.
-    owed: bool,
-    in_flight: Option<InFlight>,
-    refusal: Option<Refusal>,
-}
-
-#[derive(Debug)]
-struct InFlight {
-    nonce: String,
-    up_to: u64,
-}
-
-/// A response that the client refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Position that the response would have brought.
-    pub position: u64,
-    /// In the client's words.
-    pub message: String,
-}
-
-/// How far a client is with a type.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
-    /// The type.
-    pub type_url: &'static str,
-    /// Position that it was told up to.
-    pub told: u64,
-    /// Position that it accepted.
-    pub acked: u64,
-    /// Whether an answer is awaited.
-    pub in_flight: bool,
-    /// The last answer was a refusal.
-    pub refusal: Option<Refusal>,
+    /// A response is owed as long as the client waits to learn that it is complete.
+    standing: Standing,
 }
 
 impl Server {
@@ -89,7 +56,7 @@ impl Server {
         } else {
             subscription.subscribe(catalog, request.resource_names_subscribe);
         }
-        subscription.answered(&request.response_nonce, request.error_detail.map(|status| status.message));
+        subscription.standing.answered(&request.response_nonce, request.error_detail.map(|status| status.message));
         Ok(())
     }
 
@@ -105,24 +72,21 @@ impl Server {
     ) -> Option<SharedDeltaResponse> {
         for type_url in order {
             let Some(subscription) = self.types.get_mut(type_url) else { continue };
-            if subscription.in_flight.is_some() {
+            if subscription.standing.is_in_flight() {
                 continue;
             }
             let batch = subscription.collect(catalog, type_url, limit, visible);
             let empty = batch.resources.is_empty() && batch.removed.is_empty();
-            if empty && (batch.more || !subscription.owed) {
-                if subscription.refusal.is_none() {
-                    // Nothing of what changed concerns this client, so it is up to date without saying so.
-                    subscription.acked = subscription.told;
-                }
+            if empty && (batch.more || !subscription.standing.owed) {
+                subscription.standing.passed();
                 continue;
             }
-            subscription.owed &= batch.more;
+            subscription.standing.owed &= batch.more;
             self.nonce += 1;
             let nonce = self.nonce.to_string();
-            subscription.in_flight = Some(InFlight { nonce: nonce.clone(), up_to: subscription.told });
+            subscription.standing.sent(nonce.clone());
             return Some(SharedDeltaResponse {
-                system_version_info: format!("{}{}", subscription.told, if batch.more { "+" } else { "" }),
+                system_version_info: format!("{}{}", subscription.standing.told, if batch.more { "+" } else { "" }),
                 resources: batch.resources,
                 type_url: (*type_url).to_owned(),
                 nonce,
@@ -135,19 +99,13 @@ impl Server {
 
     /// How far the client is, for each type that it subscribed to.
     pub fn progress(&self) -> impl Iterator<Item = Progress> + '_ {
-        self.types.iter().map(|(type_url, subscription)| Progress {
-            type_url,
-            told: subscription.told,
-            acked: subscription.acked,
-            in_flight: subscription.in_flight.is_some(),
-            refusal: subscription.refusal.clone(),
-        })
+        self.types.iter().map(|(type_url, subscription)| subscription.standing.progress(type_url))
     }
 
     /// Position up to which the client was told of a type; none if it did not subscribe. Removals before the least of all streams'
     /// may be forgotten.
     pub fn told(&self, type_url: &str) -> Option<u64> {
-        self.types.get(type_url).map(|subscription| subscription.told)
+        self.types.get(type_url).map(|subscription| subscription.standing.told)
     }
 }
 
@@ -160,7 +118,7 @@ struct Batch {
 
 impl Subscription {
     fn begin(&mut self, catalog: &Catalog, type_url: &str, request: &DeltaDiscoveryRequest) {
-        self.owed = true;
+        self.standing.owed = true;
         self.began = catalog.sequence();
         let alive = |name: &str| catalog.get(type_url, name).is_some_and(|change| change.encoded.is_some());
         for (name, version) in &request.initial_resource_versions {
@@ -181,7 +139,7 @@ impl Subscription {
         }
         if !self.wildcard {
             // Named resources are told by `pending`; what changes from here on, by position.
-            self.told = self.began;
+            self.standing.told = self.began;
         }
     }
 
@@ -190,9 +148,9 @@ impl Subscription {
             if name == "*" {
                 if !self.wildcard {
                     self.wildcard = true;
-                    self.told = 0;
+                    self.standing.told = 0;
                     self.began = catalog.sequence();
-                    self.owed = true;
+                    self.standing.owed = true;
                 }
             } else {
                 // Asked for again means: tell me again (the protocol's own way to re-request a resource).
@@ -213,19 +171,6 @@ impl Subscription {
         }
     }
 
-    fn answered(&mut self, nonce: &str, refusal: Option<String>) {
-        // An answer to anything but the last response is late news about a response that was superseded; it says nothing.
-        let Some(in_flight) = self.in_flight.take_if(|in_flight| in_flight.nonce == nonce) else { return };
-        match refusal {
-            None => {
-                self.acked = in_flight.up_to;
-                self.refusal = None;
-            }
-            // Not sent again until the resource changes: the same bytes would be refused again.
-            Some(message) => self.refusal = Some(Refusal { position: in_flight.up_to, message }),
-        }
-    }
-
     fn collect(
         &mut self,
         catalog: &Catalog,
@@ -241,7 +186,8 @@ impl Subscription {
         while let Some(name) = self.pending.pop_first() {
             let change = catalog.get(type_url, &name).filter(|_| visible(type_url, &name));
             // What also changed since is told below, and must not come twice in one response.
-            let is_news = |it: &Change| it.sequence > self.told && (it.encoded.is_some() || it.sequence > self.began);
+            let is_news =
+                |it: &Change| it.sequence > self.standing.told && (it.encoded.is_some() || it.sequence > self.began);
             if change.as_ref().is_some_and(is_news) {
                 continue;
             }
@@ -258,16 +204,16 @@ impl Subscription {
                 return batch;
             }
         }
-        for change in catalog.since(type_url, self.told) {
+        for change in catalog.since(type_url, self.standing.told) {
             if bytes >= limit {
                 batch.more = true;
                 return batch;
             }
-            self.told = change.sequence;
+            self.standing.told = change.sequence;
             bytes += self.add(change, type_url, visible, &mut batch);
         }
         // Everything up to now was told, other types' changes are none of this one's.
-        self.told = catalog.sequence();
+        self.standing.told = catalog.sequence();
         self.known.clear();
         batch
     }

@@ -1,6 +1,6 @@
 //! The state-of-the-world protocol: each response of a type holds every resource that the client wants of it. gRPC speaks it, and older Envoys.
 
-use super::server::{Progress, Refusal};
+use super::standing::{Progress, Standing};
 use super::{NAMES_LIMIT, SessionError};
 use crate::catalog::Catalog;
 use crate::discovery::{Any, ControlPlane, DiscoveryRequest, DiscoveryResponse, Resource};
@@ -19,12 +19,8 @@ pub struct WholeServer {
 struct Subscription {
     /// Names that are wanted; none: all.
     names: BTreeSet<String>,
-    told: u64,
-    acked: u64,
-    /// A response is owed: the names changed, or it is the first.
-    owed: bool,
-    in_flight: Option<(String, u64)>,
-    refusal: Option<Refusal>,
+    /// A response is owed when the names changed, or it is the first.
+    standing: Standing,
 }
 
 impl WholeServer {
@@ -47,22 +43,15 @@ impl WholeServer {
         let first = !self.types.contains_key(type_url);
         let subscription = self.types.entry(type_url).or_default();
         let names: BTreeSet<String> = request.resource_names.into_iter().filter(|name| name != "*").collect();
-        if let Some((nonce, position)) = &subscription.in_flight {
-            if *nonce != request.response_nonce && !first {
-                // About a response that was superseded: it says nothing, not even about names (the next one will).
-                return Ok(());
-            }
-            match request.error_detail {
-                None => (subscription.acked, subscription.refusal) = (*position, None),
-                Some(status) => {
-                    subscription.refusal = Some(Refusal { position: *position, message: status.message });
-                }
-            }
-            subscription.in_flight = None;
+        let awaited = subscription.standing.is_in_flight();
+        let refusal = request.error_detail.map(|status| status.message);
+        if awaited && !subscription.standing.answered(&request.response_nonce, refusal) {
+            // Not about what is under way: it says nothing, not even about names (the next one will).
+            return Ok(());
         }
         if first || names != subscription.names {
             subscription.names = names;
-            subscription.owed = true;
+            subscription.standing.owed = true;
         }
         Ok(())
     }
@@ -76,19 +65,16 @@ impl WholeServer {
     ) -> Option<DiscoveryResponse> {
         for type_url in order {
             let Some(subscription) = self.types.get_mut(type_url) else { continue };
-            if subscription.in_flight.is_some() {
+            if subscription.standing.is_in_flight() {
                 continue;
             }
             let wanted = |name: &str| {
                 (subscription.names.is_empty() || subscription.names.contains(name)) && visible(type_url, name)
             };
-            let news = catalog.since(type_url, subscription.told).any(|change| wanted(&change.name));
-            let sequence = catalog.sequence();
-            if !news && !subscription.owed {
-                if subscription.refusal.is_none() {
-                    subscription.acked = sequence;
-                }
-                subscription.told = sequence;
+            let news = catalog.since(type_url, subscription.standing.told).any(|change| wanted(&change.name));
+            subscription.standing.told = catalog.sequence();
+            if !news && !subscription.standing.owed {
+                subscription.standing.passed();
                 continue;
             }
             let resources = catalog.since(type_url, 0).filter(|change| wanted(&change.name));
@@ -96,10 +82,10 @@ impl WholeServer {
             let resources: Vec<Any> = resources.collect();
             self.nonce += 1;
             let nonce = self.nonce.to_string();
-            (subscription.told, subscription.owed) = (sequence, false);
-            subscription.in_flight = Some((nonce.clone(), sequence));
+            subscription.standing.owed = false;
+            subscription.standing.sent(nonce.clone());
             return Some(DiscoveryResponse {
-                version_info: sequence.to_string(),
+                version_info: subscription.standing.told.to_string(),
                 resources,
                 type_url: (*type_url).to_owned(),
                 nonce,
@@ -111,13 +97,7 @@ impl WholeServer {
 
     /// How far the client is, for each type that it subscribed to.
     pub fn progress(&self) -> impl Iterator<Item = Progress> + '_ {
-        self.types.iter().map(|(type_url, subscription)| Progress {
-            type_url,
-            told: subscription.told,
-            acked: subscription.acked,
-            in_flight: subscription.in_flight.is_some(),
-            refusal: subscription.refusal.clone(),
-        })
+        self.types.iter().map(|(type_url, subscription)| subscription.standing.progress(type_url))
     }
 }
 
