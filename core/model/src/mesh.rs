@@ -151,6 +151,9 @@ impl Resource {
     }
 }
 
+/// Namespaces that speak for the whole mesh: their policies hold everywhere, and what the operator names is looked for from there.
+pub const ROOT_NAMESPACES: [&str; 2] = ["diolkos-system", "istio-system"];
+
 /// A certificate chain and its key, for a listener. Sent only to proxies that serve the gateway.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TlsSecret {

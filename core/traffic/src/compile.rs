@@ -34,7 +34,7 @@ use hosts::Hosts;
 use index::Index;
 use model::map::HashMap;
 use model::mesh::api::{self, Object, ObjectKind};
-use model::mesh::{Resource, ResourceKind, RouteKind};
+use model::mesh::{ROOT_NAMESPACES, Resource, ResourceKind, RouteKind};
 use model::{Key, Labels};
 use status::{ClassStatus, GatewayStatus, IstioStatus, RouteStatus, SetStatus, TlsPolicyStatus};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,7 +60,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             cluster_domain: "cluster.local".into(),
-            root_namespaces: vec!["diolkos-system".into(), "istio-system".into()],
+            root_namespaces: ROOT_NAMESPACES.map(Arc::from).into(),
             controller_name: "diolkos.io/gateway-controller".into(),
             reserved_ports: vec![6443, 7070, 10250, 15008, 15012, 15020],
             gateway_addresses: None,

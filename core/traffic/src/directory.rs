@@ -9,8 +9,8 @@ use crate::table::RouteTable;
 use model::Key;
 use model::map::HashMap;
 use model::mesh::{
-    AppProtocol, Endpoint, EndpointGroup, Gateway, Hostname, Listener, ListenerProtocol, ParentTarget, Resource,
-    ResourceKind, Route, RouteKind, Service, ServicePort, Workload, WorkloadStatus,
+    AppProtocol, Endpoint, EndpointGroup, Gateway, Hostname, Listener, ListenerProtocol, ParentTarget, ROOT_NAMESPACES,
+    Resource, ResourceKind, Route, RouteKind, Service, ServicePort, Workload, WorkloadStatus,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -228,6 +228,13 @@ impl Directory {
         let entries = self.by_host.get(host)?.iter().filter_map(|key| self.services.get(key));
         let seen = entries.filter(|entry| entry.service.is_seen_from(namespace));
         seen.min_by_key(|entry| entry.service.export_to.is_empty())
+    }
+
+    /// The service that the operator means by a full DNS name, for the whole mesh (an authorizer, a collector): as the namespace sees it, or, when
+    /// that is empty, a root namespace.
+    pub fn service_for_all(&self, host: &str, namespace: &str) -> Option<&Arc<ServiceEntry>> {
+        let from = if namespace.is_empty() { &ROOT_NAMESPACES[..] } else { &[namespace][..] };
+        from.iter().find_map(|from| self.service_named(host, from))
     }
 
     /// All services, by key.

@@ -322,6 +322,7 @@ fn samples() -> Vec<Resource> {
         Resource::ExtensionProvider(Arc::new(ExtensionProvider {
             name: "asker".into(),
             service: "asker.default.svc.cluster.local".into(),
+            namespace: "default".into(),
             port: 9_000,
             kind,
             fail_open: true,

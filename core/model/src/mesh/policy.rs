@@ -195,6 +195,8 @@ pub struct ExtensionProvider {
     pub name: Arc<str>,
     /// Full DNS name of its service.
     pub service: Arc<str>,
+    /// From which namespace the service is seen; empty: from a root namespace.
+    pub namespace: Arc<str>,
     /// Port of the service.
     pub port: u16,
     /// What it speaks.

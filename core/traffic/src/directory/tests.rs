@@ -215,7 +215,13 @@ fn a_name_means_what_the_callers_namespace_sees() {
         directory.service_named("far.example", from).map(|it| it.service.key.namespace.to_string())
     };
     assert_eq!((seen(&directory, "bank").as_deref(), seen(&directory, "x").as_deref()), (Some("shop"), Some("all")));
+    let asked = |directory: &Directory, from: &str| {
+        directory.service_for_all("far.example", from).map(|it| it.service.key.namespace.to_string())
+    };
+    assert_eq!((asked(&directory, "bank").as_deref(), asked(&directory, "").as_deref()), (Some("shop"), Some("all")));
+    directory.set(entry("ops", &["istio-system"]));
     directory.remove(ResourceKind::Service, "all/far");
+    assert_eq!((asked(&directory, "bank").as_deref(), asked(&directory, "").as_deref()), (Some("shop"), Some("ops")));
     assert_eq!((seen(&directory, "bank").as_deref(), seen(&directory, "x")), (Some("shop"), None));
     directory.remove(ResourceKind::Service, "shop/far");
     assert_eq!(seen(&directory, "bank"), None);

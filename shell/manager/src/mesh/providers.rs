@@ -94,8 +94,18 @@ fn provider(written: Written) -> Result<ExtensionProvider, String> {
         Some(text) => project::mesh::duration_ms(&text).filter(|ms| *ms > 0).ok_or_else(|| bad("timeout", &text))?,
     };
     // Istio writes `[NAMESPACE/]HOST`.
-    let service = service.rsplit('/').next().unwrap_or(&service).to_ascii_lowercase().into();
-    Ok(ExtensionProvider { name: name.as_str().into(), service, port, kind, fail_open, status_on_error, timeout_ms })
+    let (namespace, host) = service.split_once('/').unwrap_or(("", &service));
+    let (namespace, service) = (namespace.into(), host.to_ascii_lowercase().into());
+    Ok(ExtensionProvider {
+        name: name.as_str().into(),
+        service,
+        namespace,
+        port,
+        kind,
+        fail_open,
+        status_on_error,
+        timeout_ms,
+    })
 }
 
 #[cfg(test)]
@@ -110,8 +120,8 @@ mod tests {
              "includeRequestHeadersInCheck": ["X-Who"], "headersToUpstreamOnAllow": ["x-user"]}}]"#;
         let found = parse(good).unwrap();
         assert_eq!(
-            (&*found[0].service, found[0].timeout_ms, found[0].status_on_error),
-            ("asker.ns.svc.cluster.local", 500, 403)
+            (&*found[0].service, &*found[0].namespace, found[0].timeout_ms, found[0].status_on_error),
+            ("asker.ns.svc.cluster.local", "ns", 500, 403)
         );
         assert!(found[1].fail_open && found[1].status_on_error == 503);
         assert!(matches!(&found[1].kind, ProviderKind::Http { send, .. } if *send == ["x-who".into()]));

@@ -63,9 +63,11 @@ pub async fn ask(
 }
 
 fn callee(worker: &Worker, origin: &Origin, provider: &ExtensionProvider) -> Result<Callee, String> {
-    let known =
-        worker.shared.mesh.known().directory.service_named(&provider.service, "").map(|it| it.service.key.clone());
-    let key = known.ok_or_else(|| format!("no service has the host {}", provider.service))?;
+    let mesh = worker.shared.mesh.known();
+    let known = mesh.directory.service_for_all(&provider.service, &provider.namespace);
+    let key = known
+        .map(|it| it.service.key.clone())
+        .ok_or_else(|| format!("no service has the host {}", provider.service))?;
     Callee::new(worker, origin, &key, (provider.port, &provider.service))
 }
 

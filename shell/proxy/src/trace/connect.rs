@@ -46,7 +46,7 @@ fn endpoint(shared: &Shared, host: &str, port: u16) -> Option<SocketAddr> {
         _ => host.to_owned(),
     };
     let known = shared.mesh.known();
-    let entry = known.directory.service_named(&whole, "")?;
+    let entry = known.directory.service_for_all(&whole, "")?;
     let ready = entry.port(port)?.pool.endpoints().iter().filter(|it| it.health == Health::Ready);
     let ready: Vec<SocketAddr> = ready.map(|it| it.address()).collect();
     ready.get(random::u32() as usize % ready.len().max(1)).copied()

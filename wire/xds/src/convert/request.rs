@@ -70,6 +70,7 @@ impl From<&ExtensionProvider> for wire::ExtensionProvider {
         let mut out = wire::ExtensionProvider {
             name: it.name.to_string(),
             service: it.service.to_string(),
+            namespace: it.namespace.to_string(),
             port: it.port.into(),
             fail_open: it.fail_open,
             status_on_error: it.status_on_error.into(),
@@ -103,6 +104,7 @@ impl TryFrom<wire::ExtensionProvider> for ExtensionProvider {
         Ok(ExtensionProvider {
             name: it.name.into(),
             service: it.service.into(),
+            namespace: it.namespace.into(),
             port: port_in(it.port, "port")?,
             kind,
             fail_open: it.fail_open,

@@ -93,4 +93,7 @@ pub struct ExtensionProvider {
     /// Patience.
     #[prost(uint64, tag = "12")]
     pub timeout_ms: u64,
+    /// From where the service is seen.
+    #[prost(string, tag = "13")]
+    pub namespace: String,
 }

@@ -49,7 +49,8 @@ fn asks<'a>(
             out.push(rbac_filter(&format!("diolkos.rbac.custom/{name}"), true, &rules));
             continue;
         };
-        let service = directory.service_named(&provider.service, "").map(|entry| entry.service.key.clone());
+        let service =
+            directory.service_for_all(&provider.service, &provider.namespace).map(|entry| entry.service.key.clone());
         let cluster = service.map_or_else(String::new, |key| match provider.kind {
             ProviderKind::Grpc => routes::asked_name(directory, &key, provider.port),
             ProviderKind::Http { .. } => routes::cluster_name(directory, &key, provider.port),
