@@ -249,6 +249,6 @@ fn what_is_not_idempotent_is_sent_once() {
     let code =
         ["-o", "/dev/null", "-w", "%{http_code} %header{x-diolkos-unanswered}", "-d", "x", "http://10.96.0.50/a"];
     // What proxies tell each other is not for clients.
-    assert_eq!(curl(&client, &code), "502 ");
+    assert_eq!(curl(&client, &code), "503 ");
     assert_eq!(met.load(Ordering::Relaxed), 1);
 }

@@ -145,7 +145,7 @@ fn what_is_outside_is_called_without_the_meshs_tls() {
     let url = "http://10.96.0.50/";
     assert_eq!(code(&client, &[url]), "200");
     node.proxy().apply(service(true, &["default"]));
-    assert_eq!(code(&client, &[url]), "502", "plain text is refused, and a connection under TLS is not taken for it");
+    assert_eq!(code(&client, &[url]), "503", "plain text is refused, and a connection under TLS is not taken for it");
     node.proxy().apply(service(false, &["default"]));
     assert_eq!(code(&client, &[url]), "200");
     node.proxy().apply(service(false, &["elsewhere"]));
@@ -426,6 +426,7 @@ fn an_external_authorizer_is_asked() {
         Change::Set(Resource::ExtensionProvider(Arc::new(ExtensionProvider {
             name: "asker".into(),
             service: "asker.default.svc.cluster.local".into(),
+            namespace: "".into(),
             port,
             kind,
             fail_open,
@@ -506,6 +507,7 @@ fn an_external_authorizer_is_asked_by_grpc() {
         Change::Set(Resource::ExtensionProvider(Arc::new(ExtensionProvider {
             name: "asker".into(),
             service: "asker.default.svc.cluster.local".into(),
+            namespace: "".into(),
             port: 80,
             kind: policy::ProviderKind::Grpc,
             fail_open: false,

@@ -552,7 +552,7 @@ impl Exchange<'_> {
                 return Reply::new(status, "no healthy upstream").flagged(Flag::NoHealthyUpstream);
             }
             Failure::Reset => {
-                let reply = Reply::new(502, "upstream connection broken before an answer");
+                let reply = Reply::new(503, "upstream connection broken before an answer");
                 (reply.flagged(Flag::ConnectionTermination), unanswered::RESET)
             }
             Failure::NotSent if before_process => {
