@@ -14,6 +14,7 @@ use xds::attach::{AttachOrder, AttachReply, AttachRequest, PodAttachment, decode
 
 /// How long a pod's last requests, and then its connections, may take to end.
 const FINISH_PATIENCE: Duration = Duration::from_secs(2);
+/// A count that is kept for each request would cost all of them; a pod ends once.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Hands attached pods to the workers.
@@ -76,16 +77,17 @@ impl Attacher {
     pub fn finish(&self, uid: &str) {
         let Some(pod) = self.shared.pods.get(uid) else { return };
         let until = Instant::now() + FINISH_PATIENCE;
-        let mut quiet = 0;
-        while quiet < 2 && Instant::now() < until {
-            quiet = if self.in_flight(&pod) == 0 { quiet + 1 } else { 0 };
+        let mut quiet = self.in_flight(&pod) == 0;
+        while Instant::now() < until {
             std::thread::sleep(LOOK_AGAIN);
+            let still = self.in_flight(&pod) == 0;
+            if quiet && still {
+                break;
+            }
+            quiet = still;
         }
         self.detach(uid);
-        let until = Instant::now() + FINISH_PATIENCE;
-        while pod.has_connections() && Instant::now() < until {
-            std::thread::sleep(LOOK_AGAIN);
-        }
+        pod.wait_for_connections(FINISH_PATIENCE);
     }
 
     /// Requests that wait for the pod's processes. A worker answers when it has done what came before.

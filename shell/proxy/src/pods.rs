@@ -9,7 +9,8 @@ use model::map::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 use xds::attach::PodAttachment;
 
@@ -39,8 +40,8 @@ pub struct Pod {
     shows_callers: bool,
     /// Its process listens on loopback (a joined host): what comes for its address goes there.
     loopback: bool,
-    /// Shared by the connections that were accepted in it.
-    connections: Arc<()>,
+    /// Those that were accepted in it.
+    connections: Arc<Connections>,
     phase: watch::Sender<Phase>,
 }
 
@@ -100,13 +101,16 @@ impl Pod {
     }
 
     /// To be held by a connection that was accepted in the pod.
-    pub fn connection(&self) -> Arc<()> {
-        self.connections.clone()
+    pub fn connection(&self) -> Connection {
+        *self.connections.open() += 1;
+        Connection(self.connections.clone())
     }
 
-    /// Whether there are such connections.
-    pub fn has_connections(&self) -> bool {
-        Arc::strong_count(&self.connections) > 1
+    /// Blocks until there are no such connections, but not for longer.
+    pub fn wait_for_connections(&self, patience: Duration) {
+        let open = self.connections.open();
+        let waited = self.connections.gone.wait_timeout_while(open, patience, |open| *open > 0);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Follows the pod's phase.
@@ -133,6 +137,33 @@ impl Pod {
         let mut phases = self.phases();
         // The sender lives as long as self.
         let _ = phases.wait_for(|now| *now >= phase).await;
+    }
+}
+
+/// The connections that were accepted in a pod.
+#[derive(Debug, Default)]
+struct Connections {
+    open: Mutex<usize>,
+    gone: Condvar,
+}
+
+impl Connections {
+    fn open(&self) -> MutexGuard<'_, usize> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that was accepted in a pod.
+#[derive(Debug)]
+pub struct Connection(Arc<Connections>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let mut open = self.0.open();
+        *open -= 1;
+        if *open == 0 {
+            self.0.gone.notify_all();
+        }
     }
 }
 
