@@ -1,5 +1,6 @@
 //! Who the pods of this node are: keys, certificates, and their renewal.
 pub mod issuer;
+pub(crate) mod retry;
 pub mod spiffe;
 pub mod tls;
 pub mod trust;
@@ -8,6 +9,7 @@ use crate::random;
 use arc_swap::ArcSwapOption;
 pub use issuer::{Issuer, LocalIssuer, Signing, Token};
 use model::map::HashMap;
+use retry::Retry;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::BTreeSet;
@@ -19,9 +21,6 @@ use trust::{Anchors, RootId, Signer, Trust};
 
 /// How long a connection waits for an identity that has no certificate yet.
 const FIRST_CERTIFICATE_PATIENCE: Duration = Duration::from_secs(10);
-/// Pauses between tries to renew.
-const RETRY_MIN: Duration = Duration::from_millis(200);
-const RETRY_MAX: Duration = Duration::from_secs(30);
 /// When another root signs, all proxies ask for all their certificates: over so long.
 const RESIGN_SPREAD_MS: u32 = 2_000;
 
@@ -272,7 +271,7 @@ impl Identities {
 
 /// Issues and renews until nobody holds the identity.
 async fn renew(identities: Arc<Identities>, identity: Weak<Identity>) {
-    let mut pause = RETRY_MIN;
+    let mut retry = Retry::default();
     loop {
         let Some(held) = identity.upgrade() else { return };
         let signer = Signer::follow(&identities.anchors);
@@ -282,7 +281,7 @@ async fn renew(identities: Arc<Identities>, identity: Weak<Identity>) {
         });
         match issued {
             Ok(state) => {
-                pause = RETRY_MIN;
+                retry = Retry::default();
                 tracing::debug!(identity = %held.name, not_after_s = state.not_after_s, "certificate issued");
                 drop(held);
                 tokio::select! {
@@ -298,22 +297,18 @@ async fn renew(identities: Arc<Identities>, identity: Weak<Identity>) {
             }
             Err(error) => {
                 tracing::warn!(identity = %held.name, %error, "no certificate; trying again");
-                // The nearer the end of the one that there is, the more often.
-                let end = held.current().and_then(|state| quarter_of_life(&state));
+                let left = held.current().and_then(|state| left(&state));
                 drop(held);
-                let pausing = end.map_or(pause, |end| pause.min(end));
-                tokio::time::sleep(pausing).await;
-                pause = (pausing * 2).min(RETRY_MAX);
+                tokio::time::sleep(retry.pause(left)).await;
             }
         }
     }
 }
 
-/// A quarter of what is left, if anything is.
-fn quarter_of_life(state: &TlsState) -> Option<Duration> {
+/// What is left of its life, if anything is.
+fn left(state: &TlsState) -> Option<Duration> {
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-    let left_s = u64::try_from(state.not_after_s - now_s).ok().filter(|left_s| *left_s > 0)?;
-    Some(Duration::from_millis(left_s * 250).max(RETRY_MIN))
+    u64::try_from(state.not_after_s - now_s).ok().filter(|left_s| *left_s > 0).map(Duration::from_secs)
 }
 
 /// Half of what is left: a CA that is away for the other half harms nobody.

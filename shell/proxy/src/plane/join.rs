@@ -1,6 +1,7 @@
 //! How a process on a machine that is no node becomes a workload.
 use super::connection::{Connection, PlaneError};
 use crate::config::ControlPlane;
+use crate::identity::retry::Retry;
 use crate::identity::trust::{RootId, Signer};
 use crate::identity::{Identities, spiffe};
 use rcgen::{CertificateParams, KeyPair};
@@ -55,19 +56,21 @@ pub async fn renew(plane: ControlPlane, common_name: String, identities: Arc<Ide
                     () = signer.moved_from(root) => {}
                 }
             }
-            None => tokio::time::sleep(RENEW_RETRY).await,
+            None => tokio::time::sleep(UNREADABLE_PAUSE).await,
         }
         // The reason for it stands until it is done: half of the life that is left may be long.
+        let mut retry = Retry::default();
         loop {
             signer = Signer::follow(identities.anchors());
             let Err(error) = renew_once(&plane, &common_name).await else { break };
             tracing::warn!(%error, "the certificate for the control plane was not renewed; trying again");
-            tokio::time::sleep(RENEW_RETRY).await;
+            tokio::time::sleep(retry.pause(valid_for(&plane))).await;
         }
     }
 }
 
-const RENEW_RETRY: Duration = Duration::from_secs(10);
+/// What cannot be read is renewed, if that can be, but not for ever at once.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(10);
 
 /// How long the certificate of `plane` is valid yet; `None`: it is not, or cannot be read.
 pub fn valid_for(plane: &ControlPlane) -> Option<Duration> {
