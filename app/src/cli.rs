@@ -2,7 +2,7 @@
 
 use crate::config::{Config, ConfigError, Settings};
 use crate::{logging, role, supervisor};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -166,8 +166,12 @@ pub enum TokenCommand {
 
 #[derive(Subcommand)]
 pub enum MeshCommand {
-    /// Which proxy runs which version of what.
-    Status,
+    /// Which proxy runs the newest of everything, what is behind, and what it refused and why.
+    Status {
+        /// As text, or as JSON with each version of each type.
+        #[arg(short, long, value_enum, default_value = "text")]
+        output: Output,
+    },
     /// Replace the mesh's root certificate: the old one is trusted until nothing rests on it any more.
     RotateRoot {
         /// Stay until the old root is gone.
@@ -178,9 +182,25 @@ pub enum MeshCommand {
     RotateIntermediate,
 }
 
+/// In which form something is printed.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+/// The command line, whose short help (`-h`) leaves out most of the settings: they are the same for every command, and many.
+fn parser() -> clap::Command {
+    const SHORT: [&str; 3] = ["config", "data_dir", "run_dir"];
+    Cli::command().mut_args(|arg| {
+        let long = arg.is_global_set() && !SHORT.contains(&arg.get_id().as_str());
+        if long { arg.hide_short_help(true) } else { arg }
+    })
+}
+
 /// Parses the command line and runs the command to its end.
 pub fn run() -> Result<(), CommandError> {
-    let Cli { settings, command } = Cli::parse();
+    let Cli { settings, command } = Cli::from_arg_matches(&parser().get_matches()).unwrap_or_else(|error| error.exit());
     let config = settings.resolve()?;
     match command {
         Command::Up(args) => supervisor::up(config, args),

@@ -14,6 +14,8 @@ pub mod simulate;
 pub mod token;
 
 use crate::cli::CommandError;
+use crate::config::Config;
+use client::HttpsApi;
 use std::future::Future;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -49,6 +51,18 @@ pub fn runtime(workers: usize) -> Result<tokio::runtime::Runtime, CommandError> 
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder.worker_threads(workers).enable_all().build().map_err(failed)
+}
+
+/// The platform's API server, as its administrator.
+pub fn admin(config: &Config) -> Result<HttpsApi, CommandError> {
+    let path = config.admin_kubeconfig();
+    HttpsApi::from_kubeconfig(&path).map_err(|error| match path.exists() {
+        true => failed(error),
+        false => failed(format!(
+            "{} is not there: `diolkos up` makes it; where that has another --data-dir, say the same here",
+            path.display()
+        )),
+    })
 }
 
 /// PATH, once.

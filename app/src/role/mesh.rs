@@ -1,23 +1,33 @@
 //! `diolkos mesh`.
 
+mod status;
+
 use super::{failed, runtime};
-use crate::cli::{CommandError, MeshCommand};
+use crate::cli::{CommandError, MeshCommand, Output};
 use crate::config::Config;
 use bytes::Bytes;
 use client::HttpsApi;
 use http::Method;
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How often is looked whether a succession of roots is over.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Carries out a command.
 pub fn run(config: &Config, command: MeshCommand) -> Result<(), CommandError> {
-    let api = HttpsApi::from_kubeconfig(&config.admin_kubeconfig()).map_err(failed)?;
+    let api = super::admin(config)?;
     runtime(1)?.block_on(async {
         match command {
-            MeshCommand::Status => print(&ask(&api, Method::GET, "/diolkos/v1/mesh").await?),
+            MeshCommand::Status { output } => {
+                let status = ask(&api, Method::GET, "/diolkos/v1/mesh").await?;
+                if output == Output::Json {
+                    return print(&status);
+                }
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+                print!("{}", status::text(&status, now));
+                Ok(())
+            }
             MeshCommand::RotateIntermediate => {
                 ask(&api, Method::POST, "/diolkos/v1/mesh/rotate-intermediate").await?;
                 println!("another intermediate signs");

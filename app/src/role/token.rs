@@ -19,7 +19,7 @@ pub fn run(config: &Config, command: TokenCommand) -> Result<(), CommandError> {
             Ok(())
         }
         TokenCommand::Create { hours } => {
-            let api = HttpsApi::from_kubeconfig(&config.admin_kubeconfig()).map_err(failed)?;
+            let api = super::admin(config)?;
             runtime(1)?.block_on(create(&api, hours))
         }
     }

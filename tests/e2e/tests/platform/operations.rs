@@ -194,7 +194,7 @@ fn operations(p: &Platform, begun: Instant) -> Check<String> {
 
 fn phase(p: &Platform) -> Check<String> {
     let status: serde_json::Value =
-        serde_json::from_str(&p.diolkos(&["mesh", "status"]).ok()?).map_err(|error| error.to_string())?;
+        serde_json::from_str(&p.diolkos(&["mesh", "status", "-o", "json"]).ok()?).map_err(|error| error.to_string())?;
     status["trust"]["phase"].as_str().map(str::to_owned).ok_or_else(|| format!("no phase in {status}"))
 }
 
