@@ -210,7 +210,7 @@ impl World {
         }
     }
 
-    fn delete(&mut self, id: &Id) {
+    fn delete(&mut self, id: &Id) -> Result<(), String> {
         self.objects.remove(id);
         let key = Key::new(id.1.as_str(), id.2.as_str());
         let deleted = |kind| Event::Deleted { kind, key: key.clone(), uid: "".into(), revision: 0 };
@@ -224,8 +224,9 @@ impl World {
             "PersistentVolumeClaim" => self.scheduler.storage(StorageChange::ClaimGone(key)),
             "StorageClass" => self.scheduler.storage(StorageChange::ClassGone(id.2.as_str().into())),
             "CSINode" => self.scheduler.storage(StorageChange::CsiNodeGone(id.2.as_str().into())),
-            other => panic!("no case deletes a {other}"),
+            other => return Err(format!("the scheduler is not told that a {other} is deleted")),
         }
+        Ok(())
     }
 
     /// The volume controller: a volume that names a claim and its claim are bound on both sides.
@@ -308,7 +309,7 @@ impl World {
                 let id = id("Pod", &target.key);
                 let Some(object) = self.objects.get_mut(&id) else { return };
                 if object["spec"]["terminationGracePeriodSeconds"] == json!(0) {
-                    self.delete(&id);
+                    self.delete(&id).expect("pods are told");
                 } else {
                     object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
                     self.tell(&id);
@@ -334,25 +335,31 @@ impl World {
         }
     }
 
-    fn step(&mut self, step: &Value) {
-        for (verb, body) in step.as_object().unwrap() {
+    fn step(&mut self, step: &Value) -> Result<(), String> {
+        for (verb, body) in step.as_object().ok_or_else(|| format!("a step is an object and not {step}"))? {
             match verb.as_str() {
-                "sleep" => self.now = self.now.plus_ms((body.as_f64().unwrap() * 1000.0) as i64),
+                "sleep" => {
+                    let seconds = body.as_f64().ok_or_else(|| format!("sleep takes seconds and not {body}"))?;
+                    self.now = self.now.plus_ms((seconds * 1000.0) as i64);
+                }
                 "create" => self.create(body.clone()),
                 "delete" | "patch" => {
                     let object = json!({"kind": body["kind"], "metadata": {"name": body["name"], "namespace": body["namespace"]}});
                     let id = World::id(&object);
                     if verb == "delete" {
-                        self.delete(&id);
+                        self.delete(&id)?;
                     } else {
-                        merge(self.objects.get_mut(&id).expect("patches what is there"), &body["patch"]);
+                        let patched =
+                            self.objects.get_mut(&id).ok_or_else(|| format!("{id:?} is not there to be patched"))?;
+                        merge(patched, &body["patch"]);
                         self.tell(&id);
                     }
                 }
-                other => panic!("unknown step {other}"),
+                other => return Err(format!("unknown step {other}")),
             }
         }
         self.run();
+        Ok(())
     }
 }
 
@@ -398,7 +405,7 @@ fn run_case(case: &Value) -> Result<(), String> {
     }
     world.run();
     for step in expect::steps(case) {
-        world.step(step);
+        world.step(step)?;
     }
     if !case["expect"]["bound"].is_null() {
         room_is_kept(&world)?;
