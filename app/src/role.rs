@@ -17,6 +17,7 @@ use crate::cli::CommandError;
 use crate::config::Config;
 use client::HttpsApi;
 use std::future::Future;
+use std::path::Path;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// An error of a role, as a sentence.
@@ -56,13 +57,18 @@ pub fn runtime(workers: usize) -> Result<tokio::runtime::Runtime, CommandError> 
 /// The platform's API server, as its administrator.
 pub fn admin(config: &Config) -> Result<HttpsApi, CommandError> {
     let path = config.admin_kubeconfig();
-    HttpsApi::from_kubeconfig(&path).map_err(|error| match path.exists() {
+    HttpsApi::from_kubeconfig(&path).map_err(|error| unread(&path, error))
+}
+
+/// Why a file that the platform makes is not read, with what helps when it is not there.
+pub fn unread(path: &Path, error: impl std::fmt::Display) -> CommandError {
+    let name = path.display();
+    match path.exists() {
         true => failed(error),
         false => failed(format!(
-            "{} is not there: `diolkos up` makes it; where that has another --data-dir, say the same here",
-            path.display()
+            "{name} is not there: `diolkos up` makes it; where that has another --data-dir, say the same here"
         )),
-    })
+    }
 }
 
 /// PATH, once.

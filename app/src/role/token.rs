@@ -13,8 +13,8 @@ pub fn run(config: &Config, command: TokenCommand) -> Result<(), CommandError> {
     match command {
         TokenCommand::Dashboard => {
             let path = config.data_dir.join("pki/dashboard.token");
-            let token =
-                std::fs::read_to_string(&path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+            let token = std::fs::read_to_string(&path)
+                .map_err(|error| super::unread(&path, format!("{}: {error}", path.display())))?;
             println!("{}", token.trim());
             Ok(())
         }
