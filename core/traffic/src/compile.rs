@@ -204,7 +204,8 @@ impl Compiler {
             }
             Object::WorkloadEntry(it) => {
                 let key = it.key.clone();
-                objects.entries.insert(key.clone(), it);
+                let old = objects.entries.insert(key.clone(), it);
+                self.hosts.workload_entry(old.as_ref(), objects.entries.get(&key));
                 self.touch_entry(&key);
             }
             Object::Service(it) => {
@@ -337,7 +338,8 @@ impl Compiler {
                 self.touch_pod(key);
             }
             ObjectKind::WorkloadEntry => {
-                objects.entries.remove(key);
+                let old = objects.entries.remove(key);
+                self.hosts.workload_entry(old.as_ref(), None);
                 self.touch_entry(key);
             }
             ObjectKind::Service => {
@@ -553,6 +555,8 @@ impl Compiler {
     fn touch_name(&mut self, name: &str) {
         let entries = self.hosts.names.get(name).into_iter().flatten();
         self.dirty.extend(entries.cloned().map(Unit::ServiceEntry));
+        let workloads: Vec<Key> = self.hosts.workload_names.get(name).into_iter().flatten().cloned().collect();
+        workloads.iter().for_each(|key| self.touch_entry(key));
     }
 
     fn touch_service(&mut self, key: &Key, old: Option<&api::Service>) {

@@ -5,7 +5,7 @@ use diolkos_proxy::mesh::Change;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::Key;
-use model::mesh::traffic::{ConnectionPool, Keepalive};
+use model::mesh::traffic::{ConnectionPool, Keepalive, Pings};
 use model::mesh::*;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -264,4 +264,46 @@ fn connections_are_kept_as_long_as_the_policy_says() {
     let (answered, end) = ended.join().unwrap();
     assert!(answered, "it lived while bytes came");
     assert!(!matches!(end, Err(std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)), "{end:?}");
+}
+
+/// Servers that speak HTTP/2 and then say nothing more, or answer late, are told apart by PING.
+#[test]
+fn who_answers_no_ping_is_gone() {
+    need_root!("who_answers_no_ping_is_gone");
+    let mut node = Node::start(|_| {});
+    let client = node.pod(5, "client");
+    let slow = node.pod(6, "slow");
+    support::serve_http(&slow, "slow");
+    let (ready, started) = mpsc::channel();
+    inside(&node.net.node(), move || {
+        let listener = TcpListener::bind("0.0.0.0:9082").unwrap();
+        ready.send(()).unwrap();
+        let mut open = Vec::new();
+        for stream in listener.incoming().flatten() {
+            // SETTINGS, and then silence.
+            (&stream).write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+            open.push(stream);
+        }
+    });
+    started.recv().unwrap();
+    let policy = |pings| TrafficPolicy {
+        pool: ConnectionPool { pings, ..ConnectionPool::default() },
+        ..TrafficPolicy::default()
+    };
+    let often = Pings { interval_ms: 50, timeout_ms: 100 };
+    node.proxy().apply(outside("dead", 90, 9082, AppProtocol::Http2, policy(None)));
+    node.proxy().apply(outside("asked", 91, 9082, AppProtocol::Http2, policy(Some(often))));
+    let mut changes = service("slow", 92, AppProtocol::Http2, &[(6, Health::Ready)]);
+    if let Change::Set(Resource::Service(service)) = &mut changes[0] {
+        Arc::make_mut(service).ports[0].traffic = Some(Arc::new(policy(Some(Pings { timeout_ms: 2_000, ..often }))));
+    }
+    node.proxy().apply(changes);
+    let status = |vip: u8, path: &str| {
+        let url = format!("http://10.96.0.{vip}{path}");
+        let told = support::curl_output(&client, &["-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", &url]);
+        String::from_utf8_lossy(&told.stdout).into_owned()
+    };
+    assert_eq!(status(90, "/"), "000", "nobody asks: the client gives up first");
+    assert_eq!(status(91, "/"), "502", "its connection is over");
+    assert_eq!(status(92, "/slow"), "200", "it answers each PING while it works");
 }

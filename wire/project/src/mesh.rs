@@ -177,12 +177,17 @@ fn entry(value: &Value) -> WorkloadEntry {
     let mut all = own_labels(value);
     all.extend(labels(at(spec, "labels")));
     let account = text(spec, "serviceAccount");
+    let said = str_at(spec, "address");
+    let address = said.parse().ok();
+    // A socket (`unix://`) is no name, nor is what has no domain.
+    let is_name = said.contains('.') && said.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
     WorkloadEntry {
         key: key(value),
         uid: text(at(value, "metadata"), "uid"),
         labels: all,
         service_account: if account.is_empty() { "default".into() } else { account },
-        address: str_at(spec, "address").parse().ok(),
+        address,
+        host: if address.is_none() && is_name { said.to_ascii_lowercase().into() } else { "".into() },
         ports: destination_rule::named_ports(spec),
         weight: opt_int(spec, "weight").and_then(|it| u32::try_from(it).ok()).unwrap_or(0),
         region,

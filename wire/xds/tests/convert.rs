@@ -42,6 +42,7 @@ fn policy() -> TrafficPolicy {
             tcp_max_duration_ms: 9,
             max_streams: 10,
             keepalive: Some(Keepalive { time_s: 11, interval_s: 12, probes: 13 }),
+            pings: Some(Pings { interval_ms: 14, timeout_ms: 15 }),
         },
         outlier: Some(Outlier {
             consecutive_gateway: 3,

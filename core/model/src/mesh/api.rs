@@ -236,8 +236,10 @@ pub struct WorkloadEntry {
     pub labels: Labels,
     /// ServiceAccount.
     pub service_account: Arc<str>,
-    /// Address.
+    /// `address`, if it is one.
     pub address: Option<IpAddr>,
+    /// `address`, if it is a DNS name, lower case; or empty.
+    pub host: Arc<str>,
     /// `ports`: of services' ports by name, where they differ.
     pub ports: Vec<(Arc<str>, u16)>,
     /// `weight`; 0 stands for 1.

@@ -144,6 +144,17 @@ pub struct ConnectionPool {
     pub max_streams: u32,
     /// Endpoints that are silent are asked whether they are still there.
     pub keepalive: Option<Keepalive>,
+    /// So is the other end of an HTTP/2 connection, in HTTP/2's own way.
+    pub pings: Option<Pings>,
+}
+
+/// PING frames on an HTTP/2 connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pings {
+    /// From one answer to the next question.
+    pub interval_ms: u64,
+    /// A connection on which no answer came for so long is over.
+    pub timeout_ms: u64,
 }
 
 /// TCP's keep-alive. What is 0 is as the system has it.

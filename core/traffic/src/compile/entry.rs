@@ -109,8 +109,8 @@ impl Compiler {
         if !entry.selector.is_empty() {
             let namespace = &entry.meta.key.namespace;
             for it in self.entries_selected(namespace, &entry.selector) {
-                if let Some(endpoint) = of_entry(it) {
-                    add(ports(entry, &it.ports), endpoint, it.labels.clone());
+                for address in self.addresses_of_entry(it) {
+                    add(ports(entry, &it.ports), of_entry(it, address), it.labels.clone());
                 }
             }
             let pods = self.index.pods_by_namespace.get(namespace).into_iter().flatten();
@@ -137,8 +137,9 @@ impl Compiler {
                         (port.name.clone(), own.unwrap_or(port.port))
                     })
                     .collect();
-                let endpoint = of_entry(entry).map(|endpoint| (endpoint, entry.labels.clone()));
-                grouped.entry(ports).or_default().extend(endpoint);
+                let addresses = self.addresses_of_entry(entry).into_iter();
+                let endpoints = addresses.map(|address| (of_entry(entry, address), entry.labels.clone()));
+                grouped.entry(ports).or_default().extend(endpoints);
             }
         }
         let groups = finish(key, ".entries", grouped);
@@ -152,6 +153,15 @@ impl Compiler {
     ) -> impl Iterator<Item = &'a api::WorkloadEntry> {
         let entries = self.objects.entries.values().filter(move |entry| &*entry.key.namespace == namespace);
         entries.filter(move |entry| selects(selector, &entry.labels))
+    }
+
+    /// Where a WorkloadEntry is: its address, or those that its name has.
+    pub(super) fn addresses_of_entry(&self, entry: &api::WorkloadEntry) -> Vec<IpAddr> {
+        match entry.address {
+            Some(address) => vec![address],
+            None if entry.host.is_empty() => Vec::new(),
+            None => self.addresses_of(&entry.host),
+        }
     }
 
     fn addresses_of(&self, address: &Arc<str>) -> Vec<IpAddr> {
@@ -252,9 +262,9 @@ fn inline(endpoint: &EntryEndpoint, address: IpAddr) -> Endpoint {
     }
 }
 
-fn of_entry(entry: &api::WorkloadEntry) -> Option<Endpoint> {
-    Some(Endpoint {
-        address: entry.address?,
+fn of_entry(entry: &api::WorkloadEntry, address: IpAddr) -> Endpoint {
+    Endpoint {
+        address,
         workload: entry_name(&entry.key).into(),
         health: if entry.deleting { Health::Draining } else { Health::Ready },
         weight: entry.weight.max(1),
@@ -262,7 +272,7 @@ fn of_entry(entry: &api::WorkloadEntry) -> Option<Endpoint> {
         zone: entry.zone.clone(),
         node: "".into(),
         hostname: "".into(),
-    })
+    }
 }
 
 fn finish(service: &Key, suffix: &str, grouped: Grouped) -> Vec<(EndpointGroup, Vec<Labels>)> {

@@ -26,6 +26,8 @@ pub(super) struct Hosts {
     pub(super) rules: BTreeMap<Arc<str>, BTreeSet<Key>>,
     /// ServiceEntries by the DNS names that they ask for.
     pub(super) names: BTreeMap<Arc<str>, BTreeSet<Key>>,
+    /// WorkloadEntries by the DNS name that is their address.
+    pub(super) workload_names: BTreeMap<Arc<str>, BTreeSet<Key>>,
     /// ServiceEntries that select workloads, by namespace.
     pub(super) selecting: BTreeMap<Arc<str>, BTreeSet<Key>>,
     /// Names of labels that VirtualServices ask callers for.
@@ -91,6 +93,14 @@ impl Hosts {
         }
         if !it.selector.is_empty() {
             put(&mut self.selecting, key.namespace.clone(), key, present);
+        }
+    }
+
+    pub(super) fn workload_entry(&mut self, old: Option<&api::WorkloadEntry>, new: Option<&api::WorkloadEntry>) {
+        for (it, present) in [(old, false), (new, true)] {
+            if let Some(it) = it.filter(|it| !it.host.is_empty()) {
+                put(&mut self.workload_names, it.host.clone(), &it.key, present);
+            }
         }
     }
 
@@ -448,9 +458,10 @@ impl Compiler {
         self.dirty.extend(keys.cloned().map(Unit::ServiceEntry));
     }
 
-    /// The DNS names that ServiceEntries ask for.
+    /// The DNS names that ServiceEntries ask for, and those that are WorkloadEntries' addresses.
     pub fn wanted_names(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.hosts.names.keys()
+        let of_workloads = self.hosts.workload_names.keys().filter(|name| !self.hosts.names.contains_key(*name));
+        self.hosts.names.keys().chain(of_workloads)
     }
 }
 

@@ -5,7 +5,7 @@ use super::{Compiler, Output, Unit, selects};
 use model::mesh::api::{self, ObjectKind};
 use model::mesh::{RequestAuthentication, Resource, ResourceKind};
 use model::{Key, Labels};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Compiler {
@@ -26,9 +26,16 @@ impl Compiler {
     }
 
     /// The addresses of keys that are not given in place.
-    pub fn wanted_jwks(&self) -> BTreeSet<Arc<str>> {
-        let rules = self.objects.requests.values().flat_map(|it| &it.rules);
-        rules.filter(|(rule, uri)| rule.jwks.is_empty() && !uri.is_empty()).map(|(_, uri)| uri.clone()).collect()
+    pub fn wanted_jwks(&self) -> BTreeMap<Arc<str>, Option<u64>> {
+        let mut wanted = BTreeMap::new();
+        for it in self.objects.requests.values() {
+            for (_, uri) in it.rules.iter().filter(|(rule, uri)| rule.jwks.is_empty() && !uri.is_empty()) {
+                let most = wanted.entry(uri.clone()).or_insert(None);
+                let said = it.timeouts.iter().filter(|(of, _)| of == uri).map(|(_, ms)| *ms).max();
+                *most = said.max(*most);
+            }
+        }
+        wanted
     }
 
     pub(super) fn compile_request(&mut self, key: &Key, output: &mut Output) {

@@ -59,7 +59,10 @@ impl Compiler {
     pub(super) fn compile_entry(&mut self, key: &Key, output: &mut Output) {
         let name = entry_name(key);
         let workload = self.objects.entries.get(key).and_then(|entry| {
-            let address = entry.address?;
+            let addresses = self.addresses_of_entry(entry);
+            if addresses.is_empty() {
+                return None;
+            }
             let app = app(&entry.labels, &entry.service_account);
             let (authorization_policies, peer_authentications) = self.policies_of(&key.namespace, &entry.labels);
             Some(Workload {
@@ -68,7 +71,7 @@ impl Compiler {
                 key: key.clone(),
                 service_account: entry.service_account.clone(),
                 node: "".into(),
-                addresses: vec![address],
+                addresses,
                 status: if entry.deleting { WorkloadStatus::Draining } else { WorkloadStatus::Running },
                 tunnel: if entry.joined { Tunnel::Hbone } else { Tunnel::None },
                 zone: entry.zone.clone(),

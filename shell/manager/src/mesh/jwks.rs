@@ -37,7 +37,7 @@ pub async fn run(core: Arc<Core>, facts: mpsc::UnboundedSender<Fact>) {
     let mut known: BTreeMap<Arc<str>, (tokio::time::Instant, Arc<str>)> = BTreeMap::new();
     loop {
         let wanted = core.objects(|compiler| compiler.wanted_jwks());
-        let gone: Vec<Arc<str>> = known.keys().filter(|uri| !wanted.contains(*uri)).cloned().collect();
+        let gone: Vec<Arc<str>> = known.keys().filter(|uri| !wanted.contains_key(*uri)).cloned().collect();
         for uri in gone {
             known.remove(&uri);
             let key = Key { namespace: "".into(), name: uri };
@@ -45,11 +45,11 @@ pub async fn run(core: Arc<Core>, facts: mpsc::UnboundedSender<Fact>) {
                 return;
             }
         }
-        for uri in wanted.into_iter().take(MOST) {
+        for (uri, timeout_ms) in wanted.into_iter().take(MOST) {
             if known.get(&uri).is_some_and(|(at, _)| at.elapsed() < AGAIN) {
                 continue;
             }
-            match timeout(PATIENCE, fetch(&core, &uri)).await {
+            match timeout(timeout_ms.map_or(PATIENCE, Duration::from_millis), fetch(&core, &uri)).await {
                 Ok(Ok(jwks)) => {
                     let news = known.get(&uri).is_none_or(|(_, have)| *have != jwks);
                     known.insert(uri.clone(), (tokio::time::Instant::now(), jwks.clone()));

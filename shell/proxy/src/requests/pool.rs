@@ -6,7 +6,7 @@ use crate::upstream::Load;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use model::map::HashMap;
-use model::mesh::traffic::ConnectionPool;
+use model::mesh::traffic::{ConnectionPool, Pings};
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +46,8 @@ pub struct Life {
     most_uses: u32,
     /// Streams that it carries at once, if it is HTTP/2; 0 for any number.
     most_streams: u32,
+    /// How its other end is asked whether it is there, if it is HTTP/2.
+    pub pings: Option<Pings>,
 }
 
 impl Life {
@@ -54,7 +56,9 @@ impl Life {
         let idle = pool.map(|pool| pool.idle_timeout_ms).filter(|ms| *ms > 0);
         let idle = idle.map_or(IDLE, Duration::from_millis);
         let of = |limit: fn(&ConnectionPool) -> u32| pool.map_or(0, limit);
-        Self { idle, most_uses: of(|pool| pool.max_requests_per_connection), most_streams: of(|pool| pool.max_streams) }
+        let pings = pool.and_then(|pool| pool.pings);
+        let most_uses = of(|pool| pool.max_requests_per_connection);
+        Self { idle, most_uses, most_streams: of(|pool| pool.max_streams), pings }
     }
 
     fn is_used_up(self, uses: u32) -> bool {

@@ -12,9 +12,11 @@ use crate::tls_out::{self, Speaks, Toward};
 use crate::upstream::Upstream;
 use crate::worker::Worker;
 use bytes::Bytes;
+use model::mesh::traffic::Pings;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// A connection to an endpoint, fresh or from the pool.
 #[derive(Debug)]
@@ -94,16 +96,37 @@ pub async fn http2(
         .enable_push(false)
         .max_header_list_size(64 << 10)
         .handshake::<_, Bytes>(stream);
-    let (sender, connection) = handshake.await?;
+    let (sender, mut connection) = handshake.await?;
+    let asking = life.pings.zip(connection.ping_pong());
     let closed = Arc::new(AtomicBool::new(false));
     let ended = closed.clone();
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "an HTTP/2 connection ended");
+        let silent = async {
+            match asking {
+                Some((pings, ponger)) => silence(pings, ponger).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(%error, "an HTTP/2 connection ended");
+            },
+            () = silent => tracing::debug!("an HTTP/2 connection is closed: its other end answers no PING"),
         }
         ended.store(true, Ordering::Relaxed);
     });
     let connection = H2Connection { sender, cells, closed, leaving, reused: waited, life, uses: 1 };
     worker.http.put_h2(key, connection.clone());
     Ok(connection)
+}
+
+/// Resolves when the other end does not answer in time.
+async fn silence(pings: Pings, mut asked: h2::PingPong) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(pings.interval_ms)).await;
+        let answer = asked.ping(h2::Ping::opaque());
+        if !matches!(tokio::time::timeout(Duration::from_millis(pings.timeout_ms), answer).await, Ok(Ok(_))) {
+            return;
+        }
+    }
 }

@@ -10,7 +10,8 @@ use model::mesh::api::istio::{
     DestinationRule, EntryEndpoint, EntryPort, PolicySpec, Resolution, ServiceEntry, Subset, TlsOrigination, TlsSpec,
 };
 use model::mesh::traffic::{
-    Balancer, ConnectionPool, HashKey, HashTable, Keepalive, Locality, Outlier, ProxyProtocol, RetryBudget, Warmup,
+    Balancer, ConnectionPool, HashKey, HashTable, Keepalive, Locality, Outlier, Pings, ProxyProtocol, RetryBudget,
+    Warmup,
 };
 use serde_json::Value;
 use std::net::IpAddr;
@@ -56,8 +57,12 @@ fn policy(value: &Value, ignored: &mut Vec<Arc<str>>) -> PolicySpec {
         ignored.push("trafficPolicy.tunnel".into());
     }
     let http = at(pool, "http");
+    let pinged = at(http, "http2KeepAlive");
     let said = [
-        ("connectionPool.http.http2KeepAlive", at(http, "http2KeepAlive").is_object()),
+        (
+            "connectionPool.http.http2KeepAlive: interval and timeout are needed",
+            pinged.is_object() && pings(pinged).is_none(),
+        ),
         ("loadBalancer.zoneAwareLbSetting", at(balancer, "zoneAwareLbSetting").is_object()),
     ];
     ignored.extend(said.into_iter().filter(|(_, said)| *said).map(|(name, _)| name.into()));
@@ -169,7 +174,13 @@ fn pool(value: &Value) -> ConnectionPool {
         upgrade_to_http2: str_at(http, "h2UpgradePolicy") == "UPGRADE",
         max_streams: number(http, "maxConcurrentStreams"),
         keepalive: keepalive(at(tcp, "tcpKeepalive")),
+        pings: pings(at(http, "http2KeepAlive")),
     }
+}
+
+fn pings(value: &Value) -> Option<Pings> {
+    let ms = |name: &str| duration_ms(str_at(value, name)).filter(|ms| *ms > 0);
+    Some(Pings { interval_ms: ms("interval")?, timeout_ms: ms("timeout")? })
 }
 
 /// Of times below a second one second is left: sockets count in them.

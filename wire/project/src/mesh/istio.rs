@@ -1,5 +1,6 @@
 //! Istio's security kinds.
 
+use super::duration::duration_ms;
 use super::{MeshError, annotation};
 use crate::meta::meta;
 use crate::read::{at, flag, items, labels, path, str_at, text, texts};
@@ -7,6 +8,9 @@ use model::mesh::api::{AuthorizationPolicy, PeerAuthentication, Reference, Reque
 use model::mesh::{Action, Condition, JwtRule, MtlsMode, Operation, PolicyRule, Source};
 use serde_json::Value;
 use std::sync::Arc;
+
+/// Fetching keys takes no longer: addresses are asked one after the other.
+const MOST_TIMEOUT_MS: u64 = 60_000;
 
 pub(super) fn authorization(value: &Value) -> Result<AuthorizationPolicy, MeshError> {
     let spec = at(value, "spec");
@@ -164,7 +168,7 @@ fn targets(spec: &Value) -> Vec<Reference> {
 
 pub(super) fn request(value: &Value) -> Result<RequestAuthentication, MeshError> {
     let spec = at(value, "spec");
-    let mut rules = Vec::new();
+    let (mut rules, mut timeouts) = (Vec::new(), Vec::new());
     for (index, it) in items(spec, "jwtRules").iter().enumerate() {
         // A rule that is left out would make its tokens strangers' tokens, which refuses more and not less; but one without an issuer
         // would be about nobody.
@@ -172,12 +176,15 @@ pub(super) fn request(value: &Value) -> Result<RequestAuthentication, MeshError>
             return Err(bad(&format!("spec.jwtRules[{index}].issuer"), "is missing"));
         }
         rules.push((jwt_rule(it), text(it, "jwksUri")));
+        let ms = duration_ms(str_at(it, "timeout")).filter(|ms| *ms > 0);
+        timeouts.extend(ms.map(|ms| (text(it, "jwksUri"), ms.min(MOST_TIMEOUT_MS))));
     }
     Ok(RequestAuthentication {
         meta: meta(value),
         selector: labels(path(spec, &["selector", "matchLabels"])),
         targets: targets(spec),
         rules,
+        timeouts,
     })
 }
 

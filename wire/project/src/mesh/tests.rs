@@ -293,7 +293,7 @@ fn a_destination_rule() {
                 "subsets": [{"name": "v1", "labels": {"version": "v1"}, "trafficPolicy": {"loadBalancer": {"simple": "RANDOM"},
                     "tls": {"mode": "MUTUAL", "credentialName": "c", "sni": "s", "subjectAltNames": ["a"], "clientCertificate": "/a.pem"},
                     "outlierDetection": {"outlierDetectionHttpErrorCodes": [429, 503]},
-                    "connectionPool": {"tcp": {"idleTimeout": "1m", "tcpKeepalive": {"probes": 3, "time": "1500ms"}}, "http": {"idleTimeout": "2s", "maxRetries": 4, "maxConcurrentStreams": 5, "http2KeepAlive": {}}}}}],
+                    "connectionPool": {"tcp": {"idleTimeout": "1m", "tcpKeepalive": {"probes": 3, "time": "1500ms"}}, "http": {"idleTimeout": "2s", "maxRetries": 4, "maxConcurrentStreams": 5, "http2KeepAlive": {"interval": "3s", "timeout": "1s"}}}}}],
             },
         }),
     ) else {
@@ -318,7 +318,22 @@ fn a_destination_rule() {
     assert_eq!(subset.outlier.as_ref().unwrap().statuses, [429, 503]);
     let pool = subset.pool.unwrap();
     assert_eq!((pool.idle_timeout_ms, pool.tcp_idle_timeout_ms, pool.max_retries), (2_000, 60_000, 4));
-    assert_eq!(rule.ignored, ["connectionPool.http.http2KeepAlive".into()]);
+    assert_eq!(pool.pings.map(|it| (it.interval_ms, it.timeout_ms)), Some((3_000, 1_000)));
+    assert!(rule.ignored.is_empty());
+}
+
+#[test]
+fn what_a_destination_rule_says_in_vain() {
+    use model::mesh::traffic::Balancer;
+    let policy = json!({"loadBalancer": {"simple": "PASSTHROUGH", "zoneAwareLbSetting": {"enabled": true}},
+        "connectionPool": {"http": {"http2KeepAlive": {"interval": "3s"}}}});
+    let spec = json!({"host": "web", "trafficPolicy": policy, "workloadSelector": {"matchLabels": {"app": "x"}}});
+    let value = json!({"metadata": {"name": "dr", "namespace": "shop"}, "spec": spec});
+    let Object::DestinationRule(rule) = object(ObjectKind::DestinationRule, value) else { panic!() };
+    assert_eq!(rule.callers.as_ref().and_then(|labels| labels.get("app")).map(|it| &**it), Some("x"));
+    assert_eq!(rule.policy.balancer, Some(Balancer::PassThrough));
+    assert_eq!(rule.policy.pool.unwrap().pings, None);
+    assert_eq!(rule.ignored.len(), 2, "{:?}", rule.ignored);
 }
 
 #[test]

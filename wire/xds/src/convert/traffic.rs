@@ -4,7 +4,8 @@ use super::{DecodeError, arcs, number, pick, port_in, strings};
 use crate::resources::traffic as wire;
 use model::mesh::TrafficPolicy;
 use model::mesh::traffic::{
-    Balancer, ConnectionPool, HashKey, HashTable, Keepalive, Locality, Outlier, ProxyProtocol, RetryBudget, Warmup,
+    Balancer, ConnectionPool, HashKey, HashTable, Keepalive, Locality, Outlier, Pings, ProxyProtocol, RetryBudget,
+    Warmup,
 };
 use std::sync::Arc;
 
@@ -153,6 +154,8 @@ fn pool_out(it: ConnectionPool) -> wire::ConnectionPool {
             interval_s: it.interval_s,
             probes: it.probes,
         }),
+        ping_interval_ms: it.pings.map_or(0, |it| it.interval_ms),
+        ping_timeout_ms: it.pings.map_or(0, |it| it.timeout_ms),
     }
 }
 
@@ -170,6 +173,8 @@ fn pool_in(it: wire::ConnectionPool) -> ConnectionPool {
         tcp_max_duration_ms: it.tcp_max_duration_ms,
         max_streams: it.max_streams,
         keepalive: it.keepalive.map(|it| Keepalive { time_s: it.time_s, interval_s: it.interval_s, probes: it.probes }),
+        pings: Some(Pings { interval_ms: it.ping_interval_ms, timeout_ms: it.ping_timeout_ms })
+            .filter(|it| it.interval_ms > 0 && it.timeout_ms > 0),
     }
 }
 

@@ -3,7 +3,7 @@ use super::message::{Message, address, ads, extension};
 use super::peer::{Peers, by_mark, by_provider, mark};
 use bytes::Bytes;
 use model::Key;
-use model::mesh::traffic::{Balancer, ConnectionPool, HashTable, Keepalive, Outlier};
+use model::mesh::traffic::{Balancer, ConnectionPool, HashTable, Keepalive, Outlier, Pings};
 use model::mesh::{BackendTls, SubjectName, TrafficPolicy};
 use std::net::SocketAddr;
 
@@ -48,9 +48,13 @@ pub fn cluster(of: &Cluster<'_>) -> Bytes {
     let policy = of.policy.unwrap_or(&default);
     let http2 = of.http2 || policy.pool.upgrade_to_http2;
     // explicit_http_config { http2_protocol_options | http_protocol_options }
-    // http2_protocol_options { max_concurrent_streams }
+    // http2_protocol_options { max_concurrent_streams, connection_keepalive { interval, timeout } }
     let explicit = match http2 {
-        true => Message::new().child(2, Message::new().wrapped_some(2, policy.pool.max_streams)),
+        true => {
+            let pings = |it: Pings| Message::new().duration_ms(1, it.interval_ms).duration_ms(2, it.timeout_ms);
+            let options = Message::new().wrapped_some(2, policy.pool.max_streams);
+            Message::new().child(2, options.maybe(15, policy.pool.pings.map(pings)))
+        }
         false => Message::new().child(1, Message::new()),
     };
     let options = Message::new().child(3, explicit);

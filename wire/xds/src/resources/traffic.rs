@@ -156,6 +156,12 @@ pub struct ConnectionPool {
     /// Keep-alive.
     #[prost(message, optional, tag = "12")]
     pub keepalive: Option<Keepalive>,
+    /// PING frames: from one to the next.
+    #[prost(uint64, tag = "13")]
+    pub ping_interval_ms: u64,
+    /// How long an answer may take; 0: none are sent.
+    #[prost(uint64, tag = "14")]
+    pub ping_timeout_ms: u64,
 }
 
 /// See `model::mesh::traffic::Keepalive`.

@@ -321,6 +321,8 @@ pub struct RequestAuthentication {
     pub targets: Vec<Reference>,
     /// `jwtRules`, each with the address of its keys if they are not given; the keys are put in when they are fetched.
     pub rules: Vec<(JwtRule, Arc<str>)>,
+    /// `timeout` of rules that have an address: how many milliseconds fetching its keys may take.
+    pub timeouts: Vec<(Arc<str>, u64)>,
 }
 
 /// The keys that are served at an address.

@@ -1,8 +1,9 @@
 //! ServiceEntries that let connections through, entries that share an address, and rules for some callers.
 
-use super::istio::{destination_rule, entry, istio_status, rule_object, traffic, web};
+use super::istio::{destination_rule, endpoints, entry, istio_status, rule_object, traffic, web};
 use super::*;
 use model::mesh::api::istio::{DestinationRule, EntryPort, PolicySpec, Resolution, ServiceEntry, Subset};
+use model::mesh::api::{ResolvedName, WorkloadEntry};
 use model::mesh::traffic::{Balancer, ConnectionPool};
 use model::mesh::{AppProtocol, Service as Told, Subnet, Workload};
 
@@ -163,4 +164,33 @@ fn a_rule_for_some_callers() {
     compiler.take();
     assert_eq!(limits(&compiler, "apps/web"), (1, Vec::new()));
     assert_eq!(asked(&compiler), Labels::new());
+}
+
+#[test]
+fn a_workload_entry_may_be_a_name() {
+    let mut selecting = entry("far", Resolution::Dns);
+    selecting.selector = labels(&[("app", "far")]);
+    let host = WorkloadEntry {
+        key: Key::new("apps", "host"),
+        labels: labels(&[("app", "far")]),
+        host: "host.example".into(),
+        ..Default::default()
+    };
+    let mut compiler = compiler(vec![entry_object(selecting), Object::WorkloadEntry(host)]);
+    compiler.take();
+    assert_eq!(compiler.wanted_names().map(|name| &**name).collect::<Vec<_>>(), ["host.example"]);
+    let known = |compiler: &Compiler| {
+        let workload = compiler.told.contains_key(&(ResourceKind::Workload, "host/apps/host".into()));
+        (endpoints(compiler, "apps/serviceentry.far.0").join(" "), workload)
+    };
+    assert_eq!(known(&compiler), ("-".into(), false));
+    let mut resolved = |addresses: &[&str], expect: &str| {
+        let addresses = addresses.iter().map(|it| it.parse().unwrap()).collect();
+        compiler.set(Object::ResolvedName(ResolvedName { key: Key::new("", "host.example"), addresses }));
+        compiler.take();
+        assert_eq!(known(&compiler), (expect.into(), expect != "-"));
+    };
+    resolved(&["192.0.2.7"], "192.0.2.7");
+    resolved(&["192.0.2.7", "192.0.2.8"], "192.0.2.7 192.0.2.8");
+    resolved(&[], "-");
 }
