@@ -133,8 +133,16 @@ pub async fn dial(
             written.map_err(|error| DialError::Connect(upstream.address, error))?;
         }
         let Some(policy) = port.tls(gateway.is_some()) else { return Ok(dialled) };
-        let stream = wrap(worker, gateway, policy, speaks, dialled.stream).await?;
-        Ok(Dialled { stream, ..dialled })
+        match policy.mesh {
+            true if dialled.mtls => Ok(dialled),
+            true => {
+                Ok(Dialled { stream: as_peer(origin, policy, speaks, dialled.stream).await?, mtls: true, ..dialled })
+            }
+            false => {
+                let stream = wrap(worker, gateway, policy, speaks, dialled.stream).await?;
+                Ok(Dialled { stream, ..dialled })
+            }
+        }
     };
     match port.connect_timeout() {
         None => dialling.await,
@@ -171,6 +179,45 @@ async fn wrap(
     Ok(Io::TlsClient(Box::new(connected.map_err(BackendTlsError::Handshake)?)).into())
 }
 
+/// Begins the mesh's own TLS with an endpoint outside of it, as Istio's sidecars do.
+async fn as_peer(
+    origin: &Origin,
+    policy: &BackendTls,
+    speaks: Speaks,
+    stream: Stream,
+) -> Result<Stream, BackendTlsError> {
+    let unusable = |error: &dyn std::fmt::Display| BackendTlsError::Policy(error.to_string());
+    let state = origin.identity.tls().await.map_err(|error| unusable(&error))?;
+    let mut config = ClientConfig::clone(&state.client);
+    config.enable_sni = true;
+    let spoken: &[&[u8]] = match speaks {
+        Speaks::Http1 => &[b"istio", b"http/1.1"],
+        Speaks::Http2 => &[b"istio", b"h2"],
+        Speaks::Opaque => &[b"istio"],
+    };
+    config.alpn_protocols = spoken.iter().map(|name| name.to_vec()).collect();
+    let name = ServerName::try_from(policy.hostname.to_string()).map_err(|error| unusable(&error))?;
+    let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    let connected = timeout(HANDSHAKE_TIMEOUT, connecting).await.map_err(|_| BackendTlsError::Timeout)?;
+    let connected = connected.map_err(BackendTlsError::Handshake)?;
+    let shown = connected.get_ref().1.peer_certificates().unwrap_or_default();
+    let named = |end_entity: &CertificateDer<'_>| {
+        has(end_entity, |general| policy.names.iter().any(|name| is_name(general, name)))
+    };
+    if !policy.names.is_empty() && !shown.first().is_some_and(named) {
+        return Err(BackendTlsError::Handshake(io::Error::other("the server is another")));
+    }
+    Ok(Io::TlsClient(Box::new(connected)).into())
+}
+
+fn is_name(general: &GeneralName<'_>, name: &SubjectName) -> bool {
+    match (general, name) {
+        (GeneralName::DNSName(own), SubjectName::Dns(name)) => own.eq_ignore_ascii_case(name),
+        (GeneralName::URI(own), SubjectName::Uri(uri)) => **own == **uri,
+        _ => false,
+    }
+}
+
 /// Begins TLS with a host outside, which must prove its name by one of `roots` (PEM; none: those that this host trusts).
 ///
 /// # Errors
@@ -189,6 +236,7 @@ pub async fn to_host(
         flaw: "".into(),
         certificate: None,
         insecure: false,
+        mesh: false,
     };
     let config = build(&policy, None, speaks).map_err(io::Error::other)?;
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
@@ -237,18 +285,13 @@ struct Verifier {
 
 impl Verifier {
     fn is_named(&self, end_entity: &CertificateDer<'_>, certificate: &ParsedCertificate<'_>) -> bool {
-        self.names.iter().any(|name| match name {
+        self.names.iter().any(|of| match of {
             SubjectName::Dns(name) => {
                 let asked = ServerName::try_from(&**name);
                 asked.is_ok_and(|asked| verify_server_name(certificate, &asked).is_ok())
-                    || has(
-                        end_entity,
-                        |general| matches!(general, GeneralName::DNSName(own) if own.eq_ignore_ascii_case(name)),
-                    )
+                    || has(end_entity, |general| is_name(general, of))
             }
-            SubjectName::Uri(uri) => {
-                has(end_entity, |general| matches!(general, GeneralName::URI(own) if **own == **uri))
-            }
+            SubjectName::Uri(_) => has(end_entity, |general| is_name(general, of)),
         })
     }
 }

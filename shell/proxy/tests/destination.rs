@@ -1,7 +1,9 @@
 //! What a DestinationRule says of connections: TLS to the world outside, how long they are kept, how much they carry.
 mod support;
 
+use diolkos_proxy::identity::Issuer;
 use diolkos_proxy::mesh::Change;
+use futures_util::FutureExt;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::Key;
@@ -146,6 +148,36 @@ fn tls_is_begun_for_plain_callers() {
     }
     let any = BackendTls { insecure: true, hostname: "www.example".into(), roots: vec![], ..simple };
     assert_eq!(call(&any, AppProtocol::Http), "asked for www.example shown 0\n200");
+}
+
+/// ISTIO_MUTUAL with a host outside: both show certificates of the mesh.
+#[test]
+fn the_meshs_tls_is_begun_with_hosts_outside() {
+    need_root!("the_meshs_tls_is_begun_with_hosts_outside");
+    let mut node = Node::start(|_| {});
+    let client = node.pod(5, "client");
+    let identity = "spiffe://cluster.local/ns/far/sa/api";
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let chain = node.issuer.sign(identity, request).now_or_never().unwrap().unwrap();
+    let own = Issued { certificate: chain[0].clone(), key: key.serialize_pem() };
+    serve_tls(&node.net.node(), 9444, &own, node.issuer.root_pem());
+    let (_, strangers) = issue(&["api.example"]);
+    serve_tls(&node.net.node(), 9445, &strangers[0], node.issuer.root_pem());
+    let mesh = BackendTls { hostname: "outbound_.80_._.api".into(), mesh: true, ..Default::default() };
+    let call = |port: u16, tls: &BackendTls, protocol: AppProtocol| {
+        node.proxy().apply(outside("api", 60, port, protocol, under(tls.clone())));
+        curl(&client, &["-w", "%{http_code}", "http://10.96.0.60/"])
+    };
+    let shown = format!("asked for outbound_.80_._.api shown {}\n200", chain.len() - 1);
+    for protocol in [AppProtocol::Http, AppProtocol::Http2, AppProtocol::Tcp] {
+        assert_eq!(call(9444, &mesh, protocol), shown, "{protocol:?}");
+    }
+    let named = |name: &str| BackendTls { names: vec![SubjectName::Uri(name.into())], ..mesh.clone() };
+    assert_eq!(call(9444, &named(identity), AppProtocol::Http), shown);
+    let another = named("spiffe://cluster.local/ns/far/sa/another");
+    assert!(call(9444, &another, AppProtocol::Http).ends_with("503"), "another identity");
+    assert!(call(9445, &mesh, AppProtocol::Http).ends_with("503"), "no certificate of the mesh");
 }
 
 /// Answers each request, on connections that stay open; counts connections.

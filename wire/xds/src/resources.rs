@@ -332,6 +332,9 @@ pub struct BackendTls {
     /// Not verified.
     #[prost(bool, tag = "8")]
     pub insecure: bool,
+    /// The mesh's own.
+    #[prost(bool, tag = "9")]
+    pub mesh: bool,
 }
 
 /// See `model::mesh::Route`.

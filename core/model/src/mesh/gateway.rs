@@ -71,6 +71,9 @@ pub struct BackendTls {
     pub certificate: Option<Key>,
     /// The certificate is not verified at all.
     pub insecure: bool,
+    /// It is the mesh's own TLS, with a host outside of it: the caller shows its own certificate, and the server must have one of the mesh, of `names` if
+    /// there are any. Who is reached by a tunnel is not called under it.
+    pub mesh: bool,
 }
 
 /// A subject alternative name of a certificate.

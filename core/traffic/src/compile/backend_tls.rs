@@ -76,6 +76,7 @@ impl Compiler {
             flaw: flaw.filter(|flaw| flaw.fatal).map(|flaw| flaw.message.into()).unwrap_or_default(),
             certificate: None,
             insecure: false,
+            mesh: false,
         }))
     }
 

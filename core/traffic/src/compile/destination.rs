@@ -54,25 +54,30 @@ impl<'a> Rules<'a> {
             (Some(spec), _) => vec![spec],
             (None, subset) => subset.into_iter().chain(own).collect(),
         };
-        self.flatten(&parts)
+        self.flatten(&parts, port)
     }
 
     /// The first that says something of a part counts for it.
-    fn flatten(&self, specs: &[&PolicySpec]) -> Option<Arc<TrafficPolicy>> {
+    fn flatten(&self, specs: &[&PolicySpec], port: u16) -> Option<Arc<TrafficPolicy>> {
         fn first<T: Clone>(specs: &[&PolicySpec], part: fn(&PolicySpec) -> &Option<T>) -> Option<T> {
             specs.iter().find_map(|spec| part(spec).clone())
         }
         let namespace = self.rules.first().map(|rule| &rule.meta.key.namespace);
-        let tls = first(specs, |it| &it.tls).filter(|tls| tls.mode != TlsOrigination::None);
+        let tls = first(specs, |it| &it.tls).filter(|tls| match tls.mode {
+            TlsOrigination::None => false,
+            TlsOrigination::Simple | TlsOrigination::Mutual => true,
+            // Within the mesh it is there already.
+            TlsOrigination::Mesh => self.compiler.is_of_entry(&self.host),
+        });
         let policy = TrafficPolicy {
             balancer: first(specs, |it| &it.balancer).unwrap_or_default(),
             warmup: first(specs, |it| &it.warmup),
             locality: first(specs, |it| &it.locality).unwrap_or_default(),
             pool: first(specs, |it| &it.pool).unwrap_or_default(),
             outlier: first(specs, |it| &it.outlier),
-            tls: tls
-                .zip(namespace)
-                .map(|(tls, namespace)| Arc::new(self.compiler.client_tls(&tls, namespace, &self.host, self.names))),
+            tls: tls.zip(namespace).map(|(tls, namespace)| {
+                Arc::new(self.compiler.client_tls(&tls, namespace, (&self.host, port), self.names))
+            }),
             retry_budget: first(specs, |it| &it.retry_budget),
             proxy_protocol: first(specs, |it| &it.proxy_protocol),
         };
@@ -275,7 +280,14 @@ impl Compiler {
 
     /// How a rule's TLS is carried out. What cannot be is told as a flaw: then nothing is sent at all.
     /// `names`: the service's own, which count when the rule has none.
-    fn client_tls(&self, tls: &TlsSpec, namespace: &Arc<str>, host: &Arc<str>, names: &[Arc<str>]) -> BackendTls {
+    fn client_tls(
+        &self,
+        tls: &TlsSpec,
+        namespace: &Arc<str>,
+        (host, port): (&Arc<str>, u16),
+        names: &[Arc<str>],
+    ) -> BackendTls {
+        let mesh = tls.mode == TlsOrigination::Mesh;
         let names = if tls.names.is_empty() { names } else { &tls.names };
         let credential = self.credential(tls, namespace);
         let roots: Vec<Arc<str>> =
@@ -286,8 +298,13 @@ impl Compiler {
             false => SubjectName::Dns(name.clone()),
         };
         BackendTls {
-            hostname: if tls.sni.is_empty() { host.clone() } else { tls.sni.clone() },
-            system_roots: roots.is_empty(),
+            hostname: match (tls.sni.is_empty(), mesh) {
+                (false, _) => tls.sni.clone(),
+                // As Istio's proxies ask among each other.
+                (true, true) => format!("outbound_.{port}_._.{host}").into(),
+                (true, false) => host.clone(),
+            },
+            system_roots: roots.is_empty() && !mesh,
             roots,
             names: names.iter().map(name).collect(),
             flaw: match self.tls_flaw(tls, namespace) {
@@ -298,18 +315,24 @@ impl Compiler {
                 None => "".into(),
             },
             certificate: credential.filter(|_| tls.mode == TlsOrigination::Mutual),
-            insecure: tls.insecure,
+            insecure: tls.insecure && !mesh,
+            mesh,
         }
+    }
+
+    /// Whether a host is a ServiceEntry's.
+    fn is_of_entry(&self, host: &Arc<str>) -> bool {
+        self.objects.service_entries.values().any(|entry| entry.hosts.contains(host))
     }
 
     /// The secret that a rule's TLS names: in the rule's own namespace.
     fn credential(&self, tls: &TlsSpec, namespace: &Arc<str>) -> Option<Key> {
-        let named = tls.mode != TlsOrigination::None && !tls.credential.is_empty();
+        let named = matches!(tls.mode, TlsOrigination::Simple | TlsOrigination::Mutual) && !tls.credential.is_empty();
         named.then(|| Key { namespace: namespace.clone(), name: tls.credential.clone() })
     }
 
     fn tls_flaw(&self, tls: &TlsSpec, namespace: &Arc<str>) -> Option<String> {
-        if tls.mode == TlsOrigination::None {
+        if matches!(tls.mode, TlsOrigination::None | TlsOrigination::Mesh) {
             return None;
         }
         if !tls.file.is_empty() {

@@ -27,7 +27,7 @@ class Handler(BaseHTTPRequestHandler):
             said = f"{of['X-Unsent']} {of['X-Added']} {self.path}"
             return self.answer(*((200, {"X-User": said, "X-Other": "no"}, b"") if passes else (403, {"X-Why": said, "X-Other": "no"}, b"not you\n")))
         shown = self.connection.getpeercert() if directory else None
-        client = (shown or {}).get("subject")
+        client = (shown["subject"], shown.get("subjectAltName")) if shown else None
         self.answer(200, {}, f"{name} {self.command} {self.path} host={of['Host']} extra={of['X-Extra']} user={of['X-User']} other={of['X-Other']} "
             f"who={of['X-Forwarded-Client-Cert']} client={client}\n".encode())
     def log_message(self, *arguments):

@@ -47,12 +47,13 @@ fn main() -> ExitCode {
     let features = "xds::an Envoy is told nearness, sessions, TLS to services, limits and tokens";
     let tuned = "xds::an Envoy shows balancing and times as they were told";
     let asked = "xds::an Envoy asks authorizers and rate limit services";
+    let outside = "xds::an Envoy speaks the mesh's TLS with hosts outside of it";
     let sidecar = "xds::an Envoy beside a process reaches services by name";
     let peers = "xds::Envoys speak the mesh's TLS, as who they are, and are sent new certificates";
     let grpc_peers = "xds::a gRPC client with a certificate provider speaks the mesh's TLS";
     let grpc = "xds::a gRPC client without a proxy finds its endpoints and follows them";
     let Some(binary) = platform::binary("DIOLKOS_BIN") else {
-        for name in [gateway, features, tuned, asked, sidecar, peers, grpc, grpc_peers] {
+        for name in [gateway, features, tuned, asked, outside, sidecar, peers, grpc, grpc_peers] {
             runner.skip(name, "DIOLKOS_BIN does not name the binary; run it with `cargo xtask test --only e2e`");
         }
         return runner.finish();
@@ -66,7 +67,7 @@ fn main() -> ExitCode {
     };
     let python = platform::binary("PYTHON").filter(|python| has_grpc(python));
     match platform::binary("ENVOY") {
-        None => [gateway, features, tuned, asked, sidecar, peers]
+        None => [gateway, features, tuned, asked, outside, sidecar, peers]
             .iter()
             .for_each(|it| runner.skip(it, "ENVOY names no Envoy")),
         Some(envoy) => {
@@ -77,8 +78,11 @@ fn main() -> ExitCode {
             _ = runner.check(features, || world.features(&envoy));
             _ = runner.check(tuned, || world.tuned(&envoy));
             match &python {
-                Some(python) => _ = runner.check(asked, || world.asked(&envoy, python)),
-                None => runner.skip(asked, "PYTHON names no Python with grpcio"),
+                Some(python) => {
+                    _ = runner.check(asked, || world.asked(&envoy, python));
+                    _ = runner.check(outside, || world.outside(&envoy, python));
+                }
+                None => [asked, outside].iter().for_each(|it| runner.skip(it, "PYTHON names no Python with grpcio")),
             }
             _ = runner.check(sidecar, || world.sidecar(&envoy));
             match platform::is_root() {

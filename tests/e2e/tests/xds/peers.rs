@@ -274,14 +274,7 @@ impl World {
             "node": { "id": "test-grpc-secured", "metadata": { "certificateProvider": "default" } } });
         let call = || {
             // They live shorter than this test.
-            let mut issue = Command::new(python);
-            issue.args([
-                "-c",
-                ISSUE,
-                &format!("127.0.0.1:{MESH_PORT}"),
-                "spiffe://cluster.local/ns/default/sa/default",
-            ]);
-            shell::run(issue.arg(&pki).arg(&own), None).ok()?;
+            self.issue(python, "spiffe://cluster.local/ns/default/sa/default", &own)?;
             let path = self.dir.join("grpc-secured.json");
             std::fs::write(&path, bootstrap.to_string()).map_err(|error| error.to_string())?;
             let mut command = Command::new(python);
@@ -295,6 +288,72 @@ impl World {
         self.only("secret-calls", "default")?;
         eventually(PATIENCE, || contains(&call()?, &["16492 hello"])).map_err(log)?;
         self.delete(POLICIES, "only")
+    }
+}
+
+const ENTRIES: Resource = Resource { group: "networking.istio.io", version: "v1", plural: "serviceentries" };
+const PARTNER_PORT: u16 = 16_496;
+
+impl World {
+    /// ISTIO_MUTUAL with a host outside of the mesh, which has a certificate of the same root.
+    pub fn outside(&self, envoy: &Path, python: &Path) -> Check {
+        self.edge()?;
+        self.put(
+            PODS,
+            &json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "partner" }, "spec": { "nodeName": "alone",
+                "serviceAccountName": "default", "containers": [{ "name": "c", "image": "none" }] } }),
+        )?;
+        self.put(
+            ENTRIES,
+            &json!({ "apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry", "metadata": { "name": "partner" },
+                "spec": { "hosts": ["partner.example"], "location": "MESH_EXTERNAL", "resolution": "STATIC",
+                    "ports": [{ "number": 443, "name": "http", "protocol": "HTTP" }],
+                    "endpoints": [{ "address": self.address, "ports": { "http": PARTNER_PORT } }] } }),
+        )?;
+        self.put(
+            super::VIRTUAL_SERVICES,
+            &json!({ "apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": { "name": "partner" },
+                "spec": { "hosts": ["outside.example"], "gateways": ["edge"], "http": [
+                    { "route": [{ "destination": { "host": "partner.example", "port": { "number": 443 } } }] }] } }),
+        )?;
+        let own = "spiffe://cluster.local/ns/default/sa/default";
+        let rule = |names: &[&str]| {
+            self.put(
+                DESTINATION_RULES,
+                &json!({ "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": { "name": "partner" },
+                    "spec": { "host": "partner.example", "trafficPolicy": { "tls": { "mode": "ISTIO_MUTUAL", "subjectAltNames": names } } } }),
+            )
+        };
+        let dir = self.dir.join("partner");
+        std::fs::create_dir_all(&dir).map_err(|error| error.to_string())?;
+        let _envoy = self.envoy(envoy, "DELTA_GRPC", &json!({ "gateway": "default/edge" }))?;
+        let sees = |needles: &[&str]| {
+            // Certificates live shorter than this test.
+            self.issue(python, own, &dir)?;
+            for (from, to) in [("own.crt", "server.crt"), ("own.key", "server.key"), ("roots.crt", "authority.crt")] {
+                std::fs::copy(dir.join(from), dir.join(to)).map_err(|error| error.to_string())?;
+            }
+            let _server = backends::https(PARTNER_PORT, "partner", &dir)?;
+            eventually(Duration::from_secs(4), || {
+                contains(&ask(GATEWAY_PORT, "outside.example", "/o", &["x-any: 1"])?, needles)
+            })
+        };
+        let told = |what: Check| what.map_err(|why| format!("{why}\n{}", self.log("DELTA_GRPC")));
+        let caller = "'spiffe://cluster.local/ns/default/sa/edge-diolkos'";
+        for names in [&[][..], &[own]] {
+            rule(names)?;
+            told(eventually(PATIENCE, || sees(&["partner GET /o ", caller])))?;
+        }
+        rule(&["spiffe://cluster.local/ns/default/sa/another"])?;
+        told(eventually(PATIENCE, || sees(&["upstream connect error"])))?;
+        self.delete(DESTINATION_RULES, "partner")
+    }
+
+    /// A certificate for a workload of this node: `own.crt`, `own.key` and `roots.crt`.
+    fn issue(&self, python: &Path, identity: &str, into: &Path) -> Check {
+        let mut issue = Command::new(python);
+        issue.args(["-c", ISSUE, &format!("127.0.0.1:{MESH_PORT}"), identity]);
+        shell::run(issue.arg(self.dir.join("pki")).arg(into), None).ok().map(drop)
     }
 }
 

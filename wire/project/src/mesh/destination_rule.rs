@@ -221,8 +221,9 @@ fn tls(value: &Value) -> Option<TlsSpec> {
     let mode = match str_at(value, "mode") {
         "SIMPLE" => TlsOrigination::Simple,
         "MUTUAL" => TlsOrigination::Mutual,
+        "ISTIO_MUTUAL" => TlsOrigination::Mesh,
         // Within the mesh it is mutual TLS whatever is asked for: the tunnel's.
-        "DISABLE" | "ISTIO_MUTUAL" => TlsOrigination::None,
+        "DISABLE" => TlsOrigination::None,
         _ => return None,
     };
     let said = |name: &&&str| !str_at(value, name).is_empty();

@@ -308,7 +308,7 @@ fn a_destination_rule() {
     assert_eq!((pool.max_connections, pool.connect_timeout_ms, pool.max_pending), (7, 30, 2));
     let outlier = policy.outlier.as_ref().unwrap();
     assert_eq!((outlier.consecutive_5xx, outlier.base_ejection_ms, outlier.max_ejection_percent), (1, 180_000, 100));
-    assert_eq!(policy.tls.as_ref().map(|tls| tls.mode), Some(TlsOrigination::None), "the mesh's own");
+    assert_eq!(policy.tls.as_ref().map(|tls| tls.mode), Some(TlsOrigination::Mesh), "the mesh's own");
     assert_eq!((policy.ports[0].0, &policy.ports[0].1.balancer), (81, &Some(Balancer::RoundRobin)));
     let subset = &rule.subsets[0].policy;
     assert_eq!(subset.balancer, Some(Balancer::Random));

@@ -82,6 +82,7 @@ impl From<&BackendTls> for wire::BackendTls {
             flaw: it.flaw.to_string(),
             certificate: it.certificate.as_ref().map(key_out),
             insecure: it.insecure,
+            mesh: it.mesh,
             ..Default::default()
         };
         for name in &it.names {
@@ -107,6 +108,7 @@ impl TryFrom<wire::BackendTls> for BackendTls {
             flaw: it.flaw.into(),
             certificate: it.certificate.map(|key| key_in(Some(key), "certificate")).transpose()?,
             insecure: it.insecure,
+            mesh: it.mesh,
         })
     }
 }

@@ -226,6 +226,8 @@ pub enum TlsOrigination {
     Simple,
     /// Both do.
     Mutual,
+    /// Both show certificates of the mesh.
+    Mesh,
 }
 
 /// networking.istio.io ServiceEntry.

@@ -548,4 +548,5 @@ fn tls_is_what_its_secret_makes_possible() {
     let tls = tls.unwrap();
     assert!(tls.flaw.is_empty() && tls.certificate.is_none() && !told, "its key stays where it is");
     assert_eq!(after(rule(TlsOrigination::None, "")).0, None);
+    assert_eq!(after(rule(TlsOrigination::Mesh, "")).0, None, "within the mesh it is there already");
 }

@@ -1,7 +1,7 @@
 //! Clusters and their endpoints, as a client at a place sees them.
 use super::View;
 use super::audience::{Kind, PROVIDER};
-use model::mesh::{MtlsMode, Tunnel, Workload};
+use model::mesh::{BackendTls, MtlsMode, SubjectName, Tunnel, Workload};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use traffic::balance::PoolEndpoint;
@@ -47,9 +47,12 @@ impl View {
         let own = policy.and_then(|policy| policy.tls.as_deref());
         let of_gateways = port.port.tls.as_deref().filter(|_| self.audience.kind == Kind::Gateway);
         let own = of_gateways.or(own);
-        let secured = self.audience.secured && own.is_none() && !entry.service.outside;
+        // The mesh's TLS, also with hosts outside of it that are said to have it.
+        let outside = own.filter(|tls| tls.mesh);
+        let own = own.filter(|tls| !tls.mesh);
+        let secured = self.audience.secured && own.is_none() && (outside.is_some() || !entry.service.outside);
         let marks = match self.audience.kind {
-            Kind::Grpc => secured && self.all_secured(port),
+            Kind::Grpc => secured && (outside.is_some() || self.all_secured(port)),
             Kind::Sidecar | Kind::Gateway => secured,
         };
         let names: BTreeSet<String> = match marks {
@@ -62,10 +65,14 @@ impl View {
                 .collect(),
             false => BTreeSet::new(),
         };
-        let identities: Vec<String> = names.into_iter().collect();
+        let identities =
+            identities(names, outside.filter(|_| port.pool.endpoints().iter().any(|it| self.meshed(it).is_none())));
         let host = entry.service.hostnames.first().map_or("", |name| name);
         let subset = entry.service.key.name.split_once('|').map_or("", |(_, subset)| subset);
-        let server_name = format!("outbound_.{}_.{subset}_.{host}", port.port.port);
+        let server_name = match outside {
+            Some(tls) => tls.hostname.to_string(),
+            None => format!("outbound_.{}_.{subset}_.{host}", port.port.port),
+        };
         let peers =
             Peers { identities: &identities, trust_domain: &self.trust_domain, server_name: &server_name, http2 };
         let call = match (own, self.audience.kind) {
@@ -78,8 +85,8 @@ impl View {
         let shares = matches!(self.groups(port), Some(Groups::Shares(_)));
         let cluster = xds::envoy::cluster(&Cluster { name, http2, policy, call, grpc, shares });
         // What cannot be called as it must be is not called at all.
-        let flawed = own.is_some_and(|tls| !tls.flaw.is_empty());
-        let endpoints = if flawed { Vec::new() } else { self.placed(port, marks) };
+        let flawed = own.is_some_and(|tls| !tls.flaw.is_empty()) || (outside.is_some() && !marks);
+        let endpoints = if flawed { Vec::new() } else { self.placed(port, marks, outside.is_some()) };
         Told { cluster, endpoints: xds::envoy::assignment(name, endpoints) }
     }
 
@@ -90,7 +97,7 @@ impl View {
     }
 
     /// Endpoints in their order for this place: by priority, or each locality with its share.
-    fn placed<'a>(&self, port: &'a PortEntry, marks: bool) -> Vec<LocalEndpoint<'a>> {
+    fn placed<'a>(&self, port: &'a PortEntry, marks: bool, all_marked: bool) -> Vec<LocalEndpoint<'a>> {
         let all = port.pool.endpoints();
         let at = |it: &'a PoolEndpoint, priority: u32, locality_weight: u32| {
             let workload = self.meshed(it).filter(|_| marks);
@@ -102,7 +109,7 @@ impl View {
                 zone: &it.zone,
                 address: SocketAddr::new(it.address, port),
                 weight: it.weight,
-                marked: workload.is_some(),
+                marked: workload.is_some() || all_marked,
                 locality_weight,
             }
         };
@@ -135,6 +142,21 @@ impl View {
         out.sort();
         out
     }
+}
+
+/// Who may be there: the workloads that are known, and outside of the mesh whom a rule names; nobody: any of the mesh.
+fn identities(mut known: BTreeSet<String>, outside: Option<&BackendTls>) -> Vec<String> {
+    let Some(tls) = outside else { return known.into_iter().collect() };
+    let named = tls.names.iter().filter_map(|name| match name {
+        SubjectName::Uri(uri) => Some(uri.to_string()),
+        SubjectName::Dns(_) => None,
+    });
+    let named: Vec<String> = named.collect();
+    if named.is_empty() {
+        return named;
+    }
+    known.extend(named);
+    known.into_iter().collect()
 }
 
 /// A joined host: it captures nothing that comes in.
