@@ -120,12 +120,26 @@ pub struct JoinArgs {
     /// This machine's address, as the pool's machines reach it [default: --node-ip].
     #[arg(long)]
     pub address: Option<IpAddr>,
+    /// An Envoy on this machine serves the process, in place of our own proxy: its bootstrap is written to DATA_DIR/join/envoy.json, and the certificate
+    /// that it shows to mesh control is kept fresh. `listen`: it has the port on this machine's address, and the process on loopback; `capture`: iptables
+    /// sends what comes in to its port 15006.
+    #[arg(long, value_name = "HOW")]
+    pub envoy: Option<Inbound>,
     /// Users whose processes get the host's identity from the SPIFFE Workload API, beside root and the user that runs this: names or numbers.
     #[arg(long, value_name = "USER,...", value_delimiter = ',')]
     pub workload_api_users: Vec<String>,
     /// Groups whose processes get it, by their own group or a supplementary one: names or numbers.
     #[arg(long, value_name = "GROUP,...", value_delimiter = ',')]
     pub workload_api_groups: Vec<String>,
+}
+
+/// How connections come to an Envoy beside a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Inbound {
+    /// It listens where the process would.
+    Listen,
+    /// iptables brings them.
+    Capture,
 }
 
 #[derive(Subcommand)]

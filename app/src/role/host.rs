@@ -45,7 +45,7 @@ pub fn run(config: Config) -> Result<(), CommandError> {
 }
 
 /// `host/NAMESPACE/NAME` -> `system:host:NAMESPACE:NAME`.
-fn common_name(workload: &str) -> String {
+pub fn common_name(workload: &str) -> String {
     workload.replacen("host/", "system:host:", 1).replacen('/', ":", 1)
 }
 

@@ -2,6 +2,7 @@
 //! process is one of its own ([`super::host`]), which this one looks after.
 
 mod callers;
+mod envoy;
 mod kept;
 
 pub use kept::Kept;
@@ -40,6 +41,9 @@ pub fn run(config: Config, args: JoinArgs) -> Result<(), CommandError> {
     (kept.users, kept.groups) = (users, groups);
     kept.write(&config)?;
     println!("joined as {} ({})", kept.workload, kept.identity);
+    if let Some(how) = args.envoy {
+        return envoy::run(&config, &kept, how);
+    }
     println!("{sentence}");
     supervisor::host(&config, &kept)
 }

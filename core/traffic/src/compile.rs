@@ -469,6 +469,11 @@ impl Compiler {
         &self.told
     }
 
+    /// Labels, as far as a rule asks callers for labels of these names.
+    pub fn asked_labels(&self, labels: &Labels) -> Labels {
+        self.hosts.asked(labels)
+    }
+
     /// A pod, for who must know it (the certificate authority).
     pub fn pod(&self, key: &Key) -> Option<&api::Pod> {
         self.objects.pods.get(key)

@@ -208,6 +208,11 @@ impl Directory {
         names.iter().filter_map(|name| self.workloads.get(name)).min_by_key(|workload| workload.status)
     }
 
+    /// The groups of a service's endpoints.
+    pub fn groups(&self, service: &Key) -> impl Iterator<Item = &Arc<EndpointGroup>> {
+        self.groups_of.get(service).into_iter().flatten().filter_map(|key| self.groups.get(key))
+    }
+
     /// A service.
     pub fn service(&self, key: &Key) -> Option<&Arc<ServiceEntry>> {
         self.services.get(key)
@@ -421,8 +426,7 @@ impl Directory {
     }
 
     fn join_service(&self, service: Arc<Service>, routes: &[Arc<Route>]) -> ServiceEntry {
-        let groups: Vec<&Arc<EndpointGroup>> =
-            self.groups_of.get(&service.key).into_iter().flatten().filter_map(|key| self.groups.get(key)).collect();
+        let groups: Vec<&Arc<EndpointGroup>> = self.groups(&service.key).collect();
         let ports = service
             .ports
             .iter()

@@ -10,5 +10,5 @@ mod stream;
 
 pub use connection::{Connection, PlaneError};
 pub use issuer::PlaneIssuer;
-pub use join::{JoinRequest, Joined, join, renew, valid_for, write_pair};
+pub use join::{JoinRequest, Joined, join, renew, renew_alone, valid_for, write_pair};
 pub use stream::follow;

@@ -5,6 +5,7 @@
 mod authorizer;
 mod cluster;
 mod filter;
+mod inbound;
 mod jwt;
 mod limit;
 mod listener;
@@ -18,12 +19,13 @@ mod secret;
 pub use authorizer::authorizer_filters;
 pub use cluster::{Call, Cluster, LocalEndpoint, assignment, cluster, passthrough};
 pub use filter::{CorsPolicy, HttpFault, SessionState};
+pub use inbound::{Inbound, InboundPort};
 pub use jwt::jwt_filter;
 pub use limit::{LimitPart, LocalLimit, local_limits};
 pub use listener::{Door, Takes, api_listener, listener};
 pub use peer::{OWN_SECRET, Peers, ROOTS_SECRET};
 pub use quota::{Quota, QuotaService, quota_filter};
-pub use rbac::{Permission, Principal, RbacRule, rbac_filter, rbac_network_filter};
+pub use rbac::{Permission, Principal, RbacRule, Rules, Verdict};
 pub use route::{
     HeaderChange, PathRewrite, RetryPolicy, RouteAction, RouteEntry, RouteMatchPath, Text, VirtualHost,
     route_configuration,

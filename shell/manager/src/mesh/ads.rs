@@ -80,8 +80,9 @@ impl Sight {
     }
 
     /// It is of another audience by now; who comes again is told what that is.
-    fn is_stale(&self, core: &Core) -> bool {
-        self.role.as_ref().is_some_and(|role| self.audience.is_stale(core, role))
+    fn is_stale(&self, core: &Core, caller: &Caller) -> bool {
+        let stale = |role| self.audience.is_stale(core, caller, role, self.own.claimed());
+        self.role.as_ref().is_some_and(stale)
     }
 
     /// Brings what it alone is told up to date.
@@ -291,8 +292,8 @@ impl Ads {
                     if changed.is_err() {
                         return Ok(());
                     }
-                    if session.sight().is_stale(&self.core) {
-                        return Err(Status::unavailable("the gateway shows another certificate now: come again"));
+                    if session.sight().is_stale(&self.core, &self.caller) {
+                        return Err(Status::unavailable("it is another gateway or caller now: come again"));
                     }
                 }
                 _ = stopped.wait_for(|stop| *stop) => {
@@ -315,7 +316,7 @@ impl Ads {
     /// The first request says who an Envoy or gRPC client is; our own proxies are known by their certificate.
     fn meet(&self, id: u64, node: Option<&Node>, sight: &mut Sight) {
         let Some(node) = node.filter(|node| sight.role.is_none() && !node.user_agent_name.is_empty()) else { return };
-        let role = Role::of(Some(node));
+        let role = Role::of(&self.caller, Some(node));
         let claim = Claim::of(&self.caller, &role, Some(node));
         sight.audience = Audience::of(&self.core, &self.caller, &role, &claim, Some(node));
         sight.own.claim(claim);

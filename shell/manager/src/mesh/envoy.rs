@@ -6,6 +6,7 @@
 
 mod audience;
 mod endpoints;
+mod inbound;
 mod limits;
 mod policies;
 mod role;
@@ -24,15 +25,15 @@ use model::map::HashMap;
 use model::mesh::attached::{AttachedPolicy, PolicyTarget};
 use model::mesh::policy::ProviderKind;
 use model::mesh::{
-    AuthorizationPolicy, ExtensionProvider, ListenerProtocol, ParentTarget, RequestAuthentication, Resource,
-    ResourceKind, Service, TlsMode, Transport, Workload,
+    ExtensionProvider, ListenerProtocol, ParentTarget, RequestAuthentication, Resource, ResourceKind, Service, TlsMode,
+    Transport, Workload,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use traffic::stream::Connection;
 use traffic::{Directory, GatewayEntry, ListenerEntry, PortEntry, ServiceEntry};
 use xds::catalog::Catalog;
-use xds::envoy::{self, Door, Takes, VirtualHost, types};
+use xds::envoy::{self, Door, Rules, Takes, VirtualHost, types};
 
 /// What a sidecar listens on for captured connections, and for requests by name.
 const CAPTURE_PORT: u16 = 15_001;
@@ -48,11 +49,13 @@ pub struct View {
     peers: PolicySet,
     /// Services by the workloads behind them.
     of_workload: HashMap<Arc<str>, BTreeSet<Key>>,
-    policies: BTreeMap<Key, Arc<AuthorizationPolicy>>,
+    policies: policies::Policies,
     tokens: BTreeMap<Key, Arc<RequestAuthentication>>,
     /// TrafficPolicies of which something is told.
     attached: limits::Policies,
     providers: policies::Providers,
+    /// Joined hosts, for Envoys beside their processes.
+    hosts: BTreeSet<Arc<str>>,
     catalog: Catalog,
     /// What each place was told last: resources of types and names.
     told: HashMap<Place, BTreeSet<(&'static str, String)>>,
@@ -63,6 +66,7 @@ enum Place {
     Service(Key),
     Gateway(Key),
     Sidecars,
+    Host(Arc<str>),
 }
 
 /// Resources of one place.
@@ -95,6 +99,7 @@ impl View {
             tokens: BTreeMap::new(),
             attached: BTreeMap::new(),
             providers: BTreeMap::new(),
+            hosts: BTreeSet::new(),
             catalog,
             told: HashMap::default(),
         };
@@ -117,6 +122,7 @@ impl View {
     pub fn apply(&mut self, changes: impl Iterator<Item = (ResourceKind, String, Option<Resource>)>) {
         let mut services = BTreeSet::new();
         let mut wide = false;
+        let mut hosts = BTreeSet::new();
         self.directory.hold();
         for (kind, name, resource) in changes {
             match &resource {
@@ -130,6 +136,7 @@ impl View {
                 }
                 Some(Resource::Endpoints(group)) => drop(services.insert(group.service.clone())),
                 Some(Resource::Workload(workload)) => {
+                    hosts.extend(self.note_host(workload));
                     let known = self.directory.workload(&workload.name);
                     let same = known.is_some_and(|known| same_door(known, workload));
                     services
@@ -137,6 +144,7 @@ impl View {
                 }
                 Some(Resource::PeerAuthentication(policy)) => {
                     self.peers.set_peer(policy.clone());
+                    hosts.extend(self.hosts.iter().cloned());
                     // Only who cannot tell endpoints apart is told by them whether there is TLS.
                     wide |= self.audience.kind == Kind::Grpc && self.audience.secured;
                 }
@@ -159,7 +167,15 @@ impl View {
                 }
                 Some(Resource::Route(_) | Resource::Gateway(_)) => wide = true,
                 Some(_) => {}
-                None => wide |= self.forget_resource(kind, &name, &mut services),
+                None => {
+                    hosts.extend(
+                        self.hosts
+                            .iter()
+                            .filter(|it| ***it == *name || kind == ResourceKind::PeerAuthentication)
+                            .cloned(),
+                    );
+                    wide |= self.forget_resource(kind, &name, &mut services);
+                }
             }
             match resource {
                 Some(resource) => self.directory.set(resource),
@@ -177,6 +193,15 @@ impl View {
         if !services.is_empty() {
             self.emit_sidecars();
         }
+        for host in &self.hosts {
+            let behind = self.of_workload.get(&**host).is_some_and(|of| of.iter().any(|key| services.contains(key)));
+            if wide || behind {
+                hosts.insert(host.clone());
+            }
+        }
+        for host in hosts {
+            self.emit_host(&host);
+        }
     }
 
     /// A resource is gone. Names are unique only within a kind. True: all places must be looked at.
@@ -184,6 +209,7 @@ impl View {
         let key = name.split_once('/').map(|(namespace, name)| Key::new(namespace, name));
         match (kind, key) {
             (ResourceKind::Workload, _) => {
+                self.hosts.remove(name);
                 services.extend(self.of_workload.remove(name).into_iter().flatten());
                 false
             }
@@ -252,7 +278,7 @@ impl View {
     }
 
     /// Notes on routes what their requests count in, on a gateway's listener or in the mesh: the filters that they need.
-    fn limit(&self, at: Option<(&Key, &str)>, hosts: &mut [VirtualHost]) -> Vec<bytes::Bytes> {
+    fn limit(&self, at: limits::At<'_>, hosts: &mut [VirtualHost]) -> Vec<bytes::Bytes> {
         if self.audience.kind == Kind::Grpc {
             return Vec::new();
         }
@@ -309,8 +335,8 @@ impl View {
         }
         let Some(host) = entry.service.hostnames.first().filter(|_| is_named(&entry.service)) else { return };
         let table = format!("outbound/{host}:{number}");
-        let mut hosts = routes::of_service(&self.directory, entry, port);
-        let filters = self.limit(None, &mut hosts);
+        let mut hosts = routes::of_service(&self.directory, entry, port, self.audience.source.as_ref());
+        let filters = self.limit(limits::At::Caller, &mut hosts);
         out.add(types::ROUTE, &table, self.table(&table, hosts));
         for name in routes::names(&entry.service) {
             let name = format!("{name}:{number}");
@@ -320,8 +346,12 @@ impl View {
             Door { routes: Some(table), filters, ..Door::default() }
         } else {
             let own = || (vec![(cluster, 1)], routes::lasting_ms(port));
+            let connection = match &self.audience.source {
+                Some(of) => Connection { namespace: &of.namespace, labels: Some(&of.labels), name: None },
+                None => Connection::default(),
+            };
             let (clusters, lasting_ms) = port
-                .stream(&entry.service.key, Connection::default())
+                .stream(&entry.service.key, connection)
                 .map_or_else(own, |route| routes::stream(&self.directory, route));
             Door { clusters, lasting_ms, ..Door::default() }
         };
@@ -340,8 +370,8 @@ impl View {
         let capture = envoy::listener("sidecar/capture", ("0.0.0.0", CAPTURE_PORT), Takes::Captured, &[direct]);
         out.add(types::LISTENER, "sidecar/capture", capture);
         let table = "sidecar/by-name";
-        let mut hosts = routes::by_name(&self.directory);
-        let filters = self.limit(None, &mut hosts);
+        let mut hosts = routes::by_name(&self.directory, self.audience.source.as_ref());
+        let filters = self.limit(limits::At::Caller, &mut hosts);
         let door = Door { routes: Some(table.to_owned()), filters, ..Door::default() };
         out.add(types::LISTENER, table, envoy::listener(table, ("127.0.0.1", BY_NAME_PORT), Takes::Own, &[door]));
         out.add(types::ROUTE, table, self.table(table, hosts));
@@ -363,8 +393,10 @@ impl View {
 
     fn gateway(&self, entry: &GatewayEntry) -> Emission {
         let mut out = Emission::default();
-        let mut filters: Vec<_> = policies::tokens(&self.tokens, &entry.gateway).into_iter().collect();
-        filters.extend(policies::filters(&self.policies, &self.providers, &self.directory, &entry.gateway));
+        let holder = policies::Holder::Gateway(&entry.gateway);
+        let mut filters: Vec<_> = policies::tokens(&self.tokens, holder).into_iter().collect();
+        filters.extend(policies::asks(&self.policies, &self.providers, &self.directory, holder, Clone::clone));
+        filters.extend(policies::of_requests(&self.policies, holder).iter().map(Rules::filter));
         let ports: BTreeSet<u16> = entry.listeners.iter().map(|it| it.listener.port).collect();
         for port in ports {
             let name = format!("gateway/{}/{port}", entry.gateway.key);
@@ -380,7 +412,7 @@ impl View {
                 let mut hosts = routes::of_gateway(&self.directory, &entry.gateway.key, &http);
                 // What a listener's policy says is told where it is the port's only one: a table is a port's.
                 let listener = if let [only] = &http[..] { &*only.listener.name } else { "" };
-                filters.extend(self.limit(Some((&entry.gateway.key, listener)), &mut hosts));
+                filters.extend(self.limit(limits::At::Gateway(&entry.gateway.key, listener), &mut hosts));
                 out.add(types::ROUTE, &name, self.table(&name, hosts));
             }
             let mut plain = false;
@@ -400,7 +432,8 @@ impl View {
                     ..Door::default()
                 });
             }
-            let decide = policies::stream_filters(&self.policies, &entry.gateway);
+            let decide = policies::of_connections(&self.policies, holder);
+            let decide: Vec<_> = decide.iter().map(Rules::network_filter).collect();
             self.streams(&entry.gateway.key, &listeners, &decide, &mut doors);
             if !doors.is_empty() {
                 let proxied = listeners.iter().any(|it| it.listener.proxy_protocol);
@@ -469,7 +502,7 @@ fn is_named(service: &Service) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::mesh::{Action, Gateway, Listener, PolicyRule, Scope};
+    use model::mesh::{Action, AuthorizationPolicy, Gateway, Listener, PolicyRule, Scope};
 
     fn gateway() -> Resource {
         let listener = Listener {

@@ -72,6 +72,19 @@ pub async fn renew(plane: ControlPlane, common_name: String, identities: Arc<Ide
 /// What cannot be read is renewed, if that can be, but not for ever at once.
 const UNREADABLE_PAUSE: Duration = Duration::from_secs(10);
 
+/// The same as [`renew`] where nobody but the files' reader goes by the roots: when half of the life is over.
+pub async fn renew_alone(plane: ControlPlane, common_name: String) {
+    loop {
+        let pause = state(&plane).map_or(UNREADABLE_PAUSE, |(_, pause)| pause);
+        tokio::time::sleep(pause).await;
+        let mut retry = Retry::default();
+        while let Err(error) = renew_once(&plane, &common_name).await {
+            tracing::warn!(%error, "the certificate for the control plane was not renewed; trying again");
+            tokio::time::sleep(retry.pause(valid_for(&plane))).await;
+        }
+    }
+}
+
 /// How long the certificate of `plane` is valid yet; `None`: it is not, or cannot be read.
 pub fn valid_for(plane: &ControlPlane) -> Option<Duration> {
     let pem = std::fs::read(&plane.certificate).ok()?;
@@ -81,13 +94,18 @@ pub fn valid_for(plane: &ControlPlane) -> Option<Duration> {
     u64::try_from(ends - now).ok().filter(|left| *left > 0).map(Duration::from_secs)
 }
 
+/// Less than a certificate of a working mesh has left when it is renewed.
+const SHORT_S: i64 = 120;
+
 /// What the certificate chains to, and the time until half of its life is over; `None` when it cannot be read.
 fn state(plane: &ControlPlane) -> Option<(RootId, Duration)> {
     let pem = std::fs::read(&plane.certificate).ok()?;
     let chain = client::load_certs("the host's certificate", &pem).ok()?;
     let (begins, ends) = spiffe::validity(chain.first()?)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs() as i64;
-    let pause = Duration::from_secs(u64::try_from(begins + (ends - begins) / 2 - now).unwrap_or(0));
+    // Certificates are dated back, so those of seconds are past their half from the first.
+    let least = if ends - now < SHORT_S { (ends - now) / 3 } else { 0 };
+    let pause = Duration::from_secs(u64::try_from((begins + (ends - begins) / 2 - now).max(least)).unwrap_or(0));
     Some((RootId::of(chain.last()?), pause))
 }
 

@@ -28,7 +28,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(*((200, {"X-User": said, "X-Other": "no"}, b"") if passes else (403, {"X-Why": said, "X-Other": "no"}, b"not you\n")))
         shown = self.connection.getpeercert() if directory else None
         client = (shown["subject"], shown.get("subjectAltName")) if shown else None
-        self.answer(200, {}, f"{name} {self.command} {self.path} host={of['Host']} extra={of['X-Extra']} user={of['X-User']} other={of['X-Other']} "
+        self.answer(200, {}, f"{name} {self.command} {self.path} host={of['Host']} extra={of['X-Extra']} user={of['X-User']} other={of['X-Other']} from={of['X-Forwarded-For']} "
             f"who={of['X-Forwarded-Client-Cert']} client={client}\n".encode())
     def log_message(self, *arguments):
         pass

@@ -13,14 +13,14 @@ use std::process::Command;
 const HOST: &str = "features.example";
 const TLS_PORT: u16 = 16_495;
 const NOBODY: u16 = 16_499;
-const CONFIG_MAPS: Resource = Resource { group: "", version: "v1", plural: "configmaps" };
-const SECRETS: Resource = Resource { group: "", version: "v1", plural: "secrets" };
+pub const CONFIG_MAPS: Resource = Resource { group: "", version: "v1", plural: "configmaps" };
+pub const SECRETS: Resource = Resource { group: "", version: "v1", plural: "secrets" };
 const NODES: Resource = Resource { group: "", version: "v1", plural: "nodes" };
 const BACKEND_TLS: Resource =
     Resource { group: "gateway.networking.k8s.io", version: "v1", plural: "backendtlspolicies" };
 
 /// An authority, a server's certificate for `secure.example`, and a client's.
-const CERTIFICATES: &str = r#"
+pub const CERTIFICATES: &str = r#"
 set -e
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=authority -days 2 -keyout authority.key -out authority.crt 2>/dev/null
 for name in server client; do

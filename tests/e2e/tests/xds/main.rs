@@ -3,6 +3,8 @@
 
 mod asked;
 mod backends;
+mod beside;
+mod edge;
 mod features;
 mod peers;
 mod tuned;
@@ -45,15 +47,18 @@ fn main() -> ExitCode {
     let gateway =
         "xds::an Envoy serves a Gateway, by delta and by state of the world, with its routes, endpoints and policies";
     let features = "xds::an Envoy is told nearness, sessions, TLS to services, limits and tokens";
+    let doors =
+        "xds::an Envoy's doors: clients' certificates, TLS by server name, PROXY headers, WebSocket over HTTP/2";
     let tuned = "xds::an Envoy shows balancing and times as they were told";
     let asked = "xds::an Envoy asks authorizers and rate limit services";
     let outside = "xds::an Envoy speaks the mesh's TLS with hosts outside of it";
     let sidecar = "xds::an Envoy beside a process reaches services by name";
     let peers = "xds::Envoys speak the mesh's TLS, as who they are, and are sent new certificates";
+    let beside = "xds::an Envoy serves a joined host: who calls is known, policies hold, certificates are renewed";
     let grpc_peers = "xds::a gRPC client with a certificate provider speaks the mesh's TLS";
     let grpc = "xds::a gRPC client without a proxy finds its endpoints and follows them";
     let Some(binary) = platform::binary("DIOLKOS_BIN") else {
-        for name in [gateway, features, tuned, asked, outside, sidecar, peers, grpc, grpc_peers] {
+        for name in [gateway, features, doors, tuned, asked, outside, sidecar, peers, beside, grpc, grpc_peers] {
             runner.skip(name, "DIOLKOS_BIN does not name the binary; run it with `cargo xtask test --only e2e`");
         }
         return runner.finish();
@@ -67,7 +72,7 @@ fn main() -> ExitCode {
     };
     let python = platform::binary("PYTHON").filter(|python| has_grpc(python));
     match platform::binary("ENVOY") {
-        None => [gateway, features, tuned, asked, outside, sidecar, peers]
+        None => [gateway, features, doors, tuned, asked, outside, sidecar, peers, beside]
             .iter()
             .for_each(|it| runner.skip(it, "ENVOY names no Envoy")),
         Some(envoy) => {
@@ -76,6 +81,7 @@ fn main() -> ExitCode {
                 world.gateway(&envoy, "GRPC")
             });
             _ = runner.check(features, || world.features(&envoy));
+            _ = runner.check(doors, || world.doors(&envoy));
             _ = runner.check(tuned, || world.tuned(&envoy));
             match &python {
                 Some(python) => {
@@ -86,8 +92,11 @@ fn main() -> ExitCode {
             }
             _ = runner.check(sidecar, || world.sidecar(&envoy));
             match platform::is_root() {
-                true => _ = runner.check(peers, || world.peers(&binary, &envoy)),
-                false => runner.skip(peers, "needs root, for network namespaces"),
+                true => {
+                    _ = runner.check(peers, || world.peers(&binary, &envoy));
+                    _ = runner.check(beside, || world.beside(&binary, &envoy));
+                }
+                false => [peers, beside].iter().for_each(|it| runner.skip(it, "needs root, for network namespaces")),
             }
         }
     }

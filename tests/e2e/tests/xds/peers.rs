@@ -33,11 +33,24 @@ pub struct Guesthood<'a> {
     pub script: &'a str,
     /// That runs it.
     pub python: &'a Path,
+    /// How an Envoy serves it, in place of our proxy; the process is on loopback then.
+    pub envoy: Option<&'a str>,
 }
 
 impl Guest {
-    fn inside(&self) -> Command {
+    /// A command that runs there.
+    pub fn inside(&self) -> Command {
         self.network.inside()
+    }
+
+    /// Its address.
+    pub fn address(&self) -> String {
+        self.network.address()
+    }
+
+    /// Where it keeps what it was given.
+    pub fn kept(&self) -> PathBuf {
+        self.dir.join("join")
     }
 
     /// Makes one, and has its process join.
@@ -48,7 +61,8 @@ impl Guest {
         let mut guest = Guest { processes: Vec::new(), network, dir };
         let log = std::fs::File::create(guest.dir.join("log")).map_err(|error| error.to_string())?;
         let mut process = guest.inside();
-        process.arg(of.python).args(["-c", of.script, &of.port.to_string(), of.service]);
+        let script = if of.envoy.is_some() { of.script.replace("0.0.0.0", "127.0.0.1") } else { of.script.to_owned() };
+        process.arg(of.python).args(["-c", &script, &of.port.to_string(), of.service]);
         guest.processes.push(Process::start(&mut process)?);
         let token = shell::run(
             Command::new(binary).args(["token", "create", &format!("--data-dir={}", world.dir.display())]),
@@ -62,18 +76,20 @@ impl Guest {
         join.arg(format!("--ca={}", world.dir.join("pki/ca.crt").display()));
         join.arg(format!("--data-dir={}", guest.dir.display()))
             .arg(format!("--run-dir={}", guest.dir.join("run").display()));
+        join.args(of.envoy.map(|how| format!("--envoy={how}")));
         join.arg(format!("--node-name=guest{}", of.number)).env("DIOLKOS_JOIN_TOKEN", token.trim()).stderr(log);
         guest.processes.push(Process::start(&mut join)?);
         Ok(guest)
     }
 
-    fn log(&self) -> String {
+    /// The end of what it said.
+    pub fn log(&self) -> String {
         let text = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
         text[text.len().saturating_sub(1_500)..].to_owned()
     }
 }
 
-fn identity(account: &str) -> String {
+pub fn identity(account: &str) -> String {
     format!("URI=spiffe://cluster.local/ns/default/sa/{account}")
 }
 
@@ -83,7 +99,7 @@ impl World {
         self.runtime.block_on(gone).map(drop).map_err(|error| error.to_string())
     }
 
-    fn strict(&self) -> Check {
+    pub fn strict(&self) -> Check {
         self.put(
             AUTHENTICATION,
             &json!({ "apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": { "name": "strict" },
@@ -92,7 +108,7 @@ impl World {
     }
 
     /// Only this account may call a joined service.
-    fn only(&self, service: &str, account: &str) -> Check {
+    pub fn only(&self, service: &str, account: &str) -> Check {
         let principal = format!("cluster.local/ns/default/sa/{account}");
         self.put(
             POLICIES,
@@ -114,6 +130,7 @@ impl World {
                 protocol: "http",
                 script: backends::HTTP,
                 python: Path::new("python3"),
+                envoy: None,
             },
         )?;
         self.edge()?;
@@ -252,6 +269,7 @@ impl World {
                 protocol: "grpc",
                 script: backends::GRPC,
                 python,
+                envoy: None,
             },
         )?;
         self.strict()?;

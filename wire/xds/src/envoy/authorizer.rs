@@ -1,7 +1,7 @@
 //! External authorization: who is asked about requests, Envoy's `ext_authz`. It asks about those requests only that a CUSTOM policy matches: an RBAC filter
 //! before it decides nothing and leaves in the request's metadata which of the policies' rules matched.
 use super::message::{Message, extension};
-use super::rbac::{RbacRule, policies};
+use super::rbac::{RbacRule, Verdict, decided};
 use bytes::Bytes;
 use model::mesh::ExtensionProvider;
 use model::mesh::policy::ProviderKind;
@@ -31,7 +31,7 @@ fn names(list: &[Arc<str>]) -> Message {
 pub fn authorizer_filters(provider: &ExtensionProvider, cluster: &str, rules: &[RbacRule]) -> [Bytes; 2] {
     let prefix = format!("ask_{}_", provider.name);
     // shadow_rules { action DENY, policies }, shadow_rules_stat_prefix
-    let noted = Message::new().child(2, policies(true, rules)).text(3, &prefix);
+    let noted = Message::new().child(2, decided(Verdict::Deny, rules)).text(3, &prefix);
     let notes = extension(&format!("diolkos.rbac.ask/{}", provider.name), 4, RBAC, noted);
     let key = format!("{prefix}shadow_effective_policy_id");
     // MetadataMatcher { filter, path { key }, value { present_match } }

@@ -48,11 +48,11 @@ pub fn cluster(of: &Cluster<'_>) -> Bytes {
     let policy = of.policy.unwrap_or(&default);
     let http2 = of.http2 || policy.pool.upgrade_to_http2;
     // explicit_http_config { http2_protocol_options | http_protocol_options }
-    // http2_protocol_options { max_concurrent_streams, connection_keepalive { interval, timeout } }
+    // http2_protocol_options { max_concurrent_streams, allow_connect, connection_keepalive { interval, timeout } }
     let explicit = match http2 {
         true => {
             let pings = |it: Pings| Message::new().duration_ms(1, it.interval_ms).duration_ms(2, it.timeout_ms);
-            let options = Message::new().wrapped_some(2, policy.pool.max_streams);
+            let options = Message::new().wrapped_some(2, policy.pool.max_streams).number(5, 1);
             Message::new().child(2, options.maybe(15, policy.pool.pings.map(pings)))
         }
         false => Message::new().child(1, Message::new()),

@@ -4,13 +4,15 @@ use super::message::{Message, address, ads, extension};
 use bytes::Bytes;
 use model::mesh::ClientValidation;
 
-const MANAGER: &str =
+pub(super) const MANAGER: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
-const TCP_PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+pub(super) const TCP_PROXY: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
-const DOWNSTREAM_TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
+pub(super) const DOWNSTREAM_TLS: &str =
+    "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
 const PROXY_PROTOCOL: &str = "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol";
-const TLS_INSPECTOR: &str = "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
+pub(super) const TLS_INSPECTOR: &str =
+    "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
 
 /// What happens to connections that a listener takes.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +35,7 @@ pub struct Door {
     pub filters: Vec<Bytes>,
 }
 
-fn router() -> Message {
+pub(super) fn router() -> Message {
     extension("envoy.filters.http.router", 4, ROUTER, Message::new())
 }
 
@@ -42,14 +44,16 @@ fn manager(routes: &str, filters: &[Bytes], edge: bool) -> Message {
     let first = Message::new().text(2, routes).child(3, Message::new().child(1, ads()).text(2, routes));
     let before = filters.iter().fold(first.child(5, cors_filter()), |message, filter| message.bytes(5, filter));
     let before = before.child(5, fault_filter()).child(5, session_filter());
-    // http_filters; normalize_path; upgrade_configs websocket; strip_any_host_port is left alone
+    // http_filters; normalize_path; upgrade_configs websocket, over HTTP/2 too; strip_any_host_port is left alone
     let manager = before.child(5, router()).wrapped(30, 1).child(23, Message::new().text(1, "websocket"));
+    // http2_protocol_options { allow_connect }
+    let manager = manager.child(9, Message::new().number(5, 1));
     // use_remote_address
     if edge { manager.wrapped(14, 1) } else { manager }
 }
 
 /// `TcpProxy`.
-fn tcp_proxy(clusters: &[(String, u32)], (idle_ms, most_ms): (u64, u64)) -> Message {
+pub(super) fn tcp_proxy(clusters: &[(String, u32)], (idle_ms, most_ms): (u64, u64)) -> Message {
     let name = clusters.first().map_or("", |(name, _)| name);
     let proxy = Message::new().text(1, name);
     let proxy = match clusters {

@@ -1,4 +1,5 @@
-//! Role-based access control, as an HTTP filter.
+//! Role-based access control, as a filter of requests and of connections.
+use super::filter::entry;
 use super::message::{Message, extension};
 use super::route::{Text, string_matcher};
 use bytes::Bytes;
@@ -7,14 +8,21 @@ use bytes::Bytes;
 pub(super) const PAYLOAD: &str = "payload";
 const NETWORK_FILTER: &str = "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC";
 const FILTER: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
+/// What names of statistics begin with that count what is tried only.
+const TRIED: &str = "tried_";
+const PER_ROUTE: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
 
 /// Who.
 #[derive(Clone, Debug)]
 pub enum Principal {
     /// The URI of the client's certificate.
     Identity(Text),
+    /// The same, as the tunnel told it that the connection came through: its name in the filter state.
+    Told(Text),
     /// The address that the connection comes from: address and prefix length.
     Address(String, u32),
+    /// The same, as the tunnel told it.
+    ToldAddress(String, u32),
     /// The address of the client as far as it is told (`x-forwarded-for`): address and prefix length.
     Remote(String, u32),
     /// A header.
@@ -44,6 +52,8 @@ pub enum Permission {
     Address(String, u32),
     /// The server name that TLS was asked for.
     ServerName(Text),
+    /// Anything, or nothing.
+    Known(bool),
     /// Not this.
     Not(Box<Permission>),
 }
@@ -59,6 +69,109 @@ pub struct RbacRule {
     pub what: Vec<Vec<Permission>>,
 }
 
+impl Principal {
+    /// As it is seen behind a tunnel, whose end told who called.
+    fn through_tunnel(&self) -> Principal {
+        let all = |them: &[Principal]| them.iter().map(Principal::through_tunnel).collect();
+        match self {
+            Principal::Identity(text) => Principal::Told(text.clone()),
+            Principal::Address(address, length) => Principal::ToldAddress(address.clone(), *length),
+            Principal::All(them) => Principal::All(all(them)),
+            Principal::OneOf(them) => Principal::OneOf(all(them)),
+            Principal::Not(it) => Principal::Not(Box::new(it.through_tunnel())),
+            other => other.clone(),
+        }
+    }
+}
+
+impl Permission {
+    /// Where it is known to which port a call goes, whatever port the listener has.
+    fn at(&self, port: u16) -> Permission {
+        match self {
+            Permission::Port(of) => Permission::Known(*of == port),
+            Permission::Not(it) => Permission::Not(Box::new(it.at(port))),
+            other => other.clone(),
+        }
+    }
+}
+
+impl RbacRule {
+    /// For calls of a port of the process.
+    pub fn at(&self, port: u16) -> RbacRule {
+        let what = self.what.iter().map(|group| group.iter().map(|it| it.at(port)).collect()).collect();
+        RbacRule { what, ..self.clone() }
+    }
+
+    /// For calls that come through a tunnel.
+    pub fn through_tunnel(&self) -> RbacRule {
+        let who = self.who.iter().map(|group| group.iter().map(Principal::through_tunnel).collect()).collect();
+        RbacRule { who, ..self.clone() }
+    }
+}
+
+/// What becomes of what matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is taken, and nothing else.
+    Allow,
+    /// It is refused.
+    Deny,
+    /// It is noted (metadata `envoy.common`, `access_log_hint`).
+    Log,
+}
+
+/// Rules with one verdict, and those that are tried only, whose outcome is counted and in the metadata.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Name of their filter.
+    pub name: &'static str,
+    /// What becomes of what they match.
+    pub verdict: Verdict,
+    /// In force; none: nothing is decided (no rules that allow: nothing is taken).
+    pub rules: Option<Vec<RbacRule>>,
+    /// Tried.
+    pub tried: Option<Vec<RbacRule>>,
+}
+
+impl Rules {
+    /// Each rule as it is elsewhere.
+    pub fn map(&self, change: impl Fn(&RbacRule) -> RbacRule) -> Rules {
+        let all = |rules: &Option<Vec<RbacRule>>| rules.as_ref().map(|rules| rules.iter().map(&change).collect());
+        Rules { rules: all(&self.rules), tried: all(&self.tried), ..*self }
+    }
+
+    fn of(&self, rules: &Option<Vec<RbacRule>>) -> Option<Message> {
+        rules.as_ref().map(|rules| decided(self.verdict, rules))
+    }
+
+    /// rules, shadow_rules, shadow_rules_stat_prefix
+    fn message(&self) -> Message {
+        Message::new().maybe(1, self.of(&self.rules)).maybe(2, self.of(&self.tried)).text(3, TRIED)
+    }
+
+    /// An `envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter`.
+    pub fn filter(&self) -> Bytes {
+        extension(self.name, 4, FILTER, self.message()).finish()
+    }
+
+    /// The same for connections that are passed whole: an `envoy.config.listener.v3.Filter`.
+    pub fn network_filter(&self) -> Bytes {
+        // rules, shadow_rules, stat_prefix, shadow_rules_stat_prefix
+        let message = Message::new().maybe(1, self.of(&self.rules)).maybe(2, self.of(&self.tried));
+        extension(self.name, 4, NETWORK_FILTER, message.text(3, self.name).text(5, TRIED)).finish()
+    }
+
+    /// A filter that decides nothing but what a route [says](Self::on_route).
+    pub(super) fn inert(name: &str) -> Message {
+        extension(name, 4, FILTER, Message::new().text(3, TRIED))
+    }
+
+    /// On a route, whose changes reach connections that are open.
+    pub(super) fn on_route(&self) -> Message {
+        entry(self.name, PER_ROUTE, Message::new().child(2, self.message()))
+    }
+}
+
 fn permission(of: &Permission) -> Message {
     match of {
         // header { name, string_match }, url_path { path }, destination_port, destination_ip, requested_server_name, not_rule
@@ -67,6 +180,9 @@ fn permission(of: &Permission) -> Message {
         Permission::Port(port) => Message::new().number(6, u64::from(*port)),
         Permission::Address(address, length) => Message::new().child(5, block(address, *length)),
         Permission::ServerName(text) => Message::new().child(9, string_matcher(text)),
+        // any, not_rule { any }
+        Permission::Known(true) => Message::new().number(3, 1),
+        Permission::Known(false) => Message::new().child(8, Message::new().number(3, 1)),
         Permission::Not(inner) => Message::new().child(8, permission(inner)),
     }
 }
@@ -98,7 +214,16 @@ fn principal(of: &Principal) -> Message {
     match of {
         // authenticated { principal_name }, direct_remote_ip { address_prefix, prefix_len }, any, not_id
         Principal::Identity(text) => Message::new().child(4, Message::new().child(2, string_matcher(text))),
+        // filter_state { key, string_match }
+        Principal::Told(text) => {
+            Message::new().child(12, Message::new().text(1, super::inbound::CALLER).child(2, string_matcher(text)))
+        }
         Principal::Address(address, length) => Message::new().child(10, block(address, *length)),
+        // filter_state { key, address_match { ranges } }: direct_remote_ip is the inner listener's own
+        Principal::ToldAddress(address, length) => {
+            let range = Message::new().child(1, block(address, *length));
+            Message::new().child(12, Message::new().text(1, super::inbound::ADDRESS).child(3, range))
+        }
         Principal::Remote(address, length) => Message::new().child(11, block(address, *length)),
         Principal::Header(name, text) => Message::new().child(6, header(name, text)),
         Principal::Claim(path, text) => Message::new().child(13, Message::new().child(1, claim(path, text))),
@@ -130,20 +255,8 @@ fn policy(rule: &RbacRule) -> Message {
 }
 
 /// `envoy.config.rbac.v3.RBAC`.
-pub(super) fn policies(deny: bool, rules: &[RbacRule]) -> Message {
-    // action ALLOW 0, DENY 1; policies by name
+pub(super) fn decided(verdict: Verdict, rules: &[RbacRule]) -> Message {
+    // action ALLOW 0, DENY 1, LOG 2; policies by name
     let policies = rules.iter().map(|rule| Message::new().text(1, &rule.name).child(2, policy(rule)));
-    Message::new().number(1, u64::from(deny)).children(2, policies)
-}
-
-/// An `envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter`. `deny`: what matches is refused; else only what matches is
-/// taken.
-pub fn rbac_filter(name: &str, deny: bool, rules: &[RbacRule]) -> Bytes {
-    extension(name, 4, FILTER, Message::new().child(1, policies(deny, rules))).finish()
-}
-
-/// The same for connections that are passed whole: an `envoy.config.listener.v3.Filter`.
-pub fn rbac_network_filter(name: &str, deny: bool, rules: &[RbacRule]) -> Bytes {
-    // rules, stat_prefix
-    extension(name, 4, NETWORK_FILTER, Message::new().child(1, policies(deny, rules)).text(3, name)).finish()
+    Message::new().number(1, verdict as u64).children(2, policies)
 }

@@ -3,6 +3,7 @@ use super::filter::{CorsPolicy, HttpFault, SessionState};
 use super::limit::LocalLimit;
 use super::message::{Message, extension};
 use super::quota::Quota;
+use super::rbac::Rules;
 use bytes::Bytes;
 use model::mesh::traffic::HashKey;
 
@@ -197,6 +198,8 @@ pub struct RouteEntry {
     pub limits: Vec<LocalLimit>,
     /// What a rate limit service is asked about them.
     pub quotas: Vec<Quota>,
+    /// What is decided about them by filters that decide nothing themselves.
+    pub decisions: Vec<Rules>,
 }
 
 /// Hosts and their routes; the first that matches counts.
@@ -312,6 +315,7 @@ fn route(entry: &RouteEntry) -> Message {
     let message = message.children(13, entry.fault.iter().map(HttpFault::entry));
     let message = message.children(13, entry.session.iter().map(SessionState::entry));
     let message = message.children(13, entry.quotas.iter().map(Quota::on_route));
+    let message = message.children(13, entry.decisions.iter().map(Rules::on_route));
     change(change(message, (9, 12), &entry.request), (10, 11), &entry.response)
 }
 

@@ -2,7 +2,7 @@
 use super::Role;
 use crate::mesh::core::Core;
 use crate::mesh::identity::Caller;
-use model::Key;
+use model::{Key, Labels};
 use std::sync::Arc;
 use xds::discovery::Node;
 
@@ -20,6 +20,8 @@ pub struct Audience {
     pub region: Arc<str>,
     /// Where it is, or empty.
     pub zone: Arc<str>,
+    /// Whose calls these are, as routes ask callers: of Envoys beside processes.
+    pub source: Option<Source>,
     /// The secret that it shows to services that end TLS themselves, as its Gateway says.
     pub shows: Option<Key>,
 }
@@ -34,6 +36,38 @@ pub enum Kind {
     Gateway,
     /// A gRPC client.
     Grpc,
+}
+
+/// Who calls.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its labels, as far as rules ask for labels of these names.
+    pub labels: Labels,
+}
+
+impl Source {
+    /// Of several workloads with one account: what all of them have.
+    fn of(core: &Core, caller: &Caller, claim: &Claim) -> Option<Source> {
+        core.objects(|objects| match (caller, claim) {
+            (Caller::Host { namespace, name }, Claim::Host) => {
+                let entry = objects.entry(&Key::new(namespace.as_str(), name.as_str()))?;
+                Some(Source { namespace: entry.key.namespace.clone(), labels: objects.asked_labels(&entry.labels) })
+            }
+            (Caller::Node(node), Claim::Account(namespace, account)) => {
+                let here = objects.pods_of_node(node).filter(|pod| !pod.ended);
+                let theirs = here.filter(|pod| *pod.key.namespace == **namespace && *pod.service_account == **account);
+                let labels = theirs.map(|pod| objects.asked_labels(&pod.labels));
+                let common = labels.reduce(|mut all, one| {
+                    all.retain(|name, value| one.get(name) == Some(value));
+                    all
+                });
+                Some(Source { namespace: namespace.as_str().into(), labels: common.unwrap_or_default() })
+            }
+            _ => None,
+        })
+    }
 }
 
 /// Whose certificate a client wants. Whether it gets it is decided when it is made.
@@ -58,7 +92,7 @@ impl Claim {
             (_, Role::Grpc) | (Caller::Anonymous, _) => Claim::None,
             (Caller::Host { .. }, _) => Claim::Host,
             (Caller::Node(_), Role::Gateway(key)) => Claim::Gateway(key.clone()),
-            (Caller::Node(_), Role::Sidecar) => {
+            (Caller::Node(_), Role::Sidecar | Role::Host { .. }) => {
                 let metadata = node.and_then(|node| node.metadata.as_ref());
                 let said = |name: &str| metadata.and_then(|metadata| metadata.text(name)).map(str::to_owned);
                 match (said("namespace"), said("serviceAccount")) {
@@ -82,7 +116,7 @@ impl Audience {
         let provider = node.and_then(|node| node.metadata.as_ref()?.text("certificateProvider"));
         let (kind, secured) = match role {
             Role::Gateway(_) => (Kind::Gateway, *claim != Claim::None),
-            Role::Sidecar => (Kind::Sidecar, *claim != Claim::None),
+            Role::Sidecar | Role::Host { .. } => (Kind::Sidecar, *claim != Claim::None),
             Role::Grpc => (Kind::Grpc, provider == Some(PROVIDER)),
         };
         let place = core.objects(|objects| match caller {
@@ -93,11 +127,13 @@ impl Audience {
             Caller::Anonymous => None,
         });
         let (region, zone) = place.unwrap_or_default();
-        Audience { kind, secured, region, zone, shows: shown(core, role) }
+        let source = Source::of(core, caller, claim).filter(|_| kind == Kind::Sidecar);
+        Audience { kind, secured, region, zone, source, shows: shown(core, role) }
     }
 
-    /// Whether what its Gateway shows is another by now.
-    pub fn is_stale(&self, core: &Core, role: &Role) -> bool {
-        self.shows != shown(core, role)
+    /// Whether what its Gateway shows, or its labels, are others by now.
+    pub fn is_stale(&self, core: &Core, caller: &Caller, role: &Role, claim: &Claim) -> bool {
+        let source = self.source.is_some().then(|| Source::of(core, caller, claim)).flatten();
+        self.shows != shown(core, role) || self.source != source
     }
 }

@@ -160,6 +160,6 @@ fn identities(mut known: BTreeSet<String>, outside: Option<&BackendTls>) -> Vec<
 }
 
 /// A joined host: it captures nothing that comes in.
-fn is_host(workload: &Workload) -> bool {
+pub(super) fn is_host(workload: &Workload) -> bool {
     workload.node.is_empty()
 }

@@ -15,21 +15,38 @@ use xds::envoy::{
 /// Policies by name.
 pub type Policies = BTreeMap<Key, Arc<AttachedPolicy>>;
 
-/// Notes on each route what its requests count in. `at`: a gateway and a listener of it; none: in the mesh, where its listeners' policies do not hold.
-pub fn note<'a>(policies: &Policies, at: Option<(&Key, &str)>, routes: impl Iterator<Item = &'a mut RouteEntry>) {
+/// Where requests are counted.
+#[derive(Clone, Copy)]
+pub enum At<'a> {
+    /// A gateway, and a listener of it.
+    Gateway(&'a Key, &'a str),
+    /// Beside who calls.
+    Caller,
+    /// Beside a process: a port of services that it is behind, by the names of their ports.
+    Process(&'a [(Key, Arc<str>)]),
+}
+
+/// Notes on each route what its requests count in.
+pub fn note<'a>(policies: &Policies, at: At<'_>, routes: impl Iterator<Item = &'a mut RouteEntry>) {
     // What a route answers itself does not count.
     for route in routes.filter(|route| matches!(route.action, RouteAction::Clusters(_))) {
         let (mut limits, mut quotas) = (Vec::new(), Vec::new());
         for policy in policies.values() {
             let holds = policy.targets.iter().any(|target| match target {
-                PolicyTarget::Gateway { gateway, listener } => {
-                    at.is_some_and(|(of, named)| of == gateway && (listener.is_empty() || **listener == *named))
-                }
+                PolicyTarget::Gateway { gateway, listener } => match at {
+                    At::Gateway(of, named) => of == gateway && (listener.is_empty() || **listener == *named),
+                    At::Caller | At::Process(_) => false,
+                },
                 PolicyTarget::Route { route: of, rule } => {
                     **of == *route.name && (rule.is_empty() || **rule == *route.rule)
                 }
                 // It holds at the service's endpoints.
-                PolicyTarget::Service { .. } => false,
+                PolicyTarget::Service { service, port } => match at {
+                    At::Process(services) => {
+                        services.iter().any(|(of, named)| of == service && (port.is_empty() || named == port))
+                    }
+                    At::Gateway(..) | At::Caller => false,
+                },
             });
             if holds {
                 let numbered = policy.limits.iter().enumerate();

@@ -1,4 +1,4 @@
-//! Authorization policies of a gateway as Envoy's RBAC. What cannot be said errs towards refusal, as it does in our own proxies: a rule of an
+//! Authorization policies of a gateway, or of a process beside which an Envoy stands, as Envoy's RBAC. What cannot be said errs towards refusal, as it does in our own proxies: a rule of an
 //! ALLOW policy that needs it is left out, a DENY rule matches without that part.
 use super::{routes, tokens};
 use bytes::Bytes;
@@ -6,47 +6,85 @@ use model::Key;
 use model::mesh::policy::ProviderKind;
 use model::mesh::{
     Action, AuthorizationPolicy, Condition, ExtensionProvider, Gateway, Operation, PolicyRule, RequestAuthentication,
-    Scope, Source,
+    Scope, Source, Workload,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use traffic::Directory;
-use xds::envoy::{
-    Permission, Principal, RbacRule, Text, authorizer_filters, jwt_filter, rbac_filter, rbac_network_filter,
-};
+use xds::envoy::{Permission, Principal, RbacRule, Rules, Text, Verdict, authorizer_filters, jwt_filter};
 
+/// Policies by name.
+pub type Policies = BTreeMap<Key, Arc<AuthorizationPolicy>>;
 /// Authorizers by name.
 pub type Providers = BTreeMap<Arc<str>, Arc<ExtensionProvider>>;
 
-/// The filter that verifies tokens at a gateway, if it has to.
-pub fn tokens(rules: &BTreeMap<Key, Arc<RequestAuthentication>>, gateway: &Gateway) -> Option<Bytes> {
-    let holds = |it: &&Arc<RequestAuthentication>| match it.scope {
-        Scope::Mesh => true,
-        Scope::Namespace => it.key.namespace == gateway.key.namespace,
-        Scope::Workload => it.gateways.contains(&gateway.key),
-    };
+/// For whom policies hold.
+#[derive(Clone, Copy)]
+pub enum Holder<'a> {
+    /// A gateway.
+    Gateway(&'a Gateway),
+    /// A process.
+    Workload(&'a Workload),
+}
+
+impl Holder<'_> {
+    fn has(&self, scope: Scope, policy: &Key, listed: bool) -> bool {
+        let namespace = match self {
+            Holder::Gateway(gateway) => &gateway.key.namespace,
+            Holder::Workload(workload) => &workload.key.namespace,
+        };
+        match scope {
+            Scope::Mesh => true,
+            Scope::Namespace => policy.namespace == *namespace,
+            Scope::Workload => listed,
+        }
+    }
+
+    fn verifies(&self, it: &RequestAuthentication) -> bool {
+        let listed = match self {
+            Holder::Gateway(gateway) => it.gateways.contains(&gateway.key),
+            Holder::Workload(workload) => workload.request_authentications.contains(&it.key),
+        };
+        self.has(it.scope, &it.key, listed)
+    }
+
+    fn keeps(&self, it: &AuthorizationPolicy) -> bool {
+        let listed = match self {
+            Holder::Gateway(gateway) => &gateway.authorization_policies,
+            Holder::Workload(workload) => &workload.authorization_policies,
+        };
+        self.has(it.scope, &it.key, listed.contains(&it.key))
+    }
+}
+
+/// The filter that verifies tokens, if there has to be one.
+pub fn tokens(rules: &BTreeMap<Key, Arc<RequestAuthentication>>, holder: Holder<'_>) -> Option<Bytes> {
     let named = |it: &'_ Arc<RequestAuthentication>| -> Vec<_> {
         it.rules.iter().enumerate().map(|(index, rule)| (format!("{}/{index}", it.key), rule.clone())).collect()
     };
-    let rules: Vec<_> = rules.values().filter(holds).flat_map(named).collect();
+    let rules: Vec<_> = rules.values().filter(|it| holder.verifies(it)).flat_map(named).collect();
     (!rules.is_empty()).then(|| jwt_filter(rules.iter().map(|(name, rule)| (name.clone(), rule))))
 }
 
 /// The filters that ask somebody about requests: each authorizer once, about what any of its policies matches. What matches and names nobody who is
-/// known is refused.
-fn asks<'a>(
-    custom: impl Iterator<Item = &'a Arc<AuthorizationPolicy>>,
+/// known is refused. `seen`: rules as they are where the filters stand.
+pub fn asks(
+    policies: &Policies,
     providers: &Providers,
     directory: &Directory,
+    holder: Holder<'_>,
+    seen: impl Fn(&RbacRule) -> RbacRule,
 ) -> Vec<Bytes> {
     let mut by_name: BTreeMap<&str, Vec<RbacRule>> = BTreeMap::new();
-    for policy in custom {
-        by_name.entry(&policy.provider).or_default().extend(rules(policy, true));
+    for policy in holding(policies, holder).filter(|it| it.action == Action::Custom && !it.dry_run) {
+        by_name.entry(&policy.provider).or_default().extend(rules(policy, true).iter().map(&seen));
     }
     let mut out = Vec::new();
     for (name, rules) in by_name {
         let Some(provider) = providers.get(name) else {
-            out.push(rbac_filter(&format!("diolkos.rbac.custom/{name}"), true, &rules));
+            let unknown =
+                Rules { name: "diolkos.rbac.custom", verdict: Verdict::Deny, rules: Some(rules), tried: None };
+            out.push(unknown.filter());
             continue;
         };
         let service =
@@ -61,16 +99,41 @@ fn asks<'a>(
     out
 }
 
-/// What holds for a gateway.
-fn holding<'a>(
-    policies: &'a BTreeMap<Key, Arc<AuthorizationPolicy>>,
-    gateway: &'a Gateway,
-) -> impl Iterator<Item = &'a Arc<AuthorizationPolicy>> {
-    policies.values().filter(|policy| !policy.dry_run).filter(|policy| match policy.scope {
-        Scope::Mesh => true,
-        Scope::Namespace => policy.key.namespace == gateway.key.namespace,
-        Scope::Workload => gateway.authorization_policies.contains(&policy.key),
-    })
+/// What holds for somebody, also what is tried only.
+fn holding<'a>(policies: &'a Policies, holder: Holder<'a>) -> impl Iterator<Item = &'a Arc<AuthorizationPolicy>> {
+    policies.values().filter(move |policy| holder.keeps(policy))
+}
+
+/// What is decided, in the order in which it is, beside those who are asked: what is noted, what is denied, then what is allowed.
+fn decided<'a>(policies: impl Iterator<Item = &'a AuthorizationPolicy> + Clone) -> Vec<Rules> {
+    let of = |action: Action, tried: bool| {
+        let of_action = policies.clone().filter(move |it| it.action == action && it.dry_run == tried);
+        let deny = action != Action::Allow;
+        let mut any = false;
+        let rules: Vec<RbacRule> = of_action.inspect(|_| any = true).flat_map(|policy| rules(policy, deny)).collect();
+        any.then_some(rules)
+    };
+    let mut out = Vec::new();
+    for (name, verdict, action) in [
+        ("diolkos.rbac.audit", Verdict::Log, Action::Audit),
+        ("diolkos.rbac.deny", Verdict::Deny, Action::Deny),
+        ("diolkos.rbac.allow", Verdict::Allow, Action::Allow),
+    ] {
+        let (rules, mut tried) = (of(action, false), of(action, true));
+        if let (Verdict::Allow, Some(tried), Some(rules)) = (verdict, &mut tried, &rules) {
+            // What is tried allows beside what is in force.
+            tried.extend(rules.iter().cloned());
+        }
+        if rules.is_some() || tried.is_some() {
+            out.push(Rules { name, verdict, rules, tried });
+        }
+    }
+    out
+}
+
+/// What is decided about requests, beside those who are [asked](asks).
+pub fn of_requests(policies: &Policies, holder: Holder<'_>) -> Vec<Rules> {
+    decided(holding(policies, holder).map(|policy| &**policy).collect::<Vec<_>>().into_iter())
 }
 
 /// A policy as connections see it that are passed whole. Of requests nothing is known: a rule that allows by them allows nothing, another holds without
@@ -78,6 +141,9 @@ fn holding<'a>(
 fn of_streams(policy: &AuthorizationPolicy) -> AuthorizationPolicy {
     let is_of_request = |key: &str| key.starts_with("request.");
     let mut out = policy.clone();
+    if out.action == Action::Custom {
+        out.action = Action::Deny;
+    }
     for rule in &mut out.rules {
         let before = rule.clone();
         rule.when.retain(|condition| !is_of_request(&condition.key));
@@ -99,41 +165,10 @@ fn of_streams(policy: &AuthorizationPolicy) -> AuthorizationPolicy {
     out
 }
 
-/// The same as [`filters`] for connections that are passed whole, about which nobody is asked: what CUSTOM policies match is refused.
-pub fn stream_filters(policies: &BTreeMap<Key, Arc<AuthorizationPolicy>>, gateway: &Gateway) -> Vec<Bytes> {
-    let all: Vec<AuthorizationPolicy> = holding(policies, gateway).map(|policy| of_streams(policy)).collect();
-    let refuses = |policy: &&AuthorizationPolicy| matches!(policy.action, Action::Deny | Action::Custom);
-    let deny: Vec<RbacRule> = all.iter().filter(refuses).flat_map(|policy| rules(policy, true)).collect();
-    let mut out = Vec::new();
-    if !deny.is_empty() {
-        out.push(rbac_network_filter("diolkos.rbac.deny", true, &deny));
-    }
-    let allow: Vec<&AuthorizationPolicy> = all.iter().filter(|policy| policy.action == Action::Allow).collect();
-    if !allow.is_empty() {
-        let rules: Vec<RbacRule> = allow.into_iter().flat_map(|policy| rules(policy, false)).collect();
-        out.push(rbac_network_filter("diolkos.rbac.allow", false, &rules));
-    }
-    out
-}
-
-/// Filters in the order in which they decide: whom to ask, then what is denied, then what is allowed.
-pub fn filters(
-    policies: &BTreeMap<Key, Arc<AuthorizationPolicy>>,
-    providers: &Providers,
-    directory: &Directory,
-    gateway: &Gateway,
-) -> Vec<Bytes> {
-    let of = |action: Action| holding(policies, gateway).filter(move |policy| policy.action == action);
-    let mut out = asks(of(Action::Custom), providers, directory);
-    let deny: Vec<RbacRule> = of(Action::Deny).flat_map(|policy| rules(policy, true)).collect();
-    if !deny.is_empty() {
-        out.push(rbac_filter("diolkos.rbac.deny", true, &deny));
-    }
-    if of(Action::Allow).next().is_some() {
-        let allow: Vec<RbacRule> = of(Action::Allow).flat_map(|policy| rules(policy, false)).collect();
-        out.push(rbac_filter("diolkos.rbac.allow", false, &allow));
-    }
-    out
+/// The same for connections that are passed whole, about which nobody is asked: what CUSTOM policies match is refused.
+pub fn of_connections(policies: &Policies, holder: Holder<'_>) -> Vec<Rules> {
+    let all: Vec<AuthorizationPolicy> = holding(policies, holder).map(|policy| of_streams(policy)).collect();
+    decided(all.iter())
 }
 
 fn rules(policy: &AuthorizationPolicy, deny: bool) -> Vec<RbacRule> {

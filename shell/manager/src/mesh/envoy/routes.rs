@@ -1,4 +1,5 @@
 //! Route tables in Envoy's words: a list in which the first that matches counts, so precedence is put into its order.
+use super::audience::Source;
 use super::policies::quote;
 use model::Key;
 use model::mesh::Service;
@@ -72,13 +73,19 @@ pub fn lasting_ms(port: &PortEntry) -> (u64, u64) {
     (pool.tcp_idle_timeout_ms, pool.tcp_max_duration_ms)
 }
 
-/// Requests to a service's port.
-pub fn of_service(directory: &Directory, entry: &ServiceEntry, port: &PortEntry) -> Vec<VirtualHost> {
+/// Requests to a service's port, by this caller; none: by anybody.
+pub fn of_service(
+    directory: &Directory,
+    entry: &ServiceEntry,
+    port: &PortEntry,
+    source: Option<&Source>,
+) -> Vec<VirtualHost> {
     let number = port.port.port;
     let own = cluster_name(directory, &entry.service.key, number);
-    let candidates = port.table.routes().iter().flat_map(|route| candidates(directory, route, number)).collect();
+    let table = source.map_or(&port.table, |source| port.table_for(&source.namespace));
+    let candidates = table.routes().iter().flat_map(|route| candidates(directory, route, number, source)).collect();
     let mut routes = in_order(candidates);
-    if port.table.is_empty() {
+    if table.is_empty() {
         let hash = hash_of(directory, [(&entry.service.key, number)].into_iter());
         routes.push(RouteEntry { hash, ..plain(own) });
     }
@@ -86,14 +93,14 @@ pub fn of_service(directory: &Directory, entry: &ServiceEntry, port: &PortEntry)
 }
 
 /// Requests to services by their names.
-pub fn by_name(directory: &Directory) -> Vec<VirtualHost> {
+pub fn by_name(directory: &Directory, source: Option<&Source>) -> Vec<VirtualHost> {
     let mut hosts = Vec::new();
     for entry in directory.services().into_iter().filter(|entry| super::is_named(&entry.service)) {
         let http = |port: &&PortEntry| port.app_protocol().is_http();
         let first = entry.ports.iter().filter(http).min_by_key(|port| (port.port.port != 80, port.port.port));
         let Some(port) = first else { continue };
         let domains = names(&entry.service);
-        for host in of_service(directory, entry, port) {
+        for host in of_service(directory, entry, port, source) {
             hosts.push(VirtualHost { name: entry.service.key.to_string(), domains: domains.clone(), ..host });
         }
     }
@@ -128,7 +135,7 @@ pub fn of_gateway(directory: &Directory, gateway: &Key, listeners: &[&ListenerEn
         groups.sort_by_key(|wider| Reverse(wider.as_ref().map(Hostname::specificity)));
         let routes = groups.into_iter().flat_map(|group| {
             let of_group = hung.iter().filter(|(of, _)| of == group);
-            in_order(of_group.flat_map(|(_, route)| candidates(directory, route, port)).collect())
+            in_order(of_group.flat_map(|(_, route)| candidates(directory, route, port, None)).collect())
         });
         let domain = name.as_ref().map_or_else(|| "*".to_owned(), ToString::to_string);
         VirtualHost { name: domain.clone(), domains: vec![domain], routes: routes.collect() }
@@ -147,15 +154,28 @@ fn covers(wider: &Option<Hostname>, name: &Option<Hostname>) -> bool {
 /// What orders routes: the ordered ones as they are, before the others by Gateway API's precedence.
 type Rank = (bool, u8, Reverse<usize>, Reverse<(bool, usize, usize)>, (i64, Arc<str>), usize, usize);
 
-fn candidates(directory: &Directory, route: &Arc<Route>, port: u16) -> Vec<(Rank, RouteEntry)> {
+/// Whether a rule may be for this caller; nobody known: it is for all.
+fn is_for(more: &MatchMore, source: Option<&Source>) -> bool {
+    match source {
+        Some(source) => {
+            more.source_namespace.as_ref().is_none_or(|namespace| *namespace == source.namespace)
+                && more.source_labels.iter().all(|(name, value)| source.labels.get(name) == Some(value))
+        }
+        None => more.source_namespace.is_none() && more.source_labels.is_empty(),
+    }
+}
+
+fn candidates(
+    directory: &Directory,
+    route: &Arc<Route>,
+    port: u16,
+    source: Option<&Source>,
+) -> Vec<(Rank, RouteEntry)> {
     let mut out = Vec::new();
     for (rule_index, rule) in route.rules.iter().enumerate() {
         for (match_index, matched) in rule.matches.iter().enumerate() {
-            // What Envoy's table cannot say here is left out rather than widened (docs/mesh.md): who calls is not known in it.
-            let elsewhere = |more: &MatchMore| {
-                let of_some = more.source_namespace.is_some() || !more.source_labels.is_empty();
-                of_some || more.port.is_some_and(|of| of != port)
-            };
+            // What Envoy's table cannot say here is left out rather than widened (docs/mesh.md): who calls is known of a sidecar only.
+            let elsewhere = |more: &MatchMore| !is_for(more, source) || more.port.is_some_and(|of| of != port);
             if matched.more.as_deref().is_some_and(elsewhere) {
                 continue;
             }
@@ -194,7 +214,8 @@ fn text(of: &TextMatch) -> Text {
     }
 }
 
-fn plain(cluster: String) -> RouteEntry {
+/// All requests to a cluster.
+pub fn plain(cluster: String) -> RouteEntry {
     RouteEntry {
         name: cluster.clone(),
         rule: String::new(),
@@ -218,6 +239,7 @@ fn plain(cluster: String) -> RouteEntry {
         session: None,
         limits: Vec::new(),
         quotas: Vec::new(),
+        decisions: Vec::new(),
     }
 }
 

@@ -38,6 +38,11 @@ impl Secrets {
         self.claim = claim;
     }
 
+    /// Who it said that it is.
+    pub fn claimed(&self) -> &Claim {
+        &self.claim
+    }
+
     /// What it is told.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
