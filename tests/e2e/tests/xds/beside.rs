@@ -5,12 +5,14 @@ use super::{
     AUTHENTICATION, BACKENDS, CERTIFICATE_S, DESTINATION_RULES, PATIENCE, PODS, POLICIES, Process, VIRTUAL_SERVICES,
     World, ask, backends, status,
 };
+use client::Resource;
 use e2e::{Check, contains, eventually, shell};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 const PORT: u16 = 16_497;
+const ACCOUNTS: Resource = Resource { group: "", version: "v1", plural: "serviceaccounts" };
 
 /// Asks on one connection until it is told a status, and says so; a connection that ends is a mistake.
 const KEPT: &str = r#"
@@ -129,25 +131,29 @@ impl Play<'_> {
     /// Another Envoy calls: TLS without a tunnel.
     fn peers(&self) -> Check {
         let world = self.world;
-        self.caller_pod("c")?;
-        let _envoy = self.caller()?;
+        for team in ["a", "b"] {
+            self.caller_pod(team)?;
+        }
+        let caller = self.caller("a")?;
         let get =
-            || contains(&ask(15_080, "old.default", "/direct", &[])?, &["old GET /direct ", &identity("default")]);
+            || contains(&ask(15_080, "old.default", "/direct", &[])?, &["old GET /direct ", &identity("teller-a")]);
         eventually(PATIENCE, get).map_err(|why| format!("{why}\n{}", world.log("DELTA_GRPC")))?;
         let code =
             |expect: &str| eventually(PATIENCE, || contains(&status(15_080, "old.default", "/direct")?, &[expect]));
         world.only("old", "friend")?;
         code("403")?;
         eventually(PATIENCE, || contains(&self.tunnelled("/only", &[])?, &["[200]"]))?;
-        world.only("old", "default")?;
+        world.only("old", "teller-a")?;
         code("200")?;
         eventually(PATIENCE, || contains(&self.tunnelled("/only", &[])?, &["[403]"]))?;
         world.delete(POLICIES, "only")?;
+        drop(caller);
         self.labels()
     }
 
-    fn caller(&self) -> Check<Process> {
-        self.world.envoy(self.envoy, "DELTA_GRPC", &json!({ "namespace": "default", "serviceAccount": "default" }))
+    fn caller(&self, team: &str) -> Check<Process> {
+        let account = format!("teller-{team}");
+        self.world.envoy(self.envoy, "DELTA_GRPC", &json!({ "namespace": "default", "serviceAccount": account }))
     }
 
     /// A rule for callers with labels: the pod's, beside which the Envoy is.
@@ -161,9 +167,7 @@ impl Play<'_> {
                     { "route": [{ "destination": { "host": "one" } }] }] } }),
         )?;
         for (team, backend) in [("a", BACKENDS[1]), ("b", BACKENDS[0])] {
-            self.caller_pod(team)?;
-            // A pod without an address is no workload, so nothing else has streams look.
-            world.service(&format!("poke-{team}"), &BACKENDS[..1])?;
+            let _envoy = self.caller(team)?;
             eventually(PATIENCE, || {
                 contains(&ask(15_080, "one.default", "/l", &[])?, &[&format!("backend-{backend} ")])
             })
@@ -173,11 +177,14 @@ impl Play<'_> {
     }
 
     fn caller_pod(&self, team: &str) -> Check {
-        let metadata = json!({ "name": "beside", "labels": { "team": team } });
+        let account = format!("teller-{team}");
+        self.world
+            .put(ACCOUNTS, &json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": account } }))?;
+        let metadata = json!({ "name": account, "labels": { "team": team } });
         self.world.put(
             PODS,
             &json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": { "nodeName": "alone",
-                "serviceAccountName": "default", "containers": [{ "name": "c", "image": "none" }] } }),
+                "serviceAccountName": account, "containers": [{ "name": "c", "image": "none" }] } }),
         )
     }
 
@@ -232,8 +239,8 @@ impl Play<'_> {
             &json!({ "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": { "name": "old" },
                 "spec": { "host": "old", "trafficPolicy": { "connectionPool": { "http": { "maxRequestsPerConnection": 1 } } } } }),
         )?;
-        let _envoy = self.caller()?;
-        let direct = || contains(&ask(15_080, "old.default", "/r", &[])?, &["old GET /r ", &identity("default")]);
+        let _envoy = self.caller("a")?;
+        let direct = || contains(&ask(15_080, "old.default", "/r", &[])?, &["old GET /r ", &identity("teller-a")]);
         eventually(PATIENCE, direct)?;
         let (begun, mut asked) = (Instant::now(), 0);
         while begun.elapsed() < Duration::from_secs(u64::from(CERTIFICATE_S) * 2) {

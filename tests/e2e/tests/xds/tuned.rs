@@ -160,7 +160,7 @@ impl World {
             ),
             (
                 json!({ "connectionPool": { "http": { "h2UpgradePolicy": "UPGRADE" } } }),
-                vec![(http("explicit_http_config/http2_protocol_options"), json!({}))],
+                vec![(http("explicit_http_config/http2_protocol_options"), json!({ "allow_connect": true }))],
             ),
             (
                 warm("LEAST_REQUEST"),
