@@ -347,7 +347,7 @@ impl View {
         } else {
             let own = || (vec![(cluster, 1)], routes::lasting_ms(port));
             let connection = match &self.audience.source {
-                Some(of) => Connection { namespace: &of.namespace, labels: Some(&of.labels), name: None },
+                Some(of) => Connection { namespace: &of.namespace, labels: Some(&of.labels), ..Connection::default() },
                 None => Connection::default(),
             };
             let (clusters, lasting_ms) = port
