@@ -1,6 +1,6 @@
 //! What a DestinationRule says of balancing and times, and what a Gateway passes whole: as an Envoy shows that it took it in, and where that can be seen, live.
 
-use super::{ADMIN_PORT, BACKENDS, GATEWAY_PORT, GATEWAYS, PATIENCE, POLICIES, ROUTES, World, curl};
+use super::{ADMIN_PORT, BACKENDS, GATEWAY_PORT, GATEWAYS, PATIENCE, POLICIES, ROUTES, VIRTUAL_SERVICES, World, curl};
 use client::Resource;
 use e2e::{Check, contains, eventually};
 use serde_json::{Value, json};
@@ -66,12 +66,21 @@ impl World {
             &json!({ "apiVersion": "gateway.networking.k8s.io/v1", "kind": "TCPRoute", "metadata": { "name": "tuned" },
                 "spec": { "parentRefs": [{ "name": "tuned", "sectionName": "stream" }], "rules": [{ "backendRefs": halves }] } }),
         )?;
+        let retries = json!({ "attempts": 2, "retryRemoteLocalities": true });
+        self.put(
+            VIRTUAL_SERVICES,
+            &json!({ "apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": { "name": "tuned" },
+                "spec": { "hosts": ["retried.example"], "gateways": ["tuned"],
+                    "http": [{ "route": [{ "destination": { "host": "kept" } }], "retries": retries }] } }),
+        )?;
         let _envoy = self.envoy(envoy, "DELTA_GRPC", &json!({ "gateway": "default/tuned" }))?;
         let told = |name: &str, what: Check| what.map_err(|why| format!("{name}: {why}\n{}", self.log("DELTA_GRPC")));
         told("sessions by header", self.header_sessions())?;
         told("what is shown", self.is_shown())?;
+        told("retries", self.retries())?;
         told("streams", self.streams())?;
         self.report("envoy test-DELTA_GRPC")?;
+        self.delete(VIRTUAL_SERVICES, "tuned")?;
         self.delete(TCP_ROUTES, "tuned")?;
         self.delete(GATEWAYS, "tuned")
     }
@@ -92,6 +101,25 @@ impl World {
         }
         let met = (0..20).map(|_| ask("x-none: 1").map(|answer| at(&answer))).collect::<Check<BTreeSet<_>>>()?;
         if met.len() == 2 { Ok(()) } else { Err(format!("without the header all are at {met:?}")) }
+    }
+
+    /// Where tries after the first go.
+    fn retries(&self) -> Check {
+        eventually(PATIENCE, || {
+            let dump = curl(ADMIN_PORT, "admin", "/config_dump?resource=dynamic_route_configs", &[])?;
+            let dump: Value = serde_json::from_str(&dump).map_err(|error| error.to_string())?;
+            let all = dump["configs"].as_array().into_iter().flatten();
+            let hosts = all.flat_map(|it| it["route_config"]["virtual_hosts"].as_array().into_iter().flatten());
+            let retry = hosts
+                .flat_map(|host| host["routes"].as_array().into_iter().flatten())
+                .map(|route| &route["route"]["retry_policy"])
+                .find(|policy| policy["num_retries"] == 2);
+            let retry = retry.ok_or_else(|| format!("no route has retries in {dump}"))?;
+            contains(
+                &retry.to_string(),
+                &["PreviousPrioritiesConfig", "\"update_frequency\":2", "PreviousHostsPredicate"],
+            )
+        })
     }
 
     /// A cluster, as the Envoy has it.
@@ -161,6 +189,20 @@ impl World {
             (
                 json!({ "connectionPool": { "http": { "h2UpgradePolicy": "UPGRADE" } } }),
                 vec![(http("explicit_http_config/http2_protocol_options"), json!({ "allow_connect": true }))],
+            ),
+            (
+                json!({ "connectionPool": { "http": { "h2UpgradePolicy": "UPGRADE",
+                    "http2KeepAlive": { "interval": "3s", "timeout": "1s" } } } }),
+                ["interval", "timeout"]
+                    .into_iter()
+                    .zip([json!("3s"), json!("1s")])
+                    .map(|(name, value)| {
+                        (
+                            http(&format!("explicit_http_config/http2_protocol_options/connection_keepalive/{name}")),
+                            value,
+                        )
+                    })
+                    .collect(),
             ),
             (
                 warm("LEAST_REQUEST"),
