@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-/// The workspace.
+/// The workspace. Cargo says where it runs the program; where it was built may have been another clone with the same target folder.
 pub fn root() -> PathBuf {
-    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let told = std::env::var_os("CARGO_MANIFEST_DIR");
+    let manifest = told.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     manifest.parent().map(PathBuf::from).unwrap_or(manifest)
 }
 

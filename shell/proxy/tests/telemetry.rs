@@ -33,17 +33,20 @@ fn metrics(node: &Node) -> String {
     page(node, &format!("http://127.0.0.1:{ADMIN}/metrics"), &[])
 }
 
-/// A node with a client, a web server, and some requests between them, one of which nobody can answer.
+/// A node with a client, a web server, and some requests between them, two of which nobody can answer.
 fn node_with_traffic() -> (Node, String) {
     let mut node = Node::start(|config| config.admin = Some(([127, 0, 0, 1], ADMIN).into()));
     let (client, server) = (node.pod(5, "client"), node.pod(6, "web"));
+    node.pod(7, "mute");
     serve_http(&server, "web");
     node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
     node.service("empty", 51, AppProtocol::Http, &[]);
+    node.service("mute", 52, AppProtocol::Http, &[(7, Health::Ready)]);
     for target in ["/", "/bytes/2000", "/status/500"] {
         curl(&client, &["-d", "hello", &format!("http://10.96.0.50{target}")]);
     }
     curl(&client, &["http://10.96.0.51/"]);
+    curl(&client, &["http://10.96.0.52/"]);
     (node, client)
 }
 
@@ -52,7 +55,7 @@ fn both_sides_tell_the_standard_metrics() {
     need_root!("both_sides_tell_the_standard_metrics");
     let (node, client) = node_with_traffic();
     curl(&client, &["--http2-prior-knowledge", "-H", "content-type: application/grpc", "http://10.96.0.50/status/503"]);
-    let expect: [&[&str]; 6] = [
+    let expect: [&[&str]; 7] = [
         &[
             "istio_requests_total{",
             "reporter=\"source\"",
@@ -77,6 +80,13 @@ fn both_sides_tell_the_standard_metrics() {
             "response_code=\"503\"",
             "response_flags=\"UH\"",
             "destination_service_name=\"empty\"",
+        ],
+        &[
+            "istio_requests_total{",
+            "reporter=\"source\"",
+            "response_code=\"503\"",
+            "response_flags=\"UF\"",
+            "destination_service_name=\"mute\"",
         ],
         &["istio_requests_total{", "reporter=\"destination\"", "request_protocol=\"grpc\"", "response_code=\"503\""],
         &["istio_request_bytes_sum{", "reporter=\"destination\"", "response_code=\"200\"", "} 10"],

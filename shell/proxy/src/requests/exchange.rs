@@ -399,7 +399,7 @@ impl Exchange<'_> {
                 let nobody = || Unreached {
                     address: None,
                     why: "no endpoint is ready".to_owned(),
-                    last: Some(Failure::NotSent),
+                    last: Some(Failure::Status(503)),
                 };
                 let far = self.plan.retry().is_some_and(|retry| retry.other_localities);
                 let near = if far { tried } else { &[] };
@@ -560,7 +560,7 @@ impl Exchange<'_> {
                 (reply.flagged(Flag::ConnectionFailure), unanswered::NOT_SENT)
             }
             Failure::NotSent => {
-                (Reply::new(503, "no healthy upstream").flagged(Flag::NoHealthyUpstream), unanswered::NOT_SENT)
+                (Reply::new(503, "upstream connect error").flagged(Flag::ConnectionFailure), unanswered::NOT_SENT)
             }
         };
         if before_process { reply.with(UNANSWERED, word.to_owned()) } else { reply }
