@@ -336,6 +336,6 @@ fn who_answers_no_ping_is_gone() {
         String::from_utf8_lossy(&told.stdout).into_owned()
     };
     assert_eq!(status(90, "/"), "000", "nobody asks: the client gives up first");
-    assert_eq!(status(91, "/"), "502", "its connection is over");
+    assert_eq!(status(91, "/"), "503", "its connection is over");
     assert_eq!(status(92, "/slow"), "200", "it answers each PING while it works");
 }
