@@ -365,3 +365,54 @@ fn a_resource_comes_once_in_a_response() {
     let names: Vec<&str> = told.resources.iter().map(|it| it.name.as_str()).collect();
     assert_eq!((names, told.removed_resources), (vec!["made"], vec!["gone".to_owned()]));
 }
+
+/// As Envoy: its endpoints are named, and waited for whenever their cluster is told, also when the stream is another one.
+#[test]
+fn endpoints_follow_their_clusters() {
+    const CLUSTERS: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+    const ENDPOINTS: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+    let mut catalog = Catalog::default();
+    for name in ["a", "b"] {
+        catalog.set(CLUSTERS, name, Some(Bytes::from("1")));
+        catalog.set(ENDPOINTS, name, Some(Bytes::from("1")));
+    }
+    let ask = |type_url: &str, names: &[&str], nonce: &str| DeltaDiscoveryRequest {
+        type_url: type_url.into(),
+        resource_names_subscribe: names.iter().map(|name| (*name).into()).collect(),
+        response_nonce: nonce.into(),
+        ..DeltaDiscoveryRequest::default()
+    };
+    let next = |server: &mut Server, catalog: &Catalog| {
+        let response = server.next(catalog, &[CLUSTERS, ENDPOINTS], usize::MAX, &everything)?;
+        Some((response.type_url, response.nonce, response.resources.len()))
+    };
+    let mut server = Server::new("test");
+    server.receive(&catalog, ask(CLUSTERS, &["*"], "")).unwrap();
+    assert_eq!(next(&mut server, &catalog), Some((CLUSTERS.into(), "1".into(), 2)));
+    server.receive(&catalog, ask(ENDPOINTS, &["a", "b"], "")).unwrap();
+    assert_eq!(next(&mut server, &catalog), Some((ENDPOINTS.into(), "2".into(), 2)), "once");
+    server.receive(&catalog, ask(CLUSTERS, &[], "1")).unwrap();
+    server.receive(&catalog, ask(ENDPOINTS, &[], "2")).unwrap();
+    assert_eq!(next(&mut server, &catalog), None);
+    catalog.set(CLUSTERS, "b", Some(Bytes::from("2")));
+    assert_eq!(next(&mut server, &catalog), Some((CLUSTERS.into(), "3".into(), 1)));
+    assert_eq!(next(&mut server, &catalog), Some((ENDPOINTS.into(), "4".into(), 1)));
+
+    // It comes again with what it had, but for a cluster that changed meanwhile.
+    let versions = |of: &str| ["a", "b"].map(|name| (name.into(), catalog.get(of, name).unwrap().sequence.to_string()));
+    let had = [versions(CLUSTERS), versions(ENDPOINTS)].map(|had| had.into_iter().collect());
+    catalog.set(CLUSTERS, "a", Some(Bytes::from("3")));
+    let [clusters, endpoints] = had;
+    let mut server = Server::new("test");
+    let first = DeltaDiscoveryRequest { initial_resource_versions: clusters, ..ask(CLUSTERS, &["*"], "") };
+    server.receive(&catalog, first).unwrap();
+    assert_eq!(next(&mut server, &catalog), Some((CLUSTERS.into(), "1".into(), 1)));
+    let first = DeltaDiscoveryRequest { initial_resource_versions: endpoints, ..ask(ENDPOINTS, &["a", "b"], "") };
+    server.receive(&catalog, first).unwrap();
+    assert_eq!(
+        next(&mut server, &catalog),
+        Some((ENDPOINTS.into(), "2".into(), 1)),
+        "those of the other are as they were"
+    );
+    assert_eq!(next(&mut server, &catalog), None);
+}

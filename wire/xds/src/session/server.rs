@@ -1,6 +1,6 @@
 //! The control plane's side: one [`Server`] for each stream, over one shared [`Catalog`].
 
-use super::standing::{Progress, Standing};
+use super::standing::{Progress, Standing, WARMED_BY};
 use super::{NAMES_LIMIT, SessionError};
 use crate::catalog::{Catalog, Change};
 use crate::discovery::{ControlPlane, DeltaDiscoveryRequest, SharedDeltaResponse};
@@ -13,6 +13,8 @@ pub struct Server {
     identifier: String,
     nonce: u64,
     types: BTreeMap<&'static str, Subscription>,
+    /// Clusters that were told since endpoints were.
+    warming: BTreeSet<String>,
 }
 
 #[derive(Debug, Default)]
@@ -34,7 +36,7 @@ struct Subscription {
 impl Server {
     /// A stream that has just begun. `identifier` names the control plane to the client.
     pub fn new(identifier: impl Into<String>) -> Self {
-        Server { identifier: identifier.into(), nonce: 0, types: BTreeMap::new() }
+        Server { identifier: identifier.into(), nonce: 0, types: BTreeMap::new(), warming: BTreeSet::new() }
     }
 
     /// A request came: a subscription, an answer, or both. Call [`next`](Self::next) afterwards.
@@ -75,6 +77,9 @@ impl Server {
             if subscription.standing.is_in_flight() {
                 continue;
             }
+            if *type_url == WARMED_BY.1 {
+                subscription.tell_again(std::mem::take(&mut self.warming));
+            }
             let batch = subscription.collect(catalog, type_url, limit, visible);
             let empty = batch.resources.is_empty() && batch.removed.is_empty();
             if empty && (batch.more || !subscription.standing.owed) {
@@ -82,6 +87,7 @@ impl Server {
                 continue;
             }
             subscription.standing.owed &= batch.more;
+            self.warming.extend(batch.warming);
             self.nonce += 1;
             let nonce = self.nonce.to_string();
             subscription.standing.sent(nonce.clone());
@@ -114,6 +120,17 @@ struct Batch {
     resources: Vec<Bytes>,
     removed: Vec<String>,
     more: bool,
+    /// The resources' names, if they are clusters.
+    warming: Vec<String>,
+}
+
+impl Batch {
+    fn bring(&mut self, type_url: &str, name: &str, encoded: Bytes) {
+        self.resources.push(encoded);
+        if type_url == WARMED_BY.0 {
+            self.warming.push(name.to_owned());
+        }
+    }
 }
 
 impl Subscription {
@@ -171,6 +188,16 @@ impl Subscription {
         }
     }
 
+    /// What the client has of these is told although it did not change.
+    fn tell_again(&mut self, names: BTreeSet<String>) {
+        for name in names {
+            if self.wildcard || self.names.contains(&name) {
+                self.known.remove(&name);
+                self.pending.insert(name);
+            }
+        }
+    }
+
     fn collect(
         &mut self,
         catalog: &Catalog,
@@ -181,7 +208,7 @@ impl Subscription {
         let mut removed = std::mem::take(&mut self.gone);
         // One may have come back since; a response must not both bring and remove it.
         removed.retain(|name| catalog.get(type_url, name).is_none_or(|change| change.encoded.is_none()));
-        let mut batch = Batch { resources: Vec::new(), removed, more: false };
+        let mut batch = Batch { resources: Vec::new(), removed, more: false, warming: Vec::new() };
         let mut bytes = 0;
         while let Some(name) = self.pending.pop_first() {
             let change = catalog.get(type_url, &name).filter(|_| visible(type_url, &name));
@@ -195,7 +222,7 @@ impl Subscription {
                 Some((sequence, _)) if self.known.remove(&name).is_some_and(|had| had == sequence.to_string()) => {}
                 Some((_, encoded)) => {
                     bytes += encoded.len();
-                    batch.resources.push(encoded);
+                    batch.bring(type_url, &name, encoded);
                 }
                 None => batch.removed.push(name),
             }
@@ -235,8 +262,9 @@ impl Subscription {
                 if self.known.remove(&*change.name).is_some_and(|had| had == change.sequence.to_string()) {
                     return 0;
                 }
-                batch.resources.push(encoded.clone());
-                encoded.len()
+                let size = encoded.len();
+                batch.bring(type_url, &change.name, encoded);
+                size
             }
             None if change.sequence <= self.began => 0,
             None => {

@@ -1,5 +1,11 @@
 //! How far a client is with one type: what both protocols keep of it.
 
+use crate::envoy::types;
+
+/// Whenever an Envoy is told a cluster it waits (15 s by default) for that cluster's endpoints before it uses what is new, and does not ask for those that it
+/// has: what is told of the first of these types has the resources of the same names of the second told again.
+pub(super) const WARMED_BY: (&str, &str) = (types::CLUSTER, types::ENDPOINT);
+
 /// A response that the client refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {

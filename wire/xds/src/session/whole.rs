@@ -1,6 +1,6 @@
 //! The state-of-the-world protocol: each response of a type holds every resource that the client wants of it. gRPC speaks it, and older Envoys.
 
-use super::standing::{Progress, Standing};
+use super::standing::{Progress, Standing, WARMED_BY};
 use super::{NAMES_LIMIT, SessionError};
 use crate::catalog::Catalog;
 use crate::discovery::{Any, ControlPlane, DiscoveryRequest, DiscoveryResponse, Resource};
@@ -84,8 +84,14 @@ impl WholeServer {
             let nonce = self.nonce.to_string();
             subscription.standing.owed = false;
             subscription.standing.sent(nonce.clone());
+            let version_info = subscription.standing.told.to_string();
+            if *type_url == WARMED_BY.0
+                && let Some(warmed) = self.types.get_mut(WARMED_BY.1)
+            {
+                warmed.standing.owed = true;
+            }
             return Some(DiscoveryResponse {
-                version_info: subscription.standing.told.to_string(),
+                version_info,
                 resources,
                 type_url: (*type_url).to_owned(),
                 nonce,
@@ -108,6 +114,8 @@ mod tests {
     use bytes::Bytes;
 
     const T: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+
+    const E: &str = WARMED_BY.1;
 
     fn ask(nonce: &str, names: &[&str], error: Option<&str>) -> DiscoveryRequest {
         DiscoveryRequest {
@@ -138,6 +146,27 @@ mod tests {
         server.receive(&catalog, ask("2", &[], Some("bad"))).unwrap();
         assert_eq!(next(&mut server, &catalog), None, "the same would be refused again");
         assert_eq!(server.progress().next().unwrap().refusal.unwrap().message, "bad");
+    }
+
+    #[test]
+    fn endpoints_follow_their_clusters() {
+        let mut catalog = Catalog::default();
+        catalog.set(T, "a", Some(Bytes::from_static(b"1")));
+        catalog.set(E, "a", Some(Bytes::from_static(b"1")));
+        let mut server = WholeServer::new("test");
+        let next = |server: &mut WholeServer, catalog: &Catalog| {
+            server.next(catalog, &[T, E], &|_, _| true).map(|response| (response.type_url, response.nonce))
+        };
+        server.receive(&catalog, ask("", &[], None)).unwrap();
+        assert_eq!(next(&mut server, &catalog), Some((T.into(), "1".into())));
+        server.receive(&catalog, ask("1", &[], None)).unwrap();
+        server.receive(&catalog, DiscoveryRequest { type_url: E.into(), ..ask("", &["a"], None) }).unwrap();
+        assert_eq!(next(&mut server, &catalog), Some((E.into(), "2".into())));
+        server.receive(&catalog, DiscoveryRequest { type_url: E.into(), ..ask("2", &["a"], None) }).unwrap();
+        catalog.set(T, "a", Some(Bytes::from_static(b"2")));
+        assert_eq!(next(&mut server, &catalog), Some((T.into(), "3".into())));
+        assert_eq!(next(&mut server, &catalog), Some((E.into(), "4".into())), "the client waits for them");
+        assert_eq!(next(&mut server, &catalog), None);
     }
 
     #[test]
