@@ -14,7 +14,7 @@ pub const ROOTS_SECRET: &str = "ROOTCA";
 /// Who is called, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Peers<'a> {
-    /// SPIFFE identities that the other side may have; none: any of the trust domain.
+    /// SPIFFE identities (or, outside of the mesh, names of hosts) of which the other side must have one; none: any identity of the trust domain.
     pub identities: &'a [String],
     /// The trust domain.
     pub trust_domain: &'a str,
@@ -49,11 +49,11 @@ fn tls(peers: &Peers<'_>) -> Message {
     let params = Message::new().number(1, 4).number(2, 4);
     let exact = |identity: &String| Message::new().text(1, identity);
     let any = || Message::new().text(2, &format!("spiffe://{}/", peers.trust_domain));
-    // match_typed_subject_alt_names { san_type URI, matcher }
-    let typed = |matcher: Message| Message::new().number(1, 3).child(2, matcher);
-    let named = peers.identities.iter().map(exact);
-    let validation = Message::new().children(15, named.map(typed));
-    let validation = if peers.identities.is_empty() { validation.child(15, typed(any())) } else { validation };
+    // match_typed_subject_alt_names { san_type (DNS 2, URI 3), matcher }
+    let typed = |of: u64, matcher: Message| Message::new().number(1, of).child(2, matcher);
+    let named = peers.identities.iter().map(|name| typed(if name.contains("://") { 3 } else { 2 }, exact(name)));
+    let validation = Message::new().children(15, named);
+    let validation = if peers.identities.is_empty() { validation.child(15, typed(3, any())) } else { validation };
     let validation = Message::new().child(1, validation).child(2, secret(ROOTS_SECRET));
     let common = Message::new().child(1, params).text(4, "istio");
     let common = if peers.http2 { common.text(4, "h2") } else { common };

@@ -147,9 +147,8 @@ impl View {
 /// Who may be there: the workloads that are known, and outside of the mesh whom a rule names; nobody: any of the mesh.
 fn identities(mut known: BTreeSet<String>, outside: Option<&BackendTls>) -> Vec<String> {
     let Some(tls) = outside else { return known.into_iter().collect() };
-    let named = tls.names.iter().filter_map(|name| match name {
-        SubjectName::Uri(uri) => Some(uri.to_string()),
-        SubjectName::Dns(_) => None,
+    let named = tls.names.iter().map(|name| match name {
+        SubjectName::Uri(name) | SubjectName::Dns(name) => name.to_string(),
     });
     let named: Vec<String> = named.collect();
     if named.is_empty() {

@@ -6,7 +6,7 @@ use model::Key;
 use model::mesh::policy::ProviderKind;
 use model::mesh::{
     Action, AuthorizationPolicy, Condition, ExtensionProvider, Gateway, Operation, PolicyRule, RequestAuthentication,
-    Scope, Source, Workload,
+    Scope, Source, Subnet, Workload,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -182,7 +182,9 @@ fn rules(policy: &AuthorizationPolicy, deny: bool) -> Vec<RbacRule> {
             from.iter().flat_map(|from| to.iter().map(move |to| (from, to))).enumerate()
         {
             let name = format!("{}/{index}/{number}", policy.key);
-            if !deny && is_beyond_words(rule) {
+            let says_nothing = (!rule.from.is_empty() && *source == Source::default())
+                || (!rule.to.is_empty() && *operation == Operation::default());
+            if !deny && (says_nothing || is_beyond_words(rule)) {
                 continue;
             }
             out.push(one(name, rule, source, operation));
@@ -191,9 +193,10 @@ fn rules(policy: &AuthorizationPolicy, deny: bool) -> Vec<RbacRule> {
     out
 }
 
-/// What nobody knows.
+/// What nobody knows, or a condition that says nothing.
 fn is_beyond_words(rule: &PolicyRule) -> bool {
-    rule.when.iter().any(|condition| attribute(&condition.key).is_none())
+    let says_nothing = |it: &Condition| it.values.is_empty() && it.not_values.is_empty();
+    rule.when.iter().any(|condition| says_nothing(condition) || attribute(&condition.key).is_none())
 }
 
 /// What a condition looks at.
@@ -211,9 +214,9 @@ fn attribute(key: &str) -> Option<Attribute<'_>> {
         "remote.ip" => who(remote),
         "source.namespace" => who(namespace),
         "source.principal" => who(identity),
+        "source.serviceAccount" => who(account),
         "destination.ip" => what(|text| {
-            let (address, length) = cidr(text);
-            Permission::Address(address, length)
+            cidr(text).map_or(Permission::Known(false), |(address, length)| Permission::Address(address, length))
         }),
         "destination.port" => what(|text| Permission::Port(text.parse().unwrap_or(0))),
         "connection.sni" => what(|text| Permission::ServerName(pattern("", text))),
@@ -225,14 +228,28 @@ fn attribute(key: &str) -> Option<Attribute<'_>> {
     }
 }
 
-/// Istio's texts: exact, `prefix*`, `*suffix`, `*`.
+/// Istio's texts: exact, `prefix*`, `*suffix`, `*` (any that is not empty: Envoy refuses an empty prefix, and with it all it came with).
 pub(super) fn pattern(before: &str, text: &str) -> Text {
     match (text.strip_suffix('*'), text.strip_prefix('*')) {
-        (Some(""), _) => Text::Prefix(before.to_owned()),
+        (Some(""), _) if before.is_empty() => Text::Regex(".+".to_owned()),
         (Some(prefix), _) => Text::Prefix(format!("{before}{prefix}")),
-        (None, Some(suffix)) => Text::Regex(format!("{}.*{}", quote(before), quote(suffix))),
+        (None, Some(_)) => Text::Regex(format!("{}{}", quote(before), expression(text, ".*"))),
         (None, None) => Text::Exact(format!("{before}{text}")),
     }
+}
+
+/// Such a text as an RE2 expression, with what its star stands for.
+fn expression(text: &str, star: &str) -> String {
+    match (text.strip_suffix('*'), text.strip_prefix('*')) {
+        (Some(prefix), _) => format!("{}{star}", quote(prefix)),
+        (None, Some(suffix)) => format!("{star}{}", quote(suffix)),
+        (None, None) => quote(text),
+    }
+}
+
+/// Hosts are the same in capitals.
+fn host(text: &str) -> Text {
+    Text::Regex(format!("(?i){}", if text == "*" { ".+".to_owned() } else { expression(text, ".*") }))
 }
 
 /// An RE2 expression for the text itself.
@@ -248,20 +265,25 @@ fn path(text: &str) -> Text {
     Text::Regex(quoted)
 }
 
-fn cidr(text: &str) -> (String, u32) {
-    let whole = if text.contains(':') { 128 } else { 32 };
-    let (address, length) = text.split_once('/').unwrap_or((text, ""));
-    (address.to_owned(), length.parse().unwrap_or(whole))
+/// Address and length of the prefix; none: it is no block.
+fn cidr(text: &str) -> Option<(String, u32)> {
+    // A block counts its bits as those of IPv6, of which an IPv4 address is the last 32.
+    let before = if text.contains(':') { 0 } else { 96 };
+    let length = Subnet::parse(text)?.length() - before;
+    let address = text.split_once('/').map_or(text, |(address, _)| address);
+    Some((address.to_owned(), length))
+}
+
+fn nobody() -> Principal {
+    Principal::Not(Box::new(Principal::Any))
 }
 
 fn address(text: &str) -> Principal {
-    let (address, length) = cidr(text);
-    Principal::Address(address, length)
+    cidr(text).map_or_else(nobody, |(address, length)| Principal::Address(address, length))
 }
 
 fn remote(text: &str) -> Principal {
-    let (address, length) = cidr(text);
-    Principal::Remote(address, length)
+    cidr(text).map_or_else(nobody, |(address, length)| Principal::Remote(address, length))
 }
 
 fn identity(text: &str) -> Principal {
@@ -269,12 +291,11 @@ fn identity(text: &str) -> Principal {
 }
 
 fn namespace(text: &str) -> Principal {
-    match pattern("", text) {
-        Text::Exact(text) => Principal::Identity(Text::Regex(format!(".*/ns/{}/.*", quote(&text)))),
-        Text::Prefix(text) => Principal::Identity(Text::Regex(format!(".*/ns/{}[^/]*/.*", quote(&text)))),
-        Text::Regex(expression) => Principal::Identity(Text::Regex(format!(".*/ns/{expression}/.*"))),
-        Text::Present => Principal::Any,
-    }
+    Principal::Identity(Text::Regex(format!(".*/ns/{}/.*", expression(text, "[^/]*"))))
+}
+
+fn trust_domain(text: &str) -> Principal {
+    Principal::Identity(Text::Regex(format!("spiffe://{}/.*", expression(text, "[^/]*"))))
 }
 
 fn account(text: &str) -> Principal {
@@ -296,19 +317,21 @@ fn groups<T>(
 }
 
 fn one(name: String, rule: &PolicyRule, source: &Source, operation: &Operation) -> RbacRule {
-    let nobody: fn(Principal) -> Principal = |it| Principal::Not(Box::new(it));
+    let other: fn(Principal) -> Principal = |it| Principal::Not(Box::new(it));
     let nothing: fn(Permission) -> Permission = |it| Permission::Not(Box::new(it));
     let (mut who, mut what) = (Vec::new(), Vec::new());
-    groups(&mut who, (&source.principals, &source.not_principals), identity, nobody);
+    groups(&mut who, (&source.principals, &source.not_principals), identity, other);
     let tokens = (&source.request_principals[..], &source.not_request_principals[..]);
-    groups(&mut who, tokens, tokens::request_principal, nobody);
-    groups(&mut who, (&source.namespaces, &source.not_namespaces), namespace, nobody);
-    groups(&mut who, (&source.service_accounts, &source.not_service_accounts), account, nobody);
-    groups(&mut who, (&source.ip_blocks, &source.not_ip_blocks), address, nobody);
-    groups(&mut who, (&source.remote_ip_blocks, &source.not_remote_ip_blocks), remote, nobody);
+    groups(&mut who, tokens, tokens::request_principal, other);
+    groups(&mut who, (&source.namespaces, &source.not_namespaces), namespace, other);
+    groups(&mut who, (&source.service_accounts, &source.not_service_accounts), account, other);
+    groups(&mut who, (&source.trust_domains, &source.not_trust_domains), trust_domain, other);
+    groups(&mut who, (&source.ip_blocks, &source.not_ip_blocks), address, other);
+    groups(&mut who, (&source.remote_ip_blocks, &source.not_remote_ip_blocks), remote, other);
     let header = |name: &'static str| move |text: &str| Permission::Header(name.to_owned(), pattern("", text));
+    let authority = |text: &str| Permission::Header(":authority".to_owned(), host(text));
     groups(&mut what, (&operation.methods, &operation.not_methods), header(":method"), nothing);
-    groups(&mut what, (&operation.hosts, &operation.not_hosts), header(":authority"), nothing);
+    groups(&mut what, (&operation.hosts, &operation.not_hosts), authority, nothing);
     groups(&mut what, (&operation.paths, &operation.not_paths), |text| Permission::Path(path(text)), nothing);
     let port = |text: &str| Permission::Port(text.parse().unwrap_or(0));
     groups(&mut what, (&operation.ports, &operation.not_ports), port, nothing);
@@ -316,10 +339,84 @@ fn one(name: String, rule: &PolicyRule, source: &Source, operation: &Operation) 
     for condition in &rule.when {
         let texts = (&condition.values[..], &condition.not_values[..]);
         match attribute(&condition.key) {
-            Some(Attribute::Who(of)) => groups(&mut who, texts, of, nobody),
+            Some(Attribute::Who(of)) => groups(&mut who, texts, of, other),
             Some(Attribute::What(of)) => groups(&mut what, texts, of, nothing),
             None => {}
         }
     }
     RbacRule { name, who, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(of: &[&str]) -> Vec<Arc<str>> {
+        of.iter().map(|text| (*text).into()).collect()
+    }
+
+    fn said(action: Action, rule: PolicyRule) -> Vec<String> {
+        let policy = AuthorizationPolicy {
+            key: Key::new("shop", "p"),
+            scope: Scope::Namespace,
+            action,
+            dry_run: false,
+            provider: "".into(),
+            rules: vec![rule],
+        };
+        rules(&policy, action != Action::Allow).iter().map(|it| format!("{:?} {:?}", it.who, it.what)).collect()
+    }
+
+    #[test]
+    fn what_a_source_says() {
+        for (source, expect) in [
+            (
+                Source { trust_domains: texts(&["a.org", "b*"]), ..Source::default() },
+                r#"[[Identity(Regex("spiffe://a\\.org/.*")), Identity(Regex("spiffe://b[^/]*/.*"))]] []"#,
+            ),
+            (
+                Source { not_trust_domains: texts(&["*"]), ..Source::default() },
+                r#"[[Not(Identity(Regex("spiffe://[^/]*/.*")))]] []"#,
+            ),
+            (
+                Source { namespaces: texts(&["*", "a", "*b"]), ..Source::default() },
+                r#"[[Identity(Regex(".*/ns/[^/]*/.*")), Identity(Regex(".*/ns/a/.*")), Identity(Regex(".*/ns/[^/]*b/.*"))]] []"#,
+            ),
+            (
+                Source { ip_blocks: texts(&["10.0.0.0/8", "10.1.1.1", "fd00::/8", "nothing"]), ..Source::default() },
+                r#"[[Address("10.0.0.0", 8), Address("10.1.1.1", 32), Address("fd00::", 8), Not(Any)]] []"#,
+            ),
+        ] {
+            let rule = PolicyRule { from: vec![source], ..PolicyRule::default() };
+            assert_eq!(said(Action::Allow, rule), [expect]);
+        }
+    }
+
+    #[test]
+    fn what_an_operation_says() {
+        let operation = Operation {
+            hosts: texts(&["Admin.shop", "a*", "*"]),
+            methods: texts(&["*"]),
+            paths: texts(&["/a*"]),
+            ..Operation::default()
+        };
+        let expect = r#"[] [[Header(":method", Regex(".+"))], [Header(":authority", Regex("(?i)Admin\\.shop")), "#
+            .to_owned()
+            + r#"Header(":authority", Regex("(?i)a.*")), Header(":authority", Regex("(?i).+"))], [Path(Prefix("/a"))]]"#;
+        assert_eq!(said(Action::Deny, PolicyRule { to: vec![operation], ..PolicyRule::default() }), [expect]);
+    }
+
+    #[test]
+    fn what_says_nothing_allows_nothing_and_denies_all() {
+        let condition = Condition { key: "source.ip".into(), ..Condition::default() };
+        for rule in [
+            PolicyRule { from: vec![Source::default()], ..PolicyRule::default() },
+            PolicyRule { to: vec![Operation::default()], ..PolicyRule::default() },
+            PolicyRule { when: vec![condition], ..PolicyRule::default() },
+        ] {
+            assert!(said(Action::Allow, rule.clone()).is_empty(), "{rule:?}");
+            assert_eq!(said(Action::Deny, rule), ["[] []"]);
+        }
+        assert_eq!(said(Action::Allow, PolicyRule::default()), ["[] []"], "a rule without any parts is for all");
+    }
 }
