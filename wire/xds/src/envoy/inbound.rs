@@ -25,7 +25,6 @@ const HTTP_OPTIONS: &str = "type.googleapis.com/envoy.extensions.upstreams.http.
 /// What Istio's sidecars and ours offer: TLS of a peer's, and not of the process's own.
 const PEERS: [&str; 5] = ["istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
 const CLIENT_CERTIFICATE: &str = "x-forwarded-client-cert";
-const DECIDING: [&str; 3] = ["diolkos.rbac.audit", "diolkos.rbac.deny", "diolkos.rbac.allow"];
 
 /// A port of the process.
 #[derive(Clone, Debug)]
@@ -93,7 +92,10 @@ fn process(name: &str, number: u16, http2: bool) -> Bytes {
 /// A cluster of type STATIC.
 fn one_endpoint(name: &str, endpoint: Message) -> Message {
     let load = Message::new().text(1, name).child(2, Message::new().child(2, endpoint));
-    Message::new().text(1, name).number(2, 0).duration_ms(4, 4_000).child(33, load)
+    // circuit_breakers: Envoy's own limits are 1024 of each, also of tunnels, and a process sets its own.
+    let most = [2, 3, 4, 5].into_iter().fold(Message::new(), |most, tag| most.wrapped(tag, u64::from(u32::MAX)));
+    let message = Message::new().text(1, name).number(2, 0).duration_ms(4, 4_000).child(33, load);
+    message.child(10, Message::new().child(1, most))
 }
 
 fn listener_filter(name: &str, type_url: &str) -> Message {
@@ -137,12 +139,12 @@ impl InboundPort {
         let manager = manager.child(5, cors_filter()).child(5, fault_filter());
         let before = &self.before[usize::from(came == Came::Tunnel)];
         let manager = before.iter().fold(manager, |manager, filter| manager.bytes(5, filter));
-        let manager = manager.children(5, DECIDING.iter().map(|name| Rules::inert(name)));
+        let manager = manager.children(5, Verdict::ALL.map(|verdict| Rules::inert(verdict.filter())));
         let manager = self.after.iter().fold(manager, |manager, filter| manager.bytes(5, filter));
         // http_filters; normalize_path; upgrade_configs websocket; server_header_transformation PASS_THROUGH
         let manager = manager.child(5, router()).wrapped(30, 1).child(23, Message::new().text(1, "websocket"));
-        // http2_protocol_options { allow_connect }
-        let manager = manager.number(34, 2).child(9, Message::new().number(5, 1));
+        // http2_protocol_options { allow_connect }; stream_idle_timeout: none, for streams may be quiet
+        let manager = manager.number(34, 2).child(9, Message::new().number(5, 1)).duration_ms(24, 0);
         // forward_client_cert_details SANITIZE_SET, set_current_client_cert_details { uri }
         match came {
             Came::Secured => manager.number(16, 3).child(17, Message::new().number(5, 1)),

@@ -120,6 +120,20 @@ pub enum Verdict {
     Log,
 }
 
+impl Verdict {
+    /// In the order in which they are asked.
+    pub const ALL: [Verdict; 3] = [Verdict::Log, Verdict::Deny, Verdict::Allow];
+
+    /// Name of the filter that carries it out, by which routes find it.
+    pub fn filter(self) -> &'static str {
+        match self {
+            Verdict::Log => "diolkos.rbac.audit",
+            Verdict::Deny => "diolkos.rbac.deny",
+            Verdict::Allow => "diolkos.rbac.allow",
+        }
+    }
+}
+
 /// Rules with one verdict, and those that are tried only, whose outcome is counted and in the metadata.
 #[derive(Clone, Debug)]
 pub struct Rules {

@@ -114,18 +114,19 @@ fn decided<'a>(policies: impl Iterator<Item = &'a AuthorizationPolicy> + Clone) 
         any.then_some(rules)
     };
     let mut out = Vec::new();
-    for (name, verdict, action) in [
-        ("diolkos.rbac.audit", Verdict::Log, Action::Audit),
-        ("diolkos.rbac.deny", Verdict::Deny, Action::Deny),
-        ("diolkos.rbac.allow", Verdict::Allow, Action::Allow),
-    ] {
+    for verdict in Verdict::ALL {
+        let action = match verdict {
+            Verdict::Log => Action::Audit,
+            Verdict::Deny => Action::Deny,
+            Verdict::Allow => Action::Allow,
+        };
         let (rules, mut tried) = (of(action, false), of(action, true));
         if let (Verdict::Allow, Some(tried), Some(rules)) = (verdict, &mut tried, &rules) {
             // What is tried allows beside what is in force.
             tried.extend(rules.iter().cloned());
         }
         if rules.is_some() || tried.is_some() {
-            out.push(Rules { name, verdict, rules, tried });
+            out.push(Rules { name: verdict.filter(), verdict, rules, tried });
         }
     }
     out
