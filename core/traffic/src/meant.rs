@@ -41,13 +41,13 @@ impl Directory {
     /// Whose a connection of a caller of a namespace is: by address, else by block of addresses (the narrowest), else by name.
     pub fn meant(&self, to: SocketAddr, namespace: &str) -> Meant {
         let port = to.port();
-        let serves = |entry: &&Arc<ServiceEntry>| {
-            let has = entry.port(port).is_some_and(|it| it.port.transport == Transport::Tcp);
-            has && entry.service.is_seen_from(namespace)
-        };
-        let mut at_address = self.services_at(to.ip()).peekable();
+        let seen = |entry: &&Arc<ServiceEntry>| entry.service.is_seen_from(namespace);
+        let has = |entry: &&Arc<ServiceEntry>| entry.port(port).is_some_and(|it| it.port.transport == Transport::Tcp);
+        let serves = |entry: &&Arc<ServiceEntry>| has(entry) && seen(entry);
+        // An address that others alone have takes nothing from the caller's own blocks and names.
+        let mut at_address = self.services_at(to.ip()).filter(seen).peekable();
         if at_address.peek().is_some() {
-            return Choice::of(at_address.filter(serves), true, port);
+            return Choice::of(at_address.filter(has), true, port);
         }
         let block = |entry: &Arc<ServiceEntry>| {
             let blocks = entry.service.blocks.iter().filter(|block| block.contains(to.ip()));
@@ -179,6 +179,7 @@ mod tests {
             Told { name: "some", hosts: &["*.x.example"], ports: &[(80, Http), (443, Tls)], ..PLAIN },
             Told { name: "one", created: 3, hosts: &["a.x.example"], ports: &[(80, Http)], ..PLAIN },
             Told { name: "hidden", hosts: &["c.x.example"], ports: &[(80, Http)], seen: &["other"], ..PLAIN },
+            Told { name: "theirs", vips: &["10.0.0.3", "192.0.2.3"], ports: &[(80, Http)], seen: &["other"], ..PLAIN },
             Told { name: "raw", hosts: &["raw.example"], ports: &[(6000, Tcp)], ..PLAIN },
         ]);
         for (to, asks, expect) in [
@@ -195,6 +196,10 @@ mod tests {
             ("10.1.2.3:443", Nothing, "narrow!"),
             ("10.2.2.3:443", Nothing, "wide!"),
             ("10.1.2.3:9", Nothing, "wide!"),
+            // An address of a service that is not for this namespace: as if nobody had it.
+            ("10.0.0.3:443", Nothing, "wide!"),
+            ("10.0.0.3:80", Nothing, "?"),
+            ("192.0.2.3:80", Host("a.x.example"), "one"),
             // No address: names alone.
             ("192.0.2.1:80", Host("a.x.example"), "one"),
             ("192.0.2.1:80", Host("b.x.example"), "some"),

@@ -75,7 +75,7 @@ struct Held {
 }
 
 impl Configs {
-    /// Forgets policies that are no longer in force.
+    /// Forgets policies that are no longer in force and have no pooled connections.
     pub fn sweep(&self) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         held.retain(|_, held| Arc::strong_count(&held.policy) > 1);

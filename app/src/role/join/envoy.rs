@@ -26,6 +26,8 @@ pub fn run(config: &Config, kept: &Kept, how: Inbound) -> Result<(), CommandErro
     runtime(1)?.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        // SIGHUP has `diolkos join` start another proxy, and units send it on reload: here is none to replace, but that is no reason to end.
+        let _ignored = signal(SignalKind::hangup()).map_err(failed)?;
         println!("Ready: envoy -c {}. Ctrl-C stops renewing its certificate.", path.display());
         notify::ready();
         tokio::select! {

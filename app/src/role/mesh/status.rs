@@ -24,8 +24,8 @@ pub fn text(status: &Value, now_unix_s: i64) -> String {
                 of["newest"]
             );
             let _ = writeln!(out, "  {what}");
-            if let Some(why) = of["error"].as_str() {
-                let _ = writeln!(out, "    {why}");
+            if of["error"].is_string() {
+                let _ = writeln!(out, "    {}", said(&of["error"]));
             }
         }
     }
@@ -37,7 +37,7 @@ pub fn text(status: &Value, now_unix_s: i64) -> String {
     let phase = said(&trust["phase"]);
     let of = if roots.len() == 1 { "root" } else { "roots" };
     let _ = write!(out, "\nTrust domain {}: {} {of}, {phase}", said(&status["trustDomain"]), roots.len());
-    let waiting: Vec<&str> = list(&trust["waitingFor"]).iter().map(said).collect();
+    let waiting: Vec<String> = list(&trust["waitingFor"]).iter().map(said).collect();
     if !waiting.is_empty() {
         let _ = write!(out, ", waits for {}", waiting.join(", "));
     }
@@ -55,8 +55,9 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-fn said(value: &Value) -> &str {
-    value.as_str().unwrap_or("-")
+/// A text without control characters: the Envoy of a joined host chooses its name and the words of its refusals, and a terminal would obey them.
+fn said(value: &Value) -> String {
+    value.as_str().unwrap_or("-").chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -74,7 +75,7 @@ mod tests {
             "proxies": [
                 {"proxy": "vm", "address": "127.0.0.1:9", "connectedSinceUnixS": 940, "state": "synced", "types": [of("Route", "synced", Value::Null)]},
                 {"proxy": "envoy e1 at vm", "address": "10.0.0.2:9", "connectedSinceUnixS": 1000, "state": "refused",
-                 "types": [of("Listener", "refused", json!("no such filter")), of("Cluster", "behind", Value::Null)]},
+                 "types": [of("Listener", "refused", json!("no such\u{1b}[2Jfilter\nvm2")), of("Cluster", "behind", Value::Null)]},
             ],
             "unusableObjects": [{"kind": "HttpRoute", "object": "shop/web", "error": "no port"}],
         });
@@ -83,7 +84,7 @@ PROXY           STATE     CONNECTED   ADDRESS
 vm              synced    60s         127.0.0.1:9
 envoy e1 at vm  refused   0s          10.0.0.2:9
   Listener: refused (runs 7, newest 9)
-    no such filter
+    no such [2Jfilter vm2
   Cluster: behind (runs 7, newest 9)
 
 Trust domain cluster.local: 2 roots, spreading, waits for vm

@@ -23,6 +23,8 @@ pub(super) struct Rules<'a> {
     host: Arc<str>,
     /// What the service says its endpoints are named in certificates.
     names: &'a [Arc<str>],
+    /// The service is a ServiceEntry's.
+    of_entry: bool,
     /// The first one's policy counts; subsets count from all.
     rules: Vec<&'a DestinationRule>,
 }
@@ -67,7 +69,7 @@ impl<'a> Rules<'a> {
             TlsOrigination::None => false,
             TlsOrigination::Simple | TlsOrigination::Mutual => true,
             // Within the mesh it is there already.
-            TlsOrigination::Mesh => self.compiler.is_of_entry(&self.host),
+            TlsOrigination::Mesh => self.of_entry,
         });
         let policy = TrafficPolicy {
             balancer: first(specs, |it| &it.balancer).unwrap_or_default(),
@@ -99,7 +101,7 @@ impl Compiler {
     /// The rules that hold for a service: of its own namespace, else of a root namespace; older ones first.
     pub(super) fn rules_of(&self, service: &Key) -> Rules<'_> {
         let entry = entry_of(service).and_then(|entry| self.objects.service_entries.get(&entry));
-        let names = entry.map_or(&[][..], |entry| &entry.names);
+        let (names, of_entry) = (entry.map_or(&[][..], |entry| &entry.names), entry.is_some());
         for host in self.hosts_of_service(service) {
             for keys in self.hosts.rules_of(&host) {
                 let found = |holds: &dyn Fn(&Key) -> bool| -> Vec<&DestinationRule> {
@@ -111,17 +113,17 @@ impl Compiler {
                 let own = found(&|key| key.namespace == service.namespace);
                 let rules = if own.is_empty() { found(&|key| self.is_root(&key.namespace)) } else { own };
                 if !rules.is_empty() {
-                    return Rules { compiler: self, host, names, rules };
+                    return Rules { compiler: self, host, names, of_entry, rules };
                 }
             }
         }
-        Rules { compiler: self, host: "".into(), names, rules: Vec::new() }
+        Rules { compiler: self, host: "".into(), names, of_entry, rules: Vec::new() }
     }
 
     /// The rules for some callers of a service, each by itself: those of its very host first, older ones first.
     fn rules_for_callers(&self, service: &Key) -> Vec<(&DestinationRule, Rules<'_>)> {
         let entry = entry_of(service).and_then(|entry| self.objects.service_entries.get(&entry));
-        let names = entry.map_or(&[][..], |entry| &entry.names);
+        let (names, of_entry) = (entry.map_or(&[][..], |entry| &entry.names), entry.is_some());
         let mut found: Vec<(&DestinationRule, Rules<'_>)> = Vec::new();
         for host in self.hosts_of_service(service) {
             for keys in self.hosts.rules_of(&host) {
@@ -131,7 +133,7 @@ impl Compiler {
                 for rule in rules {
                     let known = found.iter().any(|(have, _)| have.meta.key == rule.meta.key);
                     if !known && self.is_host_for(&rule.meta.key.namespace, &host, service) {
-                        let alone = Rules { compiler: self, host: host.clone(), names, rules: vec![rule] };
+                        let alone = Rules { compiler: self, host: host.clone(), names, of_entry, rules: vec![rule] };
                         found.push((rule, alone));
                     }
                 }
@@ -318,11 +320,6 @@ impl Compiler {
             insecure: tls.insecure && !mesh,
             mesh,
         }
-    }
-
-    /// Whether a host is a ServiceEntry's.
-    fn is_of_entry(&self, host: &Arc<str>) -> bool {
-        self.objects.service_entries.values().any(|entry| entry.hosts.contains(host))
     }
 
     /// The secret that a rule's TLS names: in the rule's own namespace.

@@ -3,6 +3,7 @@
 use super::core::Core;
 use super::ear::Fact;
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use model::Key;
@@ -28,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MOST_BYTES: usize = 1 << 20;
 /// Addresses at most.
 const MOST: usize = 200;
+/// Addresses that are asked at once: one namespace's slow ones are not to hold up everybody's.
+const AT_ONCE: usize = 16;
 /// Where hosts keep the certificates that they trust.
 const SYSTEM_ROOTS: &[&str] =
     &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
@@ -45,11 +48,19 @@ pub async fn run(core: Arc<Core>, facts: mpsc::UnboundedSender<Fact>) {
                 return;
             }
         }
-        for (uri, timeout_ms) in wanted.into_iter().take(MOST) {
-            if known.get(&uri).is_some_and(|(at, _)| at.elapsed() < AGAIN) {
-                continue;
+        let mut due: Vec<(Arc<str>, Option<u64>)> = wanted.into_iter().take(MOST).collect();
+        due.retain(|(uri, _)| known.get(uri).is_none_or(|(at, _)| at.elapsed() >= AGAIN));
+        let asking = due.into_iter().map(|(uri, timeout_ms)| {
+            let core = core.clone();
+            async move {
+                let patience = timeout_ms.map_or(PATIENCE, Duration::from_millis);
+                let answer = timeout(patience, fetch(&core, &uri)).await;
+                (uri, answer)
             }
-            match timeout(timeout_ms.map_or(PATIENCE, Duration::from_millis), fetch(&core, &uri)).await {
+        });
+        let mut answers = stream::iter(asking).buffer_unordered(AT_ONCE);
+        while let Some((uri, answer)) = answers.next().await {
+            match answer {
                 Ok(Ok(jwks)) => {
                     let news = known.get(&uri).is_none_or(|(_, have)| *have != jwks);
                     known.insert(uri.clone(), (tokio::time::Instant::now(), jwks.clone()));

@@ -94,8 +94,8 @@ pub fn valid_for(plane: &ControlPlane) -> Option<Duration> {
     u64::try_from(ends - now).ok().filter(|left| *left > 0).map(Duration::from_secs)
 }
 
-/// Less than a certificate of a working mesh has left when it is renewed.
-const SHORT_S: i64 = 120;
+/// A certificate is not renewed again before this, unless less than three times as much is left of it.
+const LEAST_S: i64 = 40;
 
 /// What the certificate chains to, and the time until half of its life is over; `None` when it cannot be read.
 fn state(plane: &ControlPlane) -> Option<(RootId, Duration)> {
@@ -103,10 +103,14 @@ fn state(plane: &ControlPlane) -> Option<(RootId, Duration)> {
     let chain = client::load_certs("the host's certificate", &pem).ok()?;
     let (begins, ends) = spiffe::validity(chain.first()?)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs() as i64;
-    // Certificates are dated back, so those of seconds are past their half from the first.
-    let least = if ends - now < SHORT_S { (ends - now) / 3 } else { 0 };
-    let pause = Duration::from_secs(u64::try_from((begins + (ends - begins) / 2 - now).max(least)).unwrap_or(0));
-    Some((RootId::of(chain.last()?), pause))
+    Some((RootId::of(chain.last()?), until_renewal(begins, ends, now)))
+}
+
+/// The time until half of a life is over. Certificates are dated back, so those of minutes are past their half from the first: without a
+/// pause of their own they would be renewed without end.
+fn until_renewal(begins: i64, ends: i64, now: i64) -> Duration {
+    let least = ((ends - now) / 3).min(LEAST_S);
+    Duration::from_secs(u64::try_from((begins + (ends - begins) / 2 - now).max(least)).unwrap_or(0))
 }
 
 async fn renew_once(plane: &ControlPlane, common_name: &str) -> Result<(), PlaneError> {
@@ -134,4 +138,20 @@ pub fn write_pair(plane: &ControlPlane, chain: &str, key: &str) -> Result<(), Pl
         std::fs::rename(&temporary, path).map_err(fail)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fresh_certificate_is_never_renewed_at_once() {
+        // As mesh control dates them: 300 s back.
+        for (ttl_s, expect_s) in
+            [(10, 3), (60, 20), (119, 39), (120, 40), (200, 40), (300, 40), (360, 40), (400, 50), (86_400, 43_050)]
+        {
+            assert_eq!(until_renewal(-300, ttl_s, 0).as_secs(), expect_s, "{ttl_s}");
+        }
+        assert_eq!(until_renewal(-300, -1, 0), Duration::ZERO, "it has ended");
+    }
 }

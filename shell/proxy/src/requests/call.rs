@@ -70,7 +70,7 @@ impl Callee {
             service: Some(self.service.clone()),
             last_resort: upstream.last_resort,
             outside: upstream.outside,
-            tls: 0,
+            tls: None,
             client: None,
         }
     }

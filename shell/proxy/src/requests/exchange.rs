@@ -471,7 +471,7 @@ impl Exchange<'_> {
             service: self.plan.service().cloned(),
             last_resort: upstream.last_resort,
             outside: upstream.outside,
-            tls: self.plan.backend_tls().map_or(0, |policy| Arc::as_ptr(policy) as usize),
+            tls: self.plan.backend_tls().cloned().map(ByPlace),
             client: self.seen_client(),
         }
     }

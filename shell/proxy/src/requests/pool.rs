@@ -6,6 +6,7 @@ use crate::upstream::Load;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use model::map::HashMap;
+use model::mesh::BackendTls;
 use model::mesh::traffic::{ConnectionPool, Pings};
 use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
@@ -31,8 +32,8 @@ pub struct PoolKey {
     pub last_resort: bool,
     /// The service is outside of the mesh.
     pub outside: bool,
-    /// Which TLS policy it is under: its address in memory while it is in force, 0 for none.
-    pub tls: usize,
+    /// Which TLS policy it is under. It is held: by its address alone a later policy could be taken for it, and other names for verified.
+    pub tls: Option<ByPlace<BackendTls>>,
     /// The client that its other end knows of, where that is so: by a PROXY header, or by its address (then of no port).
     pub client: Option<SocketAddr>,
 }

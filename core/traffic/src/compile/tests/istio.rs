@@ -548,5 +548,9 @@ fn tls_is_what_its_secret_makes_possible() {
     let tls = tls.unwrap();
     assert!(tls.flaw.is_empty() && tls.certificate.is_none() && !told, "its key stays where it is");
     assert_eq!(after(rule(TlsOrigination::None, "")).0, None);
+    // An entry that names it, anybody's, makes no other service of it.
+    let mut theirs = entry("theirs", Resolution::None);
+    (theirs.meta, theirs.hosts) = (meta("other", "theirs"), vec!["web.apps.svc.cluster.local".into()]);
+    after(Object::ServiceEntry(Box::new(theirs)));
     assert_eq!(after(rule(TlsOrigination::Mesh, "")).0, None, "within the mesh it is there already");
 }
