@@ -6,7 +6,7 @@ use clap::Args;
 use model::Key;
 use model::mesh::{
     Action, AppProtocol, AuthorizationPolicy, Backend, BackendTarget, ClientValidation, Endpoint, EndpointGroup,
-    Gateway, Health, Listener, ListenerProtocol, Match, Operation, Parent, ParentTarget, PolicyRule, Resource, Route,
+    Gateway, Listener, ListenerProtocol, Match, Operation, Parent, ParentTarget, PolicyRule, Resource, Route,
     RouteKind, Rule, Scope, Service, ServicePort, TlsMode, TlsSecret, Tunnel, Workload, WorkloadStatus,
 };
 use proxy::identity::LocalIssuer;
@@ -104,16 +104,7 @@ fn service(vip: &str, address: IpAddr, port: u16, workload: &str) -> Vec<Change>
     let key = Key::new("default", "web");
     let vips = vip.parse().into_iter().collect();
     let ports = vec![ServicePort { port: VIP_PORT, app_protocol: AppProtocol::Http, ..ServicePort::default() }];
-    let endpoint = Endpoint {
-        address,
-        workload: workload.into(),
-        health: Health::Ready,
-        weight: 1,
-        region: "".into(),
-        zone: "".into(),
-        node: "".into(),
-        hostname: "".into(),
-    };
+    let endpoint = Endpoint { workload: workload.into(), ..Endpoint::at(address) };
     let group = EndpointGroup {
         key: key.clone(),
         service: key.clone(),

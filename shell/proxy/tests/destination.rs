@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -32,16 +32,7 @@ fn outside(name: &str, vip: u8, port: u16, protocol: AppProtocol, policy: Traffi
             Change::Set(Resource::Endpoints(group)) => {
                 let mut changed = EndpointGroup::clone(group);
                 changed.ports = vec![("main".into(), port)];
-                changed.endpoints = vec![Endpoint {
-                    address: NODE.parse::<IpAddr>().unwrap(),
-                    workload: "".into(),
-                    health: Health::Ready,
-                    weight: 1,
-                    region: "".into(),
-                    zone: "".into(),
-                    node: "".into(),
-                    hostname: "".into(),
-                }];
+                changed.endpoints = vec![Endpoint::at(NODE.parse().unwrap())];
                 *group = Arc::new(changed);
             }
             _ => {}

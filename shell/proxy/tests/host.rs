@@ -55,16 +55,7 @@ fn known() -> Vec<Change> {
         key: key.clone(),
         service: key,
         ports: vec![("main".into(), 8080)],
-        endpoints: vec![Endpoint {
-            address: address(9),
-            workload: WORKLOAD.into(),
-            health: Health::Ready,
-            weight: 1,
-            region: "".into(),
-            zone: "".into(),
-            node: "".into(),
-            hostname: "".into(),
-        }],
+        endpoints: vec![Endpoint { workload: WORKLOAD.into(), ..Endpoint::at(address(9)) }],
     })));
     known.extend(of_legacy);
     known

@@ -1,7 +1,7 @@
 //! Resources join whatever the order that they come in, and leave nothing behind.
 
 use super::*;
-use model::mesh::{Health, Match, Parent, Rule, Tunnel};
+use model::mesh::{Match, Parent, Rule, Tunnel};
 
 fn service() -> Resource {
     Resource::Service(Arc::new(Service {
@@ -17,16 +17,7 @@ fn service() -> Resource {
 }
 
 fn group(name: &str, ports: &[(&str, u16)], addresses: &[&str]) -> Resource {
-    let endpoint = |address: &&str| Endpoint {
-        address: address.parse().unwrap(),
-        workload: "".into(),
-        health: Health::Ready,
-        weight: 1,
-        region: "".into(),
-        zone: "".into(),
-        node: "".into(),
-        hostname: "".into(),
-    };
+    let endpoint = |address: &&str| Endpoint::at(address.parse().unwrap());
     Resource::Endpoints(Arc::new(EndpointGroup {
         key: Key::new("default", name),
         service: Key::new("default", "web"),

@@ -58,14 +58,7 @@ pub async fn renew(plane: ControlPlane, common_name: String, identities: Arc<Ide
             }
             None => tokio::time::sleep(UNREADABLE_PAUSE).await,
         }
-        // The reason for it stands until it is done: half of the life that is left may be long.
-        let mut retry = Retry::default();
-        loop {
-            signer = Signer::follow(identities.anchors());
-            let Err(error) = renew_once(&plane, &common_name).await else { break };
-            tracing::warn!(%error, "the certificate for the control plane was not renewed; trying again");
-            tokio::time::sleep(retry.pause(valid_for(&plane))).await;
-        }
+        signer = renew_at_last(&plane, &common_name, || Signer::follow(identities.anchors())).await;
     }
 }
 
@@ -77,11 +70,19 @@ pub async fn renew_alone(plane: ControlPlane, common_name: String) {
     loop {
         let pause = state(&plane).map_or(UNREADABLE_PAUSE, |(_, pause)| pause);
         tokio::time::sleep(pause).await;
-        let mut retry = Retry::default();
-        while let Err(error) = renew_once(&plane, &common_name).await {
-            tracing::warn!(%error, "the certificate for the control plane was not renewed; trying again");
-            tokio::time::sleep(retry.pause(valid_for(&plane))).await;
-        }
+        renew_at_last(&plane, &common_name, || {}).await;
+    }
+}
+
+/// Renews, however often that has to be tried. The reason for it stands until it is done: half of the life that is left may be long.
+/// Gives what `begin` gave before the try that did it.
+async fn renew_at_last<T>(plane: &ControlPlane, common_name: &str, mut begin: impl FnMut() -> T) -> T {
+    let mut retry = Retry::default();
+    loop {
+        let begun = begin();
+        let Err(error) = renew_once(plane, common_name).await else { return begun };
+        tracing::warn!(%error, "the certificate for the control plane was not renewed; trying again");
+        tokio::time::sleep(retry.pause(valid_for(plane))).await;
     }
 }
 

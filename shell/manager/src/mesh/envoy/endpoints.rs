@@ -10,7 +10,7 @@ use traffic::{PortEntry, ServiceEntry};
 use xds::envoy::{Call, Cluster, LocalEndpoint, Peers};
 
 /// Where joined hosts take peers' TLS.
-const HOST_PORT: u16 = 15_008;
+pub(super) const HOST_PORT: u16 = 15_008;
 /// Localities share by percent; within one that covers several, by what they can bear.
 const SHARE: u32 = 1_000;
 

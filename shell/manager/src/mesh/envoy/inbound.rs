@@ -1,5 +1,6 @@
 //! What an Envoy beside a joined host's process is told of what comes in: who may come, what is decided, and that it goes to loopback.
 use super::audience::Kind;
+use super::endpoints::HOST_PORT;
 use super::{Emission, Place, View, limits, policies, routes};
 use model::Key;
 use model::mesh::{AppProtocol, Transport, Tunnel, Workload};
@@ -8,9 +9,8 @@ use std::sync::Arc;
 use traffic::{PortEntry, ServiceEntry};
 use xds::envoy::{Inbound, InboundPort, VirtualHost, types};
 
-/// Where captured connections come, and where peers of joined hosts do.
+/// Where captured connections come.
 const CAPTURED_PORT: u16 = 15_006;
-const TUNNEL_PORT: u16 = 15_008;
 
 /// A port of a process, by the services that it is behind.
 #[derive(Default)]
@@ -59,7 +59,7 @@ impl View {
         for (of, all) in [
             (types::CLUSTER, inbound.clusters()),
             (types::ROUTE, inbound.tables()),
-            (types::LISTENER, inbound.listeners(CAPTURED_PORT, TUNNEL_PORT)),
+            (types::LISTENER, inbound.listeners(CAPTURED_PORT, HOST_PORT)),
         ] {
             all.into_iter().for_each(|(name, value)| out.add(of, name, value));
         }
@@ -165,15 +165,10 @@ mod tests {
     fn service() -> [Resource; 2] {
         let (key, name): (_, Arc<str>) = (Key::new("shop", "db"), "http".into());
         let endpoint = Endpoint {
-            address: "192.0.2.7".parse().unwrap(),
             workload: "host/shop/db-old".into(),
             // What it is told does not wait for it to be ready, which waits for what it is told.
             health: Health::NotReady,
-            weight: 1,
-            region: "".into(),
-            zone: "".into(),
-            node: "".into(),
-            hostname: "".into(),
+            ..Endpoint::at("192.0.2.7".parse().unwrap())
         };
         let port =
             ServicePort { port: 80, name: name.clone(), app_protocol: AppProtocol::Http, ..ServicePort::default() };
