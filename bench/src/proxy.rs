@@ -17,6 +17,7 @@ use load::{Load, Mode};
 use ours::OTHER;
 use peers::{Peer, Ports, TUNED};
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -159,6 +160,7 @@ impl Bench<'_> {
 
     /// The same rate for all: half of what the slowest answers. What a proxy adds is seen against the backend alone. Turns are short, for
     /// the kernel's own threads take a core for some milliseconds about once a second: with turns of a second the middle one's p99 is theirs.
+    /// And they come in another order each time: a round of all takes about as long, and one place in it would bear what those threads do.
     fn latency(&self, report: &mut Report) -> Result<(), String> {
         let load = |peer: &Peer| self.load(peer.ports.http, Mode::H1, 100);
         let mut rate = f64::MAX;
@@ -168,8 +170,11 @@ impl Bench<'_> {
         }
         report.add("latency", "rate", rate, "1/s");
         let mut found_by: BTreeMap<&str, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
-        for _ in 0..u64::from(self.options.rounds) * self.options.seconds * TURNS_A_SECOND {
-            for peer in std::iter::once(&self.backend).chain(&self.proxies) {
+        let fixed = BuildHasherDefault::<DefaultHasher>::default();
+        let mut order: Vec<&Peer> = std::iter::once(&self.backend).chain(&self.proxies).collect();
+        for turn in 0..u64::from(self.options.rounds) * self.options.seconds * TURNS_A_SECOND {
+            order.sort_by_cached_key(|peer| fixed.hash_one((turn, peer.name)));
+            for peer in &order {
                 let found = load(peer).run(Duration::from_millis(1000 / TURNS_A_SECOND), Some(rate))?;
                 let all = found_by.entry(peer.name).or_default();
                 all.0.push(found.p50_us as f64);
