@@ -60,19 +60,25 @@ impl Narrow {
     }
 
     /// The rules that may match a call. Every rule that does is among them.
-    pub(super) fn candidates(&self, call: &Call<'_>) -> Candidates<'_> {
-        let mut best = Candidates { lists: [&[]; MOST_LISTS], used: 0, all: 0..self.count };
-        let mut least = self.count as usize;
+    pub(super) fn candidates<'a>(&'a self, call: &'a Call<'_>) -> Candidates<'a> {
+        let mut least = (self.count as usize, None);
         for by in &self.by {
             // What cannot be told of a call (opaque bytes have no method) may be left out of a rule: the attribute tells nothing.
             let Some(value) = by.attribute.of_call(call) else { continue };
-            let found = by.find(value);
-            let size = found.lists[..found.used].iter().map(|list| list.len()).sum();
-            if size < least {
-                (best, least) = (found, size);
+            let size = by.find(value).map(<[u32]>::len).sum();
+            if size < least.0 {
+                least = (size, Some((by, value)));
             }
         }
-        best
+        let Some((by, value)) = least.1 else {
+            return Candidates { lists: [&[]; MOST_LISTS], used: 0, all: 0..self.count };
+        };
+        let mut found = Candidates { lists: [&[]; MOST_LISTS], used: 0, all: 0..0 };
+        for list in by.find(value) {
+            found.lists[found.used] = list;
+            found.used += 1;
+        }
+        found
     }
 }
 
@@ -99,18 +105,13 @@ impl By {
         by
     }
 
-    fn find(&self, value: Option<&str>) -> Candidates<'_> {
-        let mut found = Candidates { lists: [&[]; MOST_LISTS], used: 1, all: 0..0 };
-        found.lists[0] = &self.rest;
-        // Who has no such value (plain text has no principal) matches no text.
-        let Some(value) = value.map(str::as_bytes) else { return found };
-        let equal = self.equal.get(value);
-        let begins = self.lengths.iter().filter_map(|length| self.begins.get(value.get(..*length)?));
-        for list in equal.into_iter().chain(begins) {
-            found.lists[found.used] = list;
-            found.used += 1;
-        }
-        found
+    /// Lists of the rules that a value leads to, at most [`MOST_LISTS`]. Who has no such value (plain text has no principal) matches no text.
+    fn find<'a>(&'a self, value: Option<&'a str>) -> impl Iterator<Item = &'a [u32]> {
+        let value = value.map(str::as_bytes);
+        let equal = value.and_then(|value| self.equal.get(value));
+        let lengths = if value.is_some() { self.lengths.as_slice() } else { &[] };
+        let begins = lengths.iter().filter_map(move |length| self.begins.get(value?.get(..*length)?));
+        std::iter::once(self.rest.as_slice()).chain(equal.into_iter().chain(begins).map(Vec::as_slice))
     }
 }
 

@@ -6,8 +6,7 @@ use std::borrow::Cow;
 /// and `..` segments are resolved. A policy decides about this form, so it must also be what is passed on: else `/public/../admin`
 /// would be public here and admin there. `%2F` stays: whether it separates is the application's matter.
 pub fn normalize_path(path: &str) -> Cow<'_, str> {
-    let plain = !path.bytes().any(|byte| byte == b'\\' || byte == b'%') && !path.contains("/.");
-    if plain {
+    if is_plainly_normal(path) {
         return Cow::Borrowed(path);
     }
     let decoded = decode_unreserved(path);
@@ -36,6 +35,16 @@ pub fn normalize_path(path: &str) -> Cow<'_, str> {
         out.push('/');
     }
     Cow::Owned(out)
+}
+
+/// Whether nothing in it asks for a closer look, as in nearly every path.
+fn is_plainly_normal(path: &str) -> bool {
+    let mut before = 0;
+    path.bytes().all(|byte| {
+        let plain = !matches!(byte, b'%' | b'\\') && (before, byte) != (b'/', b'.');
+        before = byte;
+        plain
+    })
 }
 
 fn decode_unreserved(path: &str) -> String {

@@ -69,6 +69,9 @@ impl Policies {
     }
 
     fn first(&self, call: &Call<'_>, with_dry_run: bool) -> Option<(Key, usize)> {
+        if self.rules.is_empty() {
+            return None;
+        }
         self.matching(call, with_dry_run).next().map(|(policy, rule)| (policy.key.clone(), rule))
     }
 
