@@ -189,16 +189,7 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     fn endpoint(last: u8, health: Health, weight: u32) -> Endpoint {
-        Endpoint {
-            address: IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)),
-            workload: "".into(),
-            health,
-            weight,
-            region: "".into(),
-            zone: "".into(),
-            node: "".into(),
-            hostname: "".into(),
-        }
+        Endpoint { health, weight, ..Endpoint::at([10, 0, 0, last].into()) }
     }
 
     fn pool(endpoints: &[Endpoint]) -> Pool {

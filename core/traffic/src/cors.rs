@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub enum CorsVerdict {
     /// A preflight: answer it (204) with these headers, do not pass it on.
     Answer(Vec<(&'static str, String)>),
-    /// Pass it on and put these headers on the answer, in place of any that the backend set.
+    /// Pass it on and put these headers on the answer, in place of any that the backend set; `vary` beside the backend's.
     Pass(Vec<(&'static str, String)>),
 }
 

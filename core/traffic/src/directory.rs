@@ -13,7 +13,7 @@ use model::mesh::{
     Resource, ResourceKind, Route, RouteKind, Service, ServicePort, Workload, WorkloadStatus,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// The joined resources. Policies, secrets and trust bundles are not among them: they are others' matter.
@@ -211,6 +211,26 @@ impl Directory {
     /// The groups of a service's endpoints.
     pub fn groups(&self, service: &Key) -> impl Iterator<Item = &Arc<EndpointGroup>> {
         self.groups_of.get(service).into_iter().flatten().filter_map(|key| self.groups.get(key))
+    }
+
+    /// What the services of a namespace say is spoken at an endpoint of theirs, in no order; ready or not. Where callers begin with a PROXY header
+    /// it is bytes, whatever follows.
+    pub fn spoken_at<'d>(&'d self, namespace: &'d str, to: SocketAddr) -> impl Iterator<Item = AppProtocol> + 'd {
+        let has = move |group: &&Arc<EndpointGroup>| {
+            &*group.service.namespace == namespace && group.endpoints.iter().any(|it| it.address == to.ip())
+        };
+        self.groups
+            .values()
+            .filter(has)
+            .flat_map(move |group| {
+                let entry = self.services.get(&group.service);
+                let names = group.ports.iter().filter(move |(_, number)| *number == to.port()).map(|(name, _)| name);
+                names.filter_map(move |name| entry?.ports.iter().find(|it| it.port.name == *name))
+            })
+            .map(|entry| {
+                let proxied = entry.port.traffic.as_ref().is_some_and(|policy| policy.proxy_protocol.is_some());
+                if proxied { AppProtocol::Tcp } else { entry.app_protocol() }
+            })
     }
 
     /// A service.

@@ -1,6 +1,7 @@
 //! What a decision sees of a request.
 
 use std::borrow::Cow;
+use std::net::Ipv6Addr;
 
 use model::Labels;
 pub use model::mesh::Headers;
@@ -10,7 +11,7 @@ pub use model::mesh::Headers;
 pub struct RequestView<'a> {
     /// Host header or `:authority`, lower case, without port.
     pub host: &'a str,
-    /// Path without query, as received.
+    /// Path without query.
     pub path: &'a str,
     /// What stands after `?`.
     pub query: Option<&'a str>,
@@ -61,13 +62,16 @@ impl<'a> RequestView<'a> {
     }
 }
 
-/// Host of a Host header or `:authority`: without port, brackets kept off IPv6. Lower-casing is the caller's.
+/// Host of a Host header or `:authority`: without port, brackets kept off IPv6. What is neither stays whole, so that it is nobody's host.
+/// Lower-casing is the caller's.
 pub fn host_without_port(authority: &str) -> &str {
-    if let Some(rest) = authority.strip_prefix('[') {
-        return rest.split(']').next().unwrap_or(rest);
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    if let Some((address, port)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let sound = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+        return if sound && address.parse::<Ipv6Addr>().is_ok() { address } else { authority };
     }
     match authority.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') && port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        Some((host, port)) if !host.contains(':') && is_port(port) => host,
         _ => authority,
     }
 }
@@ -119,6 +123,11 @@ mod tests {
             ("[::1]:80", "::1"),
             ("[::1]", "::1"),
             ("a:b", "a:b"),
+            ("[a.b]", "[a.b]"),
+            ("[a.b]:80", "[a.b]:80"),
+            ("[::1]a.b", "[::1]a.b"),
+            ("[::1]:x", "[::1]:x"),
+            ("[::1", "[::1"),
         ] {
             assert_eq!(host_without_port(authority), host);
         }

@@ -158,7 +158,7 @@ pub struct Session {
 /// All of its parts must hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Match {
-    /// On the path, as received, without query.
+    /// On the path in its normal form, without query.
     pub path: PathMatch,
     /// Exact method.
     pub method: Option<Arc<str>>,

@@ -101,19 +101,14 @@ fn within(group: Option<&[usize]>, pool: &Pool, draw: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::mesh::Endpoint;
     use model::mesh::traffic::{HashKey, HashTable, Locality, Outlier, Warmup};
-    use model::mesh::{Endpoint, Health};
 
     fn pool(zones: &[&str]) -> Pool {
         let endpoint = |(index, zone): (usize, &&str)| Endpoint {
-            address: std::net::IpAddr::from([10, 0, 0, index as u8 + 1]),
-            workload: "".into(),
-            health: Health::Ready,
-            weight: 1,
             region: "r".into(),
             zone: (*zone).into(),
-            node: "".into(),
-            hostname: "".into(),
+            ..Endpoint::at([10, 0, 0, index as u8 + 1].into())
         };
         let endpoints: Vec<Endpoint> = zones.iter().enumerate().map(endpoint).collect();
         Pool::new(endpoints.iter().map(|endpoint| (endpoint, 80)))

@@ -148,20 +148,15 @@ fn by_distance(failover: &[(Arc<str>, Arc<str>)], place: &Place, endpoint: &Pool
 #[cfg(test)]
 mod tests {
     use super::*;
+    use model::mesh::Endpoint;
     use model::mesh::traffic::{Locality, Outlier};
-    use model::mesh::{Endpoint, Health};
 
     fn pool(places: &[(&str, &str)]) -> Vec<PoolEndpoint> {
         let endpoint = |(index, (region, zone)): (usize, &(&str, &str))| PoolEndpoint {
             endpoint: Endpoint {
-                address: std::net::IpAddr::from([10, 0, 0, index as u8]),
-                workload: "".into(),
-                health: Health::Ready,
-                weight: 1,
                 region: (*region).into(),
                 zone: (*zone).into(),
-                node: "".into(),
-                hostname: "".into(),
+                ..Endpoint::at([10, 0, 0, index as u8].into())
             },
             port: 80,
         };

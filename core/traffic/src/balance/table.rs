@@ -119,20 +119,11 @@ fn next_prime(from: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::mesh::{Endpoint, Health};
+    use model::mesh::Endpoint;
 
     fn endpoints(weights: &[u32]) -> Vec<PoolEndpoint> {
         let endpoint = |(index, weight): (usize, &u32)| PoolEndpoint {
-            endpoint: Endpoint {
-                address: std::net::IpAddr::from([10, 0, 0, index as u8 + 1]),
-                workload: "".into(),
-                health: Health::Ready,
-                weight: *weight,
-                region: "".into(),
-                zone: "".into(),
-                node: "".into(),
-                hostname: "".into(),
-            },
+            endpoint: Endpoint { weight: *weight, ..Endpoint::at([10, 0, 0, index as u8 + 1].into()) },
             port: 8080,
         };
         weights.iter().enumerate().map(endpoint).collect()

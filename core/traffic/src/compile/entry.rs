@@ -87,19 +87,18 @@ impl Compiler {
     }
 
     fn entry_groups(&self, service: &Key, entry: &ServiceEntry) -> Vec<(EndpointGroup, Vec<Labels>)> {
-        if entry.resolution == Resolution::None {
-            return Vec::new();
-        }
         let mut grouped = Grouped::new();
         let mut add = |ports: Ports, endpoint: Endpoint, labels: Labels| {
             grouped.entry(ports).or_default().push((endpoint, labels));
         };
-        for endpoint in &entry.endpoints {
+        // Where connections go on as they were meant, only what a selector takes is an endpoint: for gateways, to whom no address was meant.
+        let through = entry.resolution == Resolution::None;
+        for endpoint in entry.endpoints.iter().filter(|_| !through) {
             for address in self.addresses_of(&endpoint.address) {
                 add(ports(entry, &endpoint.ports), inline(endpoint, address), endpoint.labels.clone());
             }
         }
-        if entry.endpoints.is_empty() && entry.selector.is_empty() {
+        if entry.endpoints.is_empty() && entry.selector.is_empty() && !through {
             for name in dns_names(entry) {
                 for address in self.addresses_of(&name) {
                     add(ports(entry, &[]), inline(&EntryEndpoint::default(), address), Labels::new());
@@ -251,27 +250,21 @@ fn ports(entry: &ServiceEntry, own: &[(Arc<str>, u16)]) -> Ports {
 
 fn inline(endpoint: &EntryEndpoint, address: IpAddr) -> Endpoint {
     Endpoint {
-        address,
-        workload: "".into(),
-        health: Health::Ready,
         weight: endpoint.weight.max(1),
         region: endpoint.region.clone(),
         zone: endpoint.zone.clone(),
-        node: "".into(),
-        hostname: "".into(),
+        ..Endpoint::at(address)
     }
 }
 
 fn of_entry(entry: &api::WorkloadEntry, address: IpAddr) -> Endpoint {
     Endpoint {
-        address,
         workload: entry_name(&entry.key).into(),
         health: if entry.deleting { Health::Draining } else { Health::Ready },
         weight: entry.weight.max(1),
         region: entry.region.clone(),
         zone: entry.zone.clone(),
-        node: "".into(),
-        hostname: "".into(),
+        ..Endpoint::at(address)
     }
 }
 

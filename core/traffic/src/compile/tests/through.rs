@@ -2,7 +2,9 @@
 
 use super::istio::{destination_rule, endpoints, entry, istio_status, rule_object, traffic, web};
 use super::*;
-use model::mesh::api::istio::{DestinationRule, EntryPort, PolicySpec, Resolution, ServiceEntry, Subset};
+use model::mesh::api::istio::{
+    DestinationRule, EntryEndpoint, EntryPort, PolicySpec, Resolution, ServiceEntry, Subset,
+};
 use model::mesh::api::{ResolvedName, WorkloadEntry};
 use model::mesh::traffic::{Balancer, ConnectionPool};
 use model::mesh::{AppProtocol, Service as Told, Subnet, Workload};
@@ -193,4 +195,28 @@ fn a_workload_entry_may_be_a_name() {
     resolved(&["192.0.2.7"], "192.0.2.7");
     resolved(&["192.0.2.7", "192.0.2.8"], "192.0.2.7 192.0.2.8");
     resolved(&[], "-");
+}
+
+/// Who calls a gateway means the gateway, so it goes to what the entry selects.
+#[test]
+fn what_is_let_through_may_select_workloads() {
+    let selecting = |named: bool| {
+        let app: &[(&str, &str)] = if named { &[("app", "far")] } else { &[] };
+        let endpoints = vec![EntryEndpoint { address: "192.0.2.9".into(), ..Default::default() }];
+        let endpoints = if named { Vec::new() } else { endpoints };
+        entry_object(ServiceEntry { selector: labels(app), endpoints, ..through("far", &["far.example"], &[]) })
+    };
+    let mut compiler = compiler(vec![selecting(false)]);
+    compiler.take();
+    assert_eq!(endpoints(&compiler, "apps/serviceentry.far.0"), ["-"], "these nobody may name");
+    compiler.set(selecting(true));
+    compiler.set(Object::WorkloadEntry(WorkloadEntry {
+        key: Key::new("apps", "host"),
+        labels: labels(&[("app", "far")]),
+        address: "192.0.2.7".parse().ok(),
+        ..Default::default()
+    }));
+    compiler.take();
+    assert_eq!(endpoints(&compiler, "apps/serviceentry.far.0"), ["192.0.2.7"]);
+    assert!(told(&compiler, "apps/serviceentry.far").unwrap().ports[0].through);
 }
