@@ -103,8 +103,9 @@ fn the_first_good_answer_wins() {
         assert_eq!(said.lines().filter(|line| *line == "good").count(), 12, "{protocol}: {said}");
     }
     let (sent, won) = hedges(&node);
-    assert!(sent > 0 && sent == won, "{sent} tries beside others, {won} won");
-    assert_eq!(won, dead.requests.load(Ordering::SeqCst) as u64, "each that came to the dead one was sent again");
+    // Where the good one was asked first and this machine stood still for so long, the dead one was asked beside it.
+    assert!(won > 0 && won <= sent, "{sent} tries beside others, {won} won");
+    assert_eq!(sent, dead.requests.load(Ordering::SeqCst) as u64, "each was asked beside the other one");
     assert_eq!(good.requests.load(Ordering::SeqCst), 24);
     let edges = node.edges();
     let sum = |reporter: &str, what: &str| -> u64 {
