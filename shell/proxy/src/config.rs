@@ -2,6 +2,7 @@
 use crate::redirect::CapturePorts;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Configuration of one proxy process.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct Config {
     pub tracing: Tracing,
     /// Serve the Gateway resources on this host's ports.
     pub gateways: bool,
+    /// How long a gateway's client may say nothing where it is its turn: between requests, for a head, between two pieces of a body.
+    pub public_patience: Duration,
 }
 
 /// The SPIFFE Workload API of this machine.
@@ -184,6 +187,7 @@ impl Default for Config {
             access_log: None,
             tracing: Tracing::default(),
             gateways: true,
+            public_patience: Duration::from_secs(60),
         }
     }
 }

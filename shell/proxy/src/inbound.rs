@@ -1,6 +1,7 @@
 //! What comes to pods in plain text: captured on port 15006.
 use crate::connections::finish_broken;
 use crate::copy;
+use crate::declared::Spoken;
 use crate::dial;
 use crate::peer_tls::{self, Hello};
 use crate::pods::Pod;
@@ -32,6 +33,9 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: 
     }
     let caller = Caller::in_plain_text(from);
     let mut stream = Stream::from(stream);
+    if !policy::is_known(&worker, &pod).await {
+        return stream.abort();
+    }
     // Where nothing is taken in plain text, whatever is TLS is a peer's.
     if !policy::takes_plain_text(&worker, &pod, to.port()) && peer_tls::hello(&mut stream).await.is_some() {
         return peer_tls::serve(&worker, &pod, stream, from, to, None).await;
@@ -57,9 +61,23 @@ pub async fn deliver(
     mut process: Stream,
     caller: &Caller,
     to: SocketAddr,
-    admission: Admission,
+    mut admission: Admission,
 ) {
-    match first_word(&mut stream, &mut process, matches!(admission, Admission::Requests(_))).await {
+    let spoken = worker.declared.at(&worker.shared.mesh, &pod.origin.namespace, to, worker.now_ms());
+    let mut watch = policy::Watch::new(worker, pod, caller, to);
+    let word = loop {
+        let only_requests = matches!(admission, Admission::Requests(_));
+        tokio::select! {
+            biased;
+            // Who has said nothing may wait for long.
+            now = watch.not_open(), if !only_requests => admission = now,
+            word = first_word(&mut stream, &mut process, only_requests, spoken) => break word,
+        }
+        if matches!(admission, Admission::Refused) {
+            return stream.abort();
+        }
+    };
+    match word {
         Word::Http => {
             let site = Site::process(pod, to, caller.clone(), process);
             return requests::serve(worker, site, stream).await;
@@ -80,10 +98,10 @@ pub async fn deliver(
     }
     let peers = Peers::inbound(worker, pod, caller, Carries::Bytes, None);
     let connection = worker.opaque.open(&worker.cells, &peers);
-    let watch = policy::Watch::new(worker, pod, caller, to);
     let result = tokio::select! {
-        result = copy::bidirectional(&mut stream, &mut process, connection.copied()) => result,
+        biased;
         () = watch.revoked() => Err(std::io::ErrorKind::PermissionDenied.into()),
+        result = copy::bidirectional(&mut stream, &mut process, connection.copied()) => result,
     };
     connection.close(&result);
     if let Err(error) = result {
@@ -104,30 +122,37 @@ enum Word {
 const REQUEST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Waits for the first bytes of either side: a process that speaks first does not speak HTTP, but for HTTP/2, whose server may
-/// send its settings at once. With `only_requests` the process is not asked, for nothing but a request will reach it.
-async fn first_word(stream: &mut Stream, process: &mut Stream, only_requests: bool) -> Word {
+/// send its settings at once. With `only_requests`, or where services say that it is requests that are `spoken`, the process is not asked, for
+/// nothing but a request will reach it. May be given up and begun again: nothing is lost.
+async fn first_word(stream: &mut Stream, process: &mut Stream, only_requests: bool, spoken: Spoken) -> Word {
     if only_requests {
         let first = timeout(REQUEST_PATIENCE, first_chunk(stream)).await;
-        return first.map_or(Word::Nothing, |first| first.map_or(Word::Nothing, |first| of_caller(&first)));
+        return first.ok().flatten().map_or(Word::Nothing, |first| of_caller(&first, spoken));
     }
-    tokio::select! {
-        biased;
-        // An end or a failure is passed on like any bytes.
-        first = first_chunk(stream) => return first.map_or(Word::Other, |first| of_caller(&first)),
-        first = first_chunk(process) => match first {
-            Some(first) if is_http2_settings(&first) => {}
-            _ => return Word::Other,
-        },
+    if spoken != Spoken::Requests {
+        tokio::select! {
+            biased;
+            // An end or a failure is passed on like any bytes.
+            first = first_chunk(stream) => return first.map_or(Word::Other, |first| of_caller(&first, spoken)),
+            first = first_chunk(process) => match first {
+                Some(first) if is_http2_settings(&first) => {}
+                _ => return Word::Other,
+            },
+        }
     }
-    first_chunk(stream).await.map_or(Word::Other, |first| of_caller(&first))
+    first_chunk(stream).await.map_or(Word::Other, |first| of_caller(&first, spoken))
 }
 
-fn of_caller(first: &[u8]) -> Word {
-    match first {
-        first if requests::looks_like_http(first) => Word::Http,
-        first if peer_tls::begins(first) => Word::Tls,
-        _ => Word::Other,
-    }
+/// What is taken for bytes is looked at by nobody, and a process may read requests in more of them than HTTP knows methods for. So where
+/// services do not say what is spoken all that may be a request is one, and where they say HTTP all but TLS is.
+fn of_caller(first: &[u8], spoken: Spoken) -> Word {
+    let is_request = match spoken {
+        _ if peer_tls::begins(first) => return Word::Tls,
+        Spoken::Requests => true,
+        Spoken::Bytes => requests::has_known_method(first),
+        Spoken::Unknown => requests::looks_like_http(first),
+    };
+    if is_request { Word::Http } else { Word::Other }
 }
 
 /// RFC 9113, 3.4: the server's preface is a SETTINGS frame (type 4, no flags, stream 0).

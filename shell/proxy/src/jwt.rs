@@ -163,8 +163,10 @@ impl Verifier {
         Err(if tried { JwtError::Signature } else { JwtError::NoKey })
     }
 
-    /// Does to a request what the token's rule wants.
-    pub fn finish(&self, verified: &Verified, head: &mut RequestHead) {
+    /// Takes off what the caller says under names that belong to any rule, and then does what the rule of its token, if it has one, wants.
+    pub fn finish(&self, verified: Option<&Verified>, head: &mut RequestHead) {
+        self.scrub(head);
+        let Some(verified) = verified else { return };
         let (rule, _) = &self.rules[verified.rule];
         if !rule.forward {
             match &verified.place {
@@ -177,8 +179,6 @@ impl Verifier {
             let _ = head.fields.set(&rule.payload_header, verified.payload.as_bytes());
         }
         for (header, claim) in &rule.claim_headers {
-            // What a caller says of itself under this name must not stay.
-            head.fields.remove(header);
             let name = claim.replace('.', "][");
             if let Some(values) = verified.jwt.claims.get(name.as_str()).or(verified.jwt.claims.get(claim)) {
                 let _ = head.fields.set(header, values.join(",").as_bytes());
@@ -186,8 +186,8 @@ impl Verifier {
         }
     }
 
-    /// Takes off what a caller without a token could forge: the headers that rules set.
-    pub fn scrub(&self, head: &mut RequestHead) {
+    /// What no caller may say of himself, whichever token he has: the headers that rules set.
+    fn scrub(&self, head: &mut RequestHead) {
         for (rule, _) in &self.rules {
             head.fields.remove(&rule.payload_header);
             rule.claim_headers.iter().for_each(|(header, _)| head.fields.remove(header));
@@ -516,17 +516,39 @@ mod tests {
         let mut one = head("/p?a=1", &[("x-token", &format!("T {token}")), ("x-none", "forged")]);
         let verified = verifier.verify(&one, 0).unwrap().unwrap();
         assert_eq!(verified.jwt.claims["scope"], ["read".into(), "write".into()]);
-        verifier.finish(&verified, &mut one);
+        verifier.finish(Some(&verified), &mut one);
         assert_eq!((one.fields.get("x-token"), one.fields.get("x-none")), (None, None));
         assert_eq!(one.fields.get_str("x-group"), Some("g1,g2"));
         assert!(one.fields.get_str("x-payload").is_some_and(|it| BASE64.decode(it).unwrap().starts_with(b"{")));
         let mut two = head(&format!("/p?a=1&t={token}"), &[("x-payload", "forged")]);
         let verified = verifier.verify(&two, 0).unwrap().unwrap();
-        verifier.finish(&verified, &mut two);
+        verifier.finish(Some(&verified), &mut two);
         assert_eq!(two.target(), "/p?a=1");
         let mut without = head("/", &[("x-payload", "forged"), ("x-group", "forged")]);
         assert!(verifier.verify(&without, 0).unwrap().is_none());
-        verifier.scrub(&mut without);
+        verifier.finish(None, &mut without);
         assert_eq!((without.fields.get("x-payload"), without.fields.get("x-group")), (None, None));
+    }
+
+    /// Whoever has a token of one issuer does not say by himself what another's rule says of its own.
+    #[test]
+    fn a_token_of_one_rule_lets_no_header_of_another_be_forged() {
+        let signer = Signer::new();
+        let partner = JwtRule { issuer: "https://partner".into(), ..rule(&signer) };
+        let own = JwtRule {
+            payload_header: "x-payload".into(),
+            claim_headers: vec![("x-group".into(), "group".into())],
+            ..rule(&signer)
+        };
+        let verifier = verifier(vec![partner, own]);
+        let token = signer.token(json!({"alg": "ES256"}), &json!({"iss": "https://partner", "sub": "s"}));
+        let bearer = format!("Bearer {token}");
+        let mut request =
+            head("/", &[("authorization", &bearer), ("X-Group", "admin"), ("X-Payload", "forged"), ("x-other", "o")]);
+        let verified = verifier.verify(&request, 0).unwrap();
+        assert!(verified.is_some());
+        verifier.finish(verified.as_ref(), &mut request);
+        let left = ["x-group", "x-payload", "x-other"].map(|name| request.fields.get_str(name));
+        assert_eq!(left, [None, None, Some("o")]);
     }
 }

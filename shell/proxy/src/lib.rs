@@ -14,6 +14,7 @@ mod callers;
 pub mod config;
 mod connections;
 mod copy;
+mod declared;
 mod dial;
 mod dns;
 mod gateway;

@@ -5,6 +5,10 @@
 //! through the tasks that are ready is kept, and handed to the kernel in one system call (io_uring) after the last of them. Nothing waits
 //! longer than that: the task that sends is put behind those that were ready when the first bytes were kept.
 //!
+//! A write that would be the only one is made at once: nothing would go with it, and what is left to do for its request (counting it, giving
+//! its connection back) is then done behind it. Which one that is nobody knows beforehand: it is taken to be so when the worker found no
+//! more than one to send before it waited last.
+//!
 //! Where io_uring is not to be had every write is made at once.
 
 mod ring;
@@ -13,7 +17,7 @@ mod tcp;
 pub use tcp::Tcp;
 
 use model::map::HashMap;
-use ring::{Entry, MOST_ENTRIES, Ring};
+use ring::{Entry, MOST_ENTRIES, Ring, Sent};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
@@ -42,7 +46,13 @@ struct Outbox {
     ring: Ring,
     /// Grows with each sending.
     round: u64,
+    /// Writes since the worker waited for anything last.
+    writes: u32,
+    /// How many there were the time before.
+    before: u32,
     entries: Vec<Entry>,
+    /// What became of them, while that is looked at.
+    sent: Vec<Sent>,
     spare: Vec<Vec<u8>>,
     /// What became of writes that were not made whole; all others were.
     troubled: HashMap<Ticket, Trouble>,
@@ -67,6 +77,10 @@ struct Rest(Mutex<RestState>);
 struct RestState {
     done: Option<io::Result<()>>,
     waits: Option<Waker>,
+    /// It is not to be sent.
+    given_up: bool,
+    /// Who sends it.
+    sends: Option<Waker>,
 }
 
 /// What became of bytes that were put into the outbox.
@@ -105,10 +119,40 @@ pub async fn run() {
 
 impl Outbox {
     fn new(ring: Ring) -> Self {
-        Self { ring, round: 0, entries: Vec::new(), spare: Vec::new(), troubled: HashMap::default(), sender: None }
+        Self {
+            ring,
+            round: 0,
+            writes: 0,
+            // Until it is known, and where nobody says when the worker waits.
+            before: u32::MAX,
+            entries: Vec::new(),
+            sent: Vec::new(),
+            spare: Vec::new(),
+            troubled: HashMap::default(),
+            sender: None,
+        }
     }
 
-    /// Keeps bytes; behind those of `ticket` if they are here still. None: there is no room.
+    /// All that was ready was done.
+    fn waits(&mut self) {
+        if self.writes > 0 {
+            self.before = std::mem::take(&mut self.writes);
+        }
+    }
+
+    /// What one write asked for was answered before the worker could wait for it: what is written then is not of the same time.
+    fn answered(&mut self) {
+        if self.entries.is_empty() {
+            self.waits();
+        }
+    }
+
+    /// Whether the next write is likely to be the only one.
+    fn is_alone(&self) -> bool {
+        self.writes == 0 && self.before <= 1
+    }
+
+    /// Keeps bytes; behind those of `ticket` if they are here still. None: there is no room, or no use.
     fn put(&mut self, ticket: Option<Ticket>, fd: BorrowedFd<'_>, bytes: &[u8]) -> Option<Ticket> {
         if let Some((round, place)) = ticket.filter(|(round, _)| *round == self.round) {
             let kept = &mut self.entries[place].bytes;
@@ -118,7 +162,9 @@ impl Outbox {
             kept.extend_from_slice(bytes);
             return Some((round, place));
         }
-        if self.entries.len() == MOST_ENTRIES {
+        let alone = self.is_alone();
+        self.writes = self.writes.saturating_add(1);
+        if alone || self.entries.len() == MOST_ENTRIES {
             return None;
         }
         if self.entries.is_empty()
@@ -151,10 +197,10 @@ impl Outbox {
         if self.entries.is_empty() {
             return Ok(());
         }
-        let sent = self.ring.send(std::mem::take(&mut self.entries))?;
+        self.ring.send(&mut self.entries, &mut self.sent)?;
         let round = self.round;
         self.round += 1;
-        for (place, (entry, result)) in sent.into_iter().enumerate() {
+        for (place, (entry, result)) in self.entries.drain(..).zip(self.sent.drain(..)).enumerate() {
             let trouble = match result {
                 Ok(count) if count == entry.bytes.len() => None,
                 Ok(count) => Some(pass_on(&entry, count)),
@@ -188,7 +234,11 @@ fn pass_on(entry: &Entry, from: usize) -> Trouble {
             stream.write_all(&bytes).await
         };
         let late = || Err(io::ErrorKind::TimedOut.into());
-        told.tell(tokio::time::timeout(REST_PATIENCE, sent).await.unwrap_or_else(|_| late()));
+        tokio::select! {
+            biased;
+            () = poll_fn(|cx| told.poll_given_up(cx)) => {}
+            sent = tokio::time::timeout(REST_PATIENCE, sent) => told.tell(sent.unwrap_or_else(|_| late())),
+        }
     });
     Trouble::Rest(rest)
 }
@@ -200,6 +250,21 @@ impl Rest {
         if let Some(waker) = state.waits.take() {
             waker.wake();
         }
+    }
+
+    /// Sends no more of it: until then its sender keeps the connection open.
+    fn give_up(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.given_up = true;
+        if let Some(waker) = state.sends.take() {
+            waker.wake();
+        }
+    }
+
+    fn poll_given_up(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.sends = Some(cx.waker().clone());
+        if state.given_up { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -218,6 +283,11 @@ impl Entry {
     fn duplicate(&self) -> io::Result<OwnedFd> {
         nix::unistd::dup(self.borrowed()).map_err(io::Error::from)
     }
+}
+
+/// What the worker's runtime calls before it waits: all tasks that were ready have run.
+pub fn before_waiting() {
+    with_outbox(Outbox::waits);
 }
 
 /// Does something with the thread's outbox, if it has one.

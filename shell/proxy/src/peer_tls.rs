@@ -147,6 +147,9 @@ impl Secured {
         let Secured { stream, resting, caller, shown } = self;
         let from = caller.address;
         let caller = Caller { shown: Some(shown), ..caller };
+        if !policy::is_known(worker, pod).await {
+            return stream.abort();
+        }
         let admission = policy::admit(worker, pod, &caller, to);
         if matches!(admission, Admission::Refused) {
             return stream.abort();

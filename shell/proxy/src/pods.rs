@@ -1,5 +1,6 @@
 //! The pods of this node.
 use crate::callers;
+use crate::dns::forward::Asking;
 use crate::host;
 use crate::identity::Identities;
 use crate::netns::{self, Netns};
@@ -34,6 +35,8 @@ pub struct Pod {
     pub origin: Arc<Origin>,
     /// The proxy's ports in it.
     pub ports: CapturePorts,
+    /// What it asks of name servers outside.
+    pub(crate) asking: Asking,
     /// Its compiled policy.
     pub(crate) policy: Mutex<crate::policy::Compiled>,
     /// Its kernel lets processes see who calls (see [`callers`]).
@@ -53,6 +56,7 @@ impl Pod {
             attachment,
             origin,
             ports,
+            asking: Asking::default(),
             policy: Mutex::default(),
             shows_callers: false,
             loopback: false,

@@ -1,5 +1,6 @@
 //! Policy where traffic arrives: asked for every connection, for every request when the answer depends on it, and again for
 //! what is open when a policy changes.
+use crate::config::Control;
 use crate::identity::trust::RootId;
 use crate::jwt::Verifier;
 use crate::mesh::Mesh;
@@ -8,10 +9,17 @@ use crate::worker::Worker;
 use authz::mesh::{Ask, Call, Decision, HttpCall, Identity, WorkloadPolicy};
 use model::Key;
 use model::map::HashMap;
-use model::mesh::Gateway;
+use model::mesh::{Gateway, Workload};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::timeout;
+use traffic::Directory;
+use xds::attach::PodAttachment;
+
+/// How long a caller waits for a pod of which nothing is known yet: less than it waits for a connection.
+const TOLD_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Who calls.
 #[derive(Clone, Debug)]
@@ -72,7 +80,7 @@ pub struct Rules {
 pub struct Compiled {
     at_version: u64,
     revision: u64,
-    workload: Option<Arc<model::mesh::Workload>>,
+    workload: Option<Arc<Workload>>,
     policy: Option<Holds>,
 }
 
@@ -87,13 +95,9 @@ fn holds(policy: WorkloadPolicy) -> Holds {
 /// Decides about a connection. A connection that policy takes as opaque bytes is open: what is decided without looking into
 /// requests is never milder than what would be decided about them. One that is refused so may carry requests that are not.
 pub fn admit(worker: &Worker, pod: &Pod, caller: &Caller, to: SocketAddr) -> Admission {
-    let rules = Rules::of(worker, pod, caller, to);
-    if caller.identity.is_none() {
-        let decision = rules.policy.admit_plain_text(to.port());
-        if !decision.allow {
-            rules.log(&decision, None);
-            return Admission::Refused;
-        }
+    let Some(rules) = Rules::of(worker, pod, caller, to) else { return Admission::Refused };
+    if !rules.admits_plain_text() {
+        return Admission::Refused;
     }
     if rules.policy.is_empty() || rules.decide(None).allow {
         return Admission::Open;
@@ -103,14 +107,51 @@ pub fn admit(worker: &Worker, pod: &Pod, caller: &Caller, to: SocketAddr) -> Adm
 
 /// Whether a pod's port is called in plain text at all.
 pub fn takes_plain_text(worker: &Worker, pod: &Pod, port: u16) -> bool {
-    compiled(worker, pod).0.admit_plain_text(port).allow
+    compiled(worker, pod).is_some_and(|(policy, _)| policy.admit_plain_text(port).allow)
+}
+
+/// Waits until it is known which policies hold for a pod, but not for long. False, and said to the operator: it is not known, so nothing may come in.
+pub async fn is_known(worker: &Worker, pod: &Pod) -> bool {
+    if compiled(worker, pod).is_some() {
+        return true;
+    }
+    let told = async {
+        let mut changes = worker.shared.mesh.changes();
+        worker.shared.informed().await;
+        // A pod is there as soon as its network is, and is told when the API knows.
+        while compiled(worker, pod).is_none() {
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let known = timeout(TOLD_PATIENCE, Box::pin(told)).await.is_ok();
+    if !known {
+        let why = match worker.shared.is_informed() {
+            false => "the control plane has told no policies yet, and none are kept",
+            true => "the control plane has not told of this pod yet",
+        };
+        let (pod, namespace) = (&pod.attachment.name, &pod.attachment.namespace);
+        tracing::warn!(target: "policy", %pod, %namespace, why, "refused: which policies hold is not known");
+    }
+    known
+}
+
+/// Waits until a pod's port is called in plain text no more.
+pub async fn plain_text_ends(worker: &Worker, pod: &Pod, port: u16) {
+    let mut changes = worker.shared.mesh.policy_changes();
+    while takes_plain_text(worker, pod, port) {
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 impl Rules {
-    /// The rules as they are now.
-    pub fn of(worker: &Worker, pod: &Pod, caller: &Caller, to: SocketAddr) -> Self {
-        let (policy, verifier) = compiled(worker, pod);
-        Self { policy, verifier, caller: caller.clone(), to, pod: pod.origin.name.clone() }
+    /// The rules as they are now. None: it is not known which policies hold.
+    pub fn of(worker: &Worker, pod: &Pod, caller: &Caller, to: SocketAddr) -> Option<Self> {
+        let (policy, verifier) = compiled(worker, pod)?;
+        Some(Self { policy, verifier, caller: caller.clone(), to, pod: pod.origin.name.clone() })
     }
 
     /// The rules of a gateway, if any policy holds there.
@@ -183,6 +224,18 @@ impl Rules {
         decision.allow
     }
 
+    /// Whether the caller may come as it does: in plain text, if that is how. Says why not, to the operator.
+    pub fn admits_plain_text(&self) -> bool {
+        if self.caller.identity.is_some() {
+            return true;
+        }
+        let decision = self.policy.admit_plain_text(self.to.port());
+        if !decision.allow {
+            self.log(&decision, None);
+        }
+        decision.allow
+    }
+
     fn log(&self, decision: &Decision, http: Option<HttpCall<'_>>) {
         let from = self.caller.identity.as_ref().map_or_else(|| "plain text".to_owned(), ToString::to_string);
         let request = http.map(|http| format!("{} {}", http.method, http.path)).unwrap_or_default();
@@ -202,16 +255,35 @@ impl Rules {
     }
 }
 
-/// The pod's policy; compiled again only when policies or the workload's own list changed.
-fn compiled(worker: &Worker, pod: &Pod) -> Holds {
+/// The workload that a pod is: by its name and, since a name may be used again, by its UID. Where no control plane tells which UIDs there are,
+/// by its address.
+fn workload_of<'d>(directory: &'d Directory, pod: &Pod, local: bool) -> Option<&'d Arc<Workload>> {
+    let PodAttachment { uid, namespace, name, netns, .. } = &pod.attachment;
+    let own = match netns.is_empty() {
+        // A joined process: it is attached by its workload's name.
+        true => directory.workload(uid),
+        false => directory.workload(&format!("pod/{namespace}/{name}")).filter(|it| *it.uid == **uid),
+    };
+    let here = || pod.origin.addresses.first().filter(|_| local).and_then(|ip| directory.workload_at(*ip));
+    own.or_else(here)
+}
+
+/// The pod's policy; compiled again only when policies or the workload's own list changed. None: which policies hold is not known, for they were not
+/// told, or not of this pod. What was known stays so: a pod whose object is gone still is what it was.
+fn compiled(worker: &Worker, pod: &Pod) -> Option<Holds> {
     let mesh = &worker.shared.mesh;
     let version = mesh.version();
     let mut cache = pod.policy.lock().unwrap_or_else(PoisonError::into_inner);
     if let (true, Some(policy)) = (cache.at_version == version, &cache.policy) {
-        return policy.clone();
+        return Some(policy.clone());
     }
     let known = mesh.known();
-    let workload = pod.origin.addresses.first().and_then(|ip| known.directory.workload_at(*ip)).cloned();
+    let local = matches!(worker.shared.config.control, Control::Local);
+    let now = workload_of(&known.directory, pod, local).cloned();
+    let workload = if local { now } else { now.or_else(|| cache.workload.clone()) };
+    if !worker.shared.is_informed() || (workload.is_none() && !local) {
+        return None;
+    }
     let same = match (&workload, &cache.workload) {
         (Some(new), Some(old)) => Arc::ptr_eq(new, old),
         (None, None) => true,
@@ -219,7 +291,7 @@ fn compiled(worker: &Worker, pod: &Pod) -> Holds {
     };
     cache.at_version = version;
     if let (true, true, Some(policy)) = (same, cache.revision == known.policies.revision(), &cache.policy) {
-        return policy.clone();
+        return Some(policy.clone());
     }
     let namespace = &pod.attachment.namespace;
     let policy = holds(match workload.as_deref() {
@@ -234,7 +306,7 @@ fn compiled(worker: &Worker, pod: &Pod) -> Holds {
     cache.revision = known.policies.revision();
     cache.policy = Some(policy.clone());
     cache.workload = workload;
-    policy
+    Some(policy)
 }
 
 /// The policies of gateways, compiled again only when a policy or the gateway's own list changed.
@@ -286,22 +358,36 @@ pub struct Watch<'a> {
 impl<'a> Watch<'a> {
     /// Begins to follow.
     pub fn new(worker: &'a Worker, pod: &'a Pod, caller: &'a Caller, to: SocketAddr) -> Self {
-        let mut changes = worker.shared.mesh.policy_changes();
-        changes.mark_unchanged();
-        Self { worker, pod, caller, to, changes }
+        Self { worker, pod, caller, to, changes: worker.shared.mesh.policy_changes() }
     }
 
-    /// Waits until the connection would not be opened any more.
-    pub async fn revoked(mut self) {
+    /// Waits until the connection would not be admitted as open (which may be so already): gives what it would be.
+    pub async fn not_open(&mut self) -> Admission {
         loop {
-            if self.changes.changed().await.is_err() {
-                std::future::pending::<()>().await;
+            // Whatever changes from here on is seen.
+            self.changes.mark_unchanged();
+            match admit(self.worker, self.pod, self.caller, self.to) {
+                Admission::Open => self.changed().await,
+                other => return other,
             }
+        }
+    }
+
+    /// Waits until its bytes would not be taken any more (which may be so already). Says why, to the operator.
+    pub async fn revoked(&mut self) {
+        loop {
+            self.changes.mark_unchanged();
             let rules = Rules::of(self.worker, self.pod, self.caller, self.to);
-            let plain = self.caller.identity.is_none() && !rules.policy.admit_plain_text(self.to.port()).allow;
-            if plain || !rules.admits(None) {
+            if !rules.is_some_and(|rules| rules.admits_plain_text() && rules.admits(None)) {
                 return;
             }
+            self.changed().await;
+        }
+    }
+
+    async fn changed(&mut self) {
+        if self.changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What all threads of the process share.
 use crate::access::AccessLog;
-use crate::config::Config;
+use crate::config::{Config, Control};
 use crate::dns::forward::Forwarder;
 use crate::handover::{Lent, Places};
 use crate::identity::Identities;
@@ -92,6 +92,8 @@ pub struct Shared {
     orders_held: watch::Sender<bool>,
     /// The control plane has told everything.
     synced: watch::Sender<bool>,
+    /// Which policies there are is known: told, kept from when they were, or put in by whoever has no control plane.
+    informed: watch::Sender<bool>,
     busy: [AtomicUsize; Work::ALL.len()],
 }
 
@@ -108,6 +110,7 @@ impl Drop for Busy {
 impl Shared {
     /// Nothing known, nobody attached.
     pub fn new(config: Config, identities: Arc<Identities>, access_log: Option<AccessLog>) -> Self {
+        let local = matches!(config.control, Control::Local);
         Self {
             tracer: Tracer::new(&config.tracing),
             access_log,
@@ -126,6 +129,7 @@ impl Shared {
             ending: watch::Sender::new(Ending::Not),
             orders_held: watch::Sender::new(false),
             synced: watch::Sender::new(false),
+            informed: watch::Sender::new(local),
             busy: Default::default(),
         }
     }
@@ -189,7 +193,25 @@ impl Shared {
 
     /// The control plane has told everything.
     pub fn set_synced(&self) {
+        self.set_informed();
         self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+    }
+
+    /// Which policies there are is known, as of now or of when this proxy last ran.
+    pub fn set_informed(&self) {
+        self.informed.send_if_modified(|informed| !std::mem::replace(informed, true));
+    }
+
+    /// Whether it is known which policies there are. Until it is, that there are none means nothing.
+    pub fn is_informed(&self) -> bool {
+        *self.informed.borrow()
+    }
+
+    /// Waits until it is known which policies there are.
+    pub async fn informed(&self) {
+        let mut informed = self.informed.subscribe();
+        // The sender lives as long as self.
+        let _ = informed.wait_for(|informed| *informed).await;
     }
 
     /// Waits until the control plane has told everything.

@@ -26,7 +26,7 @@ pub enum Io {
     Hbone(Box<HboneStream>),
     /// TLS that ends here (a gateway's listener).
     TlsServer(Box<server::TlsStream<Tcp>>),
-    /// TLS that ends before a pod's process, which looked like any connection to it.
+    /// TLS that ends here on a connection that was looked into first: before a pod's process, or at a gateway that passes other TLS on.
     TlsPeer(Box<server::TlsStream<Stream>>),
     /// TLS to a service that ends it itself.
     TlsClient(Box<client::TlsStream<Stream>>),
@@ -66,6 +66,18 @@ impl Stream {
             Io::Hbone(stream) => stream.is_leaving(),
             Io::TlsClient(stream) => stream.get_ref().0.is_leaving(),
             Io::Tcp(_) | Io::TlsServer(_) | Io::TlsPeer(_) => false,
+        }
+    }
+
+    /// Ready when its other end is known to have left it, also behind bytes that nobody has read. Not all kinds of it wake the task when that
+    /// changes: who waits looks again.
+    pub fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.io {
+            Io::Tcp(stream) => stream.poll_left(cx),
+            Io::Hbone(stream) => stream.poll_left(cx),
+            Io::TlsServer(stream) => stream.get_ref().0.poll_left(cx),
+            Io::TlsPeer(stream) => stream.get_mut().0.poll_left(cx),
+            Io::TlsClient(stream) => stream.get_mut().0.poll_left(cx),
         }
     }
 

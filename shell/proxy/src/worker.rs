@@ -3,6 +3,7 @@
 //!
 //! Futures are `Send` although they never move: `tokio::spawn` on a current_thread runtime has no queue of its own as a
 //! `LocalSet` has, and an uncontended atomic is cheaper than that queue.
+use crate::declared::Declared;
 use crate::hbone::pool::Pool;
 use crate::mesh::AtEndpoints;
 use crate::pacing;
@@ -51,6 +52,8 @@ pub struct Worker {
     pub gateway_policies: GatewayPolicies,
     /// What holds at endpoints.
     pub at_endpoints: AtEndpoints,
+    /// What comes to endpoints, as services say.
+    pub declared: Declared,
     /// HTTP connections that this worker keeps.
     pub http: HttpPool,
     /// How services are called under TLS.
@@ -74,7 +77,8 @@ pub fn start(
     index: usize,
 ) -> io::Result<(mpsc::UnboundedSender<Command>, std::thread::JoinHandle<()>)> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().on_thread_park(outbox::before_waiting).enable_all().build()?;
     let cells = shared.telemetry.cells();
     let worker = Arc::new(Worker {
         shared,
@@ -82,6 +86,7 @@ pub fn start(
         ports: Ports::default(),
         gateway_policies: GatewayPolicies::default(),
         at_endpoints: AtEndpoints::default(),
+        declared: Declared::default(),
         http: HttpPool::default(),
         backend_tls: tls_out::Configs::default(),
         opaque: Opaque::default(),

@@ -349,16 +349,7 @@ fn what_http_2_could_smuggle_into_http_1() {
         if let Change::Set(Resource::Endpoints(group)) = change {
             let group = Arc::make_mut(group);
             group.ports = vec![("main".into(), BACKEND)];
-            group.endpoints = vec![Endpoint {
-                address: NODE.parse().unwrap(),
-                workload: "".into(),
-                health: Health::Ready,
-                weight: 1,
-                region: "".into(),
-                zone: "".into(),
-                node: "node".into(),
-                hostname: "".into(),
-            }];
+            group.endpoints = vec![Endpoint { node: "node".into(), ..Endpoint::at(NODE.parse().unwrap()) }];
         }
     }
     node.proxy().apply(changes);

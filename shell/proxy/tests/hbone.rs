@@ -249,16 +249,8 @@ fn a_proxy_that_is_not_ours() {
         if let diolkos_proxy::mesh::Change::Set(Resource::Endpoints(group)) = change {
             let group = Arc::make_mut(group);
             group.ports = vec![("main".into(), 9090)];
-            group.endpoints = vec![Endpoint {
-                address: address(8),
-                workload: "pod/default/zt-8".into(),
-                health: Health::Ready,
-                weight: 1,
-                region: "".into(),
-                zone: "".into(),
-                node: "node".into(),
-                hostname: "".into(),
-            }];
+            group.endpoints =
+                vec![Endpoint { workload: "pod/default/zt-8".into(), node: "node".into(), ..Endpoint::at(address(8)) }];
         }
     }
     node.proxy().apply(refused);

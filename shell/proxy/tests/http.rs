@@ -4,6 +4,7 @@ mod support;
 use diolkos_proxy::mesh::Change;
 use model::mesh::*;
 use model::{Key, Timestamp};
+use std::io::{Read, Write};
 use std::sync::Arc;
 use support::{Node, curl, eventually, route, serve_http, to, workload};
 
@@ -213,4 +214,39 @@ fn who_may_call() {
     })))]);
     assert!(!support::curl_output(&node_name, &plain).status.success());
     assert_eq!(status(&friend, "/a"), "200");
+}
+
+/// Requests in whichever method are requests: nobody says by one who he is.
+#[test]
+fn a_request_is_known_by_its_form() {
+    need_root!("a_request_is_known_by_its_form");
+    let mut node = Node::start(|_| {});
+    let (declared, other) = (node.pod(6, "web"), node.pod(7, "other"));
+    serve_http(&declared, "web");
+    serve_http(&other, "other");
+    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
+    let from = node.net.node();
+    let ask = |last: u8, pieces: &[&str]| {
+        let mut stream = support::town::connect(&from, (support::address(last), 8080).into());
+        let rest = " / HTTP/1.1\r\nHost: web\r\nConnection: close\r\nX-Forwarded-Client-Cert: URI=spiffe://x\r\n\r\n";
+        for piece in pieces.iter().chain([&rest]) {
+            stream.write_all(piece.as_bytes()).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let mut said = String::new();
+        let _ = stream.read_to_string(&mut said);
+        said
+    };
+    let forms = [&["GET"][..], &["PROPFIND"], &["PROP", "FIND"], &["M-SEARCH"], &["\r\nGET"], &["\r\n", "X_Y".trim()]];
+    for last in [6, 7] {
+        for form in forms {
+            let said = ask(last, form);
+            assert!(!said.contains("spiffe://x"), "{last} {form:?}: {said}");
+        }
+    }
+    // Where a service says that it is HTTP, all is.
+    for form in [&["get"][..], &["\r\n\r\nGET"], &["propfind"]] {
+        let said = ask(6, form);
+        assert!(!said.contains("spiffe://x"), "{form:?}: {said}");
+    }
 }

@@ -7,7 +7,7 @@ use model::mesh::*;
 use model::{Key, Timestamp};
 use std::io::{Read, Write};
 use std::sync::Arc;
-use support::{Node, curl, inside, listen_in_threads, serve_grpc, serve_http};
+use support::{Node, authorizer, curl, inside, listen_in_threads, serve_grpc, serve_http};
 
 fn in_order(rules: Vec<Rule>) -> Change {
     let target = ParentTarget::Service { service: Key::new("default", "web"), port: None, consumer: None };
@@ -423,16 +423,7 @@ fn an_external_authorizer_is_asked() {
             upstream: vec!["x-server".into()],
             downstream: vec![],
         };
-        Change::Set(Resource::ExtensionProvider(Arc::new(ExtensionProvider {
-            name: "asker".into(),
-            service: "asker.default.svc.cluster.local".into(),
-            namespace: "".into(),
-            port,
-            kind,
-            fail_open,
-            status_on_error: 503,
-            timeout_ms: 2_000,
-        })))
+        Change::Set(Resource::ExtensionProvider(Arc::new(ExtensionProvider { port, fail_open, ..authorizer(kind) })))
     };
     // The authorizer answers `/status/N` with N, and everything else with 200.
     let asks = PolicyRule { to: vec![on_path("/status/*"), on_path("/asked")], ..PolicyRule::default() };
@@ -457,6 +448,58 @@ fn an_external_authorizer_is_asked() {
     assert_eq!(code(&client, &[&url("/asked")]), "200", "fail open");
 }
 
+/// Names of headers have no case, whoever writes them.
+#[test]
+fn an_external_authorizers_headers_are_listed_in_whichever_case() {
+    use std::sync::Mutex;
+    need_root!("an_external_authorizers_headers_are_listed_in_whichever_case");
+    let mut node = Node::start(|_| {});
+    let (client, server, asker) = (node.pod(5, "client"), node.pod(6, "web"), node.pod(7, "asker"));
+    serve_http(&server, "web");
+    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
+    node.service("asker", 51, AppProtocol::Http, &[(7, Health::Ready)]);
+    let asked = Arc::new(Mutex::new(String::new()));
+    let heard = asked.clone();
+    listen_in_threads(&asker, move |mut stream| {
+        let mut head = [0; 4_096];
+        let length = stream.read(&mut head).unwrap_or(0);
+        *heard.lock().unwrap() = String::from_utf8_lossy(&head[..length]).to_ascii_lowercase();
+        let _ =
+            stream.write_all(b"HTTP/1.1 200 OK\r\nX-Extra: checked\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    });
+    let kind = policy::ProviderKind::Http {
+        prefix: "".into(),
+        send: vec!["x-token".into()],
+        add: vec![],
+        upstream: vec!["x-extra".into()],
+        downstream: vec![],
+    };
+    let to = Operation { ports: vec!["8080".into()], paths: vec!["/asked".into()], ..Operation::default() };
+    node.proxy().apply([
+        Change::Set(Resource::ExtensionProvider(Arc::new(authorizer(kind)))),
+        policy(
+            "ask",
+            Action::Custom,
+            "asker",
+            vec![PolicyRule {
+                from: vec![Source {
+                    principals: vec!["cluster.local/ns/default/sa/client".into()],
+                    ..Source::default()
+                }],
+                to: vec![to],
+                ..PolicyRule::default()
+            }],
+        ),
+    ]);
+    // The question itself is asked with the server's identity, so nobody is asked about it.
+    let sent = ["-H", "Authorization: Basic x", "-H", "X-Token: t", "-H", "X-Other: o", "-H", "X-Extra: forged"];
+    let passed = curl(&client, &[&sent[..], &["http://10.96.0.50/asked"]].concat());
+    assert!(passed.contains("extra=checked "), "what the authorizer says replaces what the caller said: {passed}");
+    let asked = asked.lock().unwrap();
+    assert!(asked.contains("\r\nauthorization: basic x\r\n") && asked.contains("\r\nx-token: t\r\n"), "{asked}");
+    assert!(!asked.contains("x-other"), "{asked}");
+}
+
 #[test]
 fn an_external_authorizer_is_asked_by_grpc() {
     use std::sync::Mutex;
@@ -475,7 +518,8 @@ fn an_external_authorizer_is_asked_by_grpc() {
         let attributes = question.attributes.clone().unwrap_or_default();
         let http = attributes.request.and_then(|it| it.http).unwrap_or_default();
         let source = attributes.source.unwrap_or_default().principal;
-        heard.lock().unwrap().push((source, http.method.clone(), http.path.clone(), http.protocol.clone()));
+        let extra = http.headers.get("x-extra").cloned().unwrap_or_default();
+        heard.lock().unwrap().push((source, http.method.clone(), http.path.clone(), http.protocol.clone(), extra));
         let header = |key: &str, value: &str| wire::HeaderValueOption {
             header: Some(wire::HeaderValue { key: key.into(), value: value.into() }),
             append: None,
@@ -496,7 +540,8 @@ fn an_external_authorizer_is_asked_by_grpc() {
                 status: status(0),
                 denied: None,
                 ok: Some(wire::OkResponse {
-                    headers: vec![header("x-extra", "checked")],
+                    // The length of a body that does not come: the codec says it, and nobody else.
+                    headers: vec![header("x-extra", "checked"), header("Content-Length", "3")],
                     headers_to_remove: vec!["x-secret".into()],
                     response_headers: vec![],
                 }),
@@ -505,26 +550,20 @@ fn an_external_authorizer_is_asked_by_grpc() {
     });
     node.proxy().apply([
         Change::Set(Resource::ExtensionProvider(Arc::new(ExtensionProvider {
-            name: "asker".into(),
-            service: "asker.default.svc.cluster.local".into(),
-            namespace: "".into(),
-            port: 80,
-            kind: policy::ProviderKind::Grpc,
-            fail_open: false,
-            status_on_error: 503,
             timeout_ms: 4_000,
+            ..authorizer(policy::ProviderKind::Grpc)
         }))),
         // Not about the proxies' own questions to the authorizer.
         policy("ask", Action::Custom, "asker", vec![PolicyRule { from: vec![from_client], ..PolicyRule::default() }]),
     ]);
     let url = |path: &str| format!("http://10.96.0.50{path}");
-    let passed = curl(&client, &["-H", "x-extra: forged", &url("/yes?q=1")]);
+    let passed = curl(&client, &["-H", "X-Extra: forged", &url("/yes?q=1")]);
     assert!(passed.contains("GET /yes?q=1 ") && passed.contains("extra=checked"), "{passed}");
     let refused = curl(&client, &["-i", &url("/no")]);
     assert!(["418", "x-why: because", "tea"].iter().all(|part| refused.contains(part)), "{refused}");
     assert_eq!(code(&client, &[&url("/broken")]), "503", "no answer is no permission");
     let asked = asked.lock().unwrap();
-    let expect = ("spiffe://cluster.local/ns/default/sa/client", "GET", "/yes?q=1", "HTTP/1.1");
-    let first = &asked[0];
-    assert_eq!((first.0.as_str(), first.1.as_str(), first.2.as_str(), first.3.as_str()), expect);
+    let expect = ["spiffe://cluster.local/ns/default/sa/client", "GET", "/yes?q=1", "HTTP/1.1", "forged"];
+    let (source, method, path, protocol, extra) = &asked[0];
+    assert_eq!([source, method, path, protocol, extra].map(String::as_str), expect);
 }

@@ -3,10 +3,11 @@ mod support;
 
 use model::mesh::*;
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use support::{Node, curl, eventually, gateway, listen_in_threads};
+use support::{Node, curl, eventually, gateway, inside, listen_in_threads, socket, town};
 
 /// A process on port 8080 that begins every request and ends none: requests that it got, and of these the ones that it saw taken back.
 /// `said`: what it answers at once.
@@ -60,6 +61,40 @@ fn everybody_leaves(port: u16, said: &'static [u8]) {
         assert!(!answer.contains("HTTP"), "{answer}");
         let now = || [0, 1].map(|which| counts[which].load(Ordering::Relaxed));
         eventually(&format!("the process learns it: {args:?}"), || now() == [index + 1; 2]);
+    }
+}
+
+/// A caller breaks its connection while a long body waits that the process does not take: nobody reads anything on the way.
+#[test]
+fn under_a_body_that_nobody_takes() {
+    need_root!("under_a_body_that_nobody_takes");
+    let mut node = Node::start(|_| {});
+    let (client, web, host) = (node.pod(5, "client"), node.pod(6, "web"), node.net.node());
+    let counts: Arc<[AtomicUsize; 2]> = Arc::default();
+    let seen = counts.clone();
+    listen_in_threads(&web, move |mut stream| {
+        stream.read_exact(&mut [0; 4]).unwrap();
+        seen[0].fetch_add(1, Ordering::Relaxed);
+        // Without reading.
+        while !stream.take_error().is_ok_and(|error| error.is_some()) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        seen[1].fetch_add(1, Ordering::Relaxed);
+    });
+    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
+    node.proxy().apply(gateway(25_104, "/", "web"));
+    let (service, edge) = (socket(50), SocketAddr::from(([127, 0, 0, 1], 25_104)));
+    eventually("the gateway listens", || inside(&host, move || TcpStream::connect(edge).is_ok()).join().unwrap());
+    for (index, (netns, to)) in [(&client, service), (&host, edge)].into_iter().enumerate() {
+        let mut caller = town::connect(netns, to);
+        let head = "POST /a HTTP/1.1\r\nhost: web\r\ncontent-length: 1000000000\r\n\r\n";
+        caller.write_all(head.as_bytes()).unwrap();
+        caller.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+        while caller.write(&[b'x'; 65_536]).is_ok() {}
+        assert_eq!([0, 1].map(|which| counts[which].load(Ordering::Relaxed)), [index + 1, index]);
+        socket2::SockRef::from(&caller).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(caller);
+        eventually("the process learns it", || counts[1].load(Ordering::Relaxed) == index + 1);
     }
 }
 

@@ -3,19 +3,29 @@ mod support;
 
 use bytes::Bytes;
 use diolkos_proxy::mesh::Change;
+use http_body_util::BodyExt;
 use model::Key;
 use model::mesh::*;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
-use support::{Node, inside, serve_http, serve_tcp, service, socket};
+use support::{
+    Node, address, eventually, inside, listen_in_threads, serve_http, serve_requests, serve_tcp, service, socket, town,
+};
 
 /// How soon. What is asserted is that it holds at this time, however slow the machine is in between.
 const SOON: Duration = Duration::from_secs(1);
 
 fn deny(ports: &[&str]) -> Change {
-    let to = Operation { ports: ports.iter().map(|port| Arc::from(*port)).collect(), ..Operation::default() };
+    denying(Operation { ports: ports.iter().map(|port| Arc::from(*port)).collect(), ..Operation::default() })
+}
+
+fn deny_path(path: &str) -> Change {
+    denying(Operation { paths: vec![path.into()], ..Operation::default() })
+}
+
+fn denying(to: Operation) -> Change {
     Change::Set(Resource::AuthorizationPolicy(Arc::new(AuthorizationPolicy {
         key: Key::new("default", "deny"),
         scope: Scope::Namespace,
@@ -29,10 +39,15 @@ fn deny(ports: &[&str]) -> Change {
 /// What an open connection shows: before the change, and after it.
 type Seen = (String, String);
 
-/// Sends one request now and one when told, on one connection.
-fn keep_alive(client: &str, changed: mpsc::Receiver<()>, opened: mpsc::Sender<()>) -> std::thread::JoinHandle<Seen> {
+/// Sends one request now and one when told, on one connection to `to`.
+fn keep_alive(
+    client: &str,
+    to: SocketAddr,
+    changed: mpsc::Receiver<()>,
+    opened: mpsc::Sender<()>,
+) -> std::thread::JoinHandle<Seen> {
     inside(client, move || {
-        let mut stream = TcpStream::connect(socket(50)).unwrap();
+        let mut stream = TcpStream::connect(to).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut ask = || {
             let _ = stream.write_all(b"GET /a HTTP/1.1\r\nhost: web\r\n\r\n");
@@ -48,22 +63,30 @@ fn keep_alive(client: &str, changed: mpsc::Receiver<()>, opened: mpsc::Sender<()
 }
 
 /// The same with two streams of one HTTP/2 connection.
-fn streams(client: &str, changed: mpsc::Receiver<()>, opened: mpsc::Sender<()>) -> std::thread::JoinHandle<Seen> {
+fn streams(
+    client: &str,
+    to: SocketAddr,
+    changed: mpsc::Receiver<()>,
+    opened: mpsc::Sender<()>,
+) -> std::thread::JoinHandle<Seen> {
     inside(client, move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
-            let stream = tokio::net::TcpStream::connect(socket(50)).await.unwrap();
+            let stream = tokio::net::TcpStream::connect(to).await.unwrap();
             let (sender, connection) = h2::client::handshake(stream).await.unwrap();
             tokio::spawn(connection);
-            let ask = async |mut sender: h2::client::SendRequest<Bytes>| {
+            let ask = async |sender: h2::client::SendRequest<Bytes>| {
                 let request = http::Request::get("http://web/a").body(()).unwrap();
-                let (response, _) = sender.send_request(request, true).unwrap();
-                response.await.unwrap().status().to_string()
+                let answer = async {
+                    let (response, _) = sender.ready().await?.send_request(request, true)?;
+                    Ok::<_, h2::Error>(response.await?.status().to_string())
+                };
+                answer.await.unwrap_or_else(|error| error.to_string())
             };
-            let before = ask(sender.clone().ready().await.unwrap()).await;
+            let before = ask(sender.clone()).await;
             opened.send(()).unwrap();
             tokio::task::spawn_blocking(move || changed.recv().unwrap()).await.unwrap();
-            (before, ask(sender.ready().await.unwrap()).await)
+            (before, ask(sender).await)
         })
     })
 }
@@ -100,8 +123,8 @@ fn a_changed_policy_holds_for_open_connections() {
     let (ended, end) = mpsc::channel();
     let (tell_h1, told_h1) = mpsc::channel();
     let (tell_h2, told_h2) = mpsc::channel();
-    let h1 = keep_alive(&client, told_h1, opened.clone());
-    let h2 = streams(&client, told_h2, opened.clone());
+    let h1 = keep_alive(&client, socket(50), told_h1, opened.clone());
+    let h2 = streams(&client, socket(50), told_h2, opened.clone());
     let raw = opaque(&client, opened, ended);
     (0..3).for_each(|_| open.recv().unwrap());
 
@@ -120,4 +143,121 @@ fn a_changed_policy_holds_for_open_connections() {
     let (echoed, end) = raw.join().unwrap();
     assert_eq!(echoed, "ping");
     assert!(end == "the end" || end == "ConnectionReset", "{end}");
+}
+
+#[test]
+fn strict_holds_for_open_connections_in_plain_text() {
+    need_root!("strict_holds_for_open_connections_in_plain_text");
+    let mut node = Node::start(|_| {});
+    let (client, web) = (node.pod(5, "client"), node.pod(6, "web"));
+    serve_http(&web, "web");
+    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
+    let direct = SocketAddr::new(address(6), 8080);
+    let (opened, open) = mpsc::channel();
+    let (tell, told): (Vec<_>, Vec<_>) = (0..3).map(|_| mpsc::channel()).unzip();
+    let mut told = told.into_iter();
+    let mut told = || told.next().unwrap();
+    let meshed = keep_alive(&client, socket(50), told(), opened.clone());
+    let h1 = keep_alive(&node.net.node(), direct, told(), opened.clone());
+    let h2 = streams(&node.net.node(), direct, told(), opened);
+    (0..3).for_each(|_| open.recv().unwrap());
+    node.proxy().apply([strict()]);
+    std::thread::sleep(SOON);
+    tell.iter().for_each(|tell| tell.send(()).unwrap());
+    assert_eq!(meshed.join().unwrap(), ("HTTP/1.1 200 OK".into(), "HTTP/1.1 200 OK".into()));
+    for (before, after) in [h1.join().unwrap(), h2.join().unwrap()] {
+        assert!(before.contains("200 OK") && !after.contains("200"), "{before}, then {after}");
+    }
+}
+
+fn strict() -> Change {
+    Change::Set(Resource::PeerAuthentication(Arc::new(PeerAuthentication {
+        key: Key::new("default", "strict"),
+        scope: Scope::Namespace,
+        mode: MtlsMode::Strict,
+        ports: vec![],
+        created: model::Timestamp(1),
+    })))
+}
+
+/// What was said before anything was decided about it is decided about when it is said.
+#[test]
+fn a_changed_policy_holds_for_connections_that_have_said_nothing() {
+    need_root!("a_changed_policy_holds_for_connections_that_have_said_nothing");
+    let mut node = Node::start(|_| {});
+    let tcp = node.pod(7, "tcp");
+    serve_tcp(&tcp);
+    let mut silent = town::connect(&node.net.node(), SocketAddr::new(address(7), 8080));
+    let mut other = town::connect(&node.net.node(), SocketAddr::new(address(7), 8080));
+    let speak = |stream: &mut TcpStream| {
+        let mut bytes = [0; 4];
+        stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut bytes)).is_ok()
+    };
+    assert!(speak(&mut other));
+    node.proxy().apply([deny(&["8080"])]);
+    assert!(!speak(&mut silent), "it was admitted when all were");
+}
+
+/// An endpoint that switches protocols at once, and then sends back what it gets.
+fn serve_switching(netns: &str) {
+    listen_in_threads(netns, |stream| {
+        let (mut read, mut write) = (&stream, &stream);
+        let _ = read.read(&mut [0; 4_096]);
+        let _ = write.write_all(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n");
+        let _ = std::io::copy(&mut read, &mut write);
+    });
+}
+
+#[test]
+fn a_changed_policy_holds_for_connections_that_have_switched_protocols() {
+    need_root!("a_changed_policy_holds_for_connections_that_have_switched_protocols");
+    let mut node = Node::start(|_| {});
+    let (client, web) = (node.pod(5, "client"), node.pod(6, "web"));
+    serve_switching(&web);
+    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
+    let mut stream = town::connect(&client, socket(50));
+    stream.write_all(b"GET /a HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").unwrap();
+    let mut bytes = [0; 4_096];
+    let length = stream.read(&mut bytes).unwrap();
+    assert!(bytes[..length].starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&bytes[..length]));
+    let mut speaks = || stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut bytes[..4])).is_ok();
+    assert!(speaks());
+    // About other requests: what was asked for before may go on.
+    node.proxy().apply([deny_path("/b")]);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(speaks());
+    node.proxy().apply([deny_path("/a")]);
+    eventually("it ends", || !speaks());
+}
+
+#[test]
+fn a_changed_policy_holds_for_calls_that_run() {
+    need_root!("a_changed_policy_holds_for_calls_that_run");
+    let mut node = Node::start(|_| {});
+    let (client, web) = (node.pod(5, "client"), node.pod(6, "web"));
+    serve_requests(&web, async |_| {
+        let pieces = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            Some((Ok(hyper::body::Frame::data(Bytes::from_static(b"\0\0\0\0\0"))), ()))
+        });
+        let body = http_body_util::StreamBody::new(pieces).boxed();
+        hyper::Response::builder().header("content-type", "application/grpc").body(body).unwrap()
+    });
+    node.service("web", 50, AppProtocol::Grpc, &[(6, Health::Ready)]);
+    let (opened, open) = mpsc::channel();
+    let call = std::thread::spawn(move || {
+        support::grpc_client(&client, async move |sender| {
+            let request = http::Request::post("http://web/a").header("content-type", "application/grpc").body(());
+            let (response, _) = sender.ready().await.unwrap().send_request(request.unwrap(), true).unwrap();
+            let mut body = response.await.unwrap().into_body();
+            body.data().await.unwrap().unwrap();
+            opened.send(()).unwrap();
+            while let Some(Ok(bytes)) = body.data().await {
+                body.flow_control().release_capacity(bytes.len()).unwrap();
+            }
+        })
+    });
+    open.recv().unwrap();
+    node.proxy().apply([deny_path("/a")]);
+    call.join().expect("it ends before its client's patience");
 }

@@ -116,6 +116,32 @@ fn requests_go_where_they_were_meant_to_go_and_rules_hold() {
     assert!(told("wild") && told("exact"), "{edges:?}");
 }
 
+/// Who calls a gateway means the gateway: from there requests go to endpoints, if there are any; those of pods go where they were meant to go.
+#[test]
+fn at_a_gateway_nothing_else_is_meant() {
+    need_root!("at_a_gateway_nothing_else_is_meant");
+    let mut node = Node::start(|_| {});
+    let (client, far, host) = (node.pod(5, "client"), node.pod(6, "far"), node.net.node());
+    serve_http(&far, "selected");
+    stranger(&mut node);
+    node.proxy().apply([set(through("far", &["far.example"], 8080, AppProtocol::Http))]);
+    let mut edge = support::gateway(25_106, "/", "far");
+    if let Some(Change::Set(Resource::Route(route))) = edge.last_mut() {
+        let target = BackendTarget::Service { service: Key::new("default", "far"), port: 8080 };
+        Arc::make_mut(route).rules[0].backends[0].target = target;
+    }
+    node.proxy().apply(edge);
+    let ask = |netns: &str, url: &str| curl(netns, &["-w", " %{http_code}", "-H", "host: far.example", url]);
+    let (at_gateway, meant) = ("http://127.0.0.1:25106/a", "http://10.250.0.9:8080/a");
+    support::eventually("the gateway answers", || ask(&host, at_gateway) == "no healthy upstream 503");
+    assert!(ask(&client, meant).starts_with("stranger GET /a "));
+    let endpoints = service("far", 50, AppProtocol::Http, &[(6, Health::Ready)]).pop();
+    node.proxy().apply(endpoints);
+    let answer = ask(&host, at_gateway);
+    assert!(answer.starts_with("selected GET /a "), "{answer}");
+    assert!(ask(&client, meant).starts_with("stranger GET /a "));
+}
+
 #[test]
 fn bytes_go_where_they_were_meant_to_go() {
     need_root!("bytes_go_where_they_were_meant_to_go");

@@ -1,17 +1,24 @@
-//! WebSocket over HTTP/2 (RFC 8441): an extended CONNECT at a gateway and at a pod's service, to processes that speak HTTP/1.1.
+//! WebSocket over HTTP/2 (RFC 8441): an extended CONNECT at a gateway and at a pod's service, to processes that speak HTTP/1.1 or HTTP/2; and
+//! an upgrade of HTTP/1.1 to the latter.
 mod support;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::mesh::*;
+use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use support::frames::*;
-use support::{Node, curl, eventually, gateway, listen_in_threads, socket, town};
+use support::{Node, curl, eventually, gateway, listen, listen_in_threads, socket, town};
+use tokio::io::AsyncWriteExt;
 
 const PORT: u16 = 25_103;
 
@@ -281,5 +288,120 @@ fn what_breaks_on_one_side_breaks_on_the_other() {
         assert_eq!(chat.read_until(|chat| chat.got.len() >= 8), None, "{door}");
         chat.peer.send(&frame(RST_STREAM, 0, 1, &CANCEL.to_be_bytes()));
         eventually("the process learns it", || told.broken.load(Ordering::Relaxed) == index + 1);
+    }
+}
+
+/// A process that speaks both HTTPs, by hyper. It says in which it was asked, then sends back what it gets. `takes`: also extended CONNECT.
+fn serve_both(netns: &str, takes: bool) {
+    listen(netns, move |stream| async move {
+        let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+        if takes {
+            builder.http2().enable_connect_protocol();
+        }
+        let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service_fn(agree)).await;
+    });
+}
+
+async fn agree(mut request: hyper::Request<hyper::body::Incoming>) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
+    let answer = hyper::Response::builder();
+    if request.uri().path() != "/chat" {
+        return Ok(answer.status(403).body(Full::default()).unwrap());
+    }
+    let key = request.headers().get("sec-websocket-key").cloned();
+    let protocol = request.extensions().get::<hyper::ext::Protocol>().cloned();
+    let answer = match (request.version(), key, protocol) {
+        (hyper::Version::HTTP_11, Some(key), None) => {
+            assert_eq!(
+                (request.method().as_str(), &request.headers()["upgrade"]),
+                ("GET", &"websocket".parse().unwrap())
+            );
+            let whole = [key.as_bytes(), b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat();
+            let accept = STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &whole));
+            answer
+                .status(101)
+                .header("connection", "upgrade")
+                .header("upgrade", "websocket")
+                .header("sec-websocket-accept", accept)
+        }
+        (hyper::Version::HTTP_2, None, Some(protocol)) => {
+            assert_eq!((request.method().as_str(), protocol.as_str()), ("CONNECT", "websocket"));
+            answer.status(200)
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(request.headers()["sec-websocket-version"], "13");
+    let name = format!("{:?} ", request.version());
+    tokio::spawn(async move {
+        let Ok(upgraded) = hyper::upgrade::on(&mut request).await else { return };
+        let mut stream = TokioIo::new(upgraded);
+        stream.write_all(name.as_bytes()).await.unwrap();
+        let (mut read, mut write) = tokio::io::split(stream);
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+        let _ = write.shutdown().await;
+    });
+    Ok(answer.header("sec-websocket-protocol", "chat").body(Full::default()).unwrap())
+}
+
+/// A client of HTTP/1.1: its status, and what comes after it said hello and ended.
+fn upgrade(mut stream: TcpStream, path: &str) -> (u16, String) {
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+         sec-websocket-protocol: chat\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    let answer = String::from_utf8(answer).unwrap().to_ascii_lowercase();
+    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+    if status != 101 {
+        return (status, String::new());
+    }
+    // RFC 6455, 1.3.
+    for field in ["upgrade: websocket", "connection: upgrade", "sec-websocket-protocol: chat"] {
+        assert!(answer.contains(&format!("\r\n{field}\r\n")), "{answer}");
+    }
+    assert_eq!(answer.matches("sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=\r\n").count(), 1, "{answer}");
+    stream.write_all(b"hello").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    (status, said)
+}
+
+/// To an endpoint that is said to speak HTTP/2 it goes as extended CONNECT if that takes it, whatever the client speaks; else in HTTP/1.1.
+#[test]
+fn an_endpoint_is_asked_in_the_http_that_it_takes() {
+    need_root!("an_endpoint_is_asked_in_the_http_that_it_takes");
+    for (takes, protocol, spoken) in [
+        (true, AppProtocol::Http2, "HTTP/2.0"),
+        (false, AppProtocol::Http2, "HTTP/1.1"),
+        (true, AppProtocol::Http, "HTTP/1.1"),
+    ] {
+        let mut node = Node::start(|_| {});
+        let (client, web, host) = (node.pod(5, "client"), node.pod(6, "web"), node.net.node());
+        serve_both(&web, takes);
+        node.service("web", 50, protocol, &[(6, Health::Ready)]);
+        node.proxy().apply(gateway(PORT + 2, "/", "web"));
+        let edge = SocketAddr::from(([127, 0, 0, 1], PORT + 2));
+        eventually("the gateway answers", || {
+            curl(&host, &["-o", "/dev/null", "-w", "%{http_code}", &format!("http://{edge}/no")]) == "403"
+        });
+        // Twice: the second finds what the first one learned.
+        for (netns, to) in [(&host, edge), (&client, socket(50)), (&host, edge), (&client, socket(50))] {
+            let what = format!("{protocol:?}, takes it: {takes}, to {to}");
+            assert_eq!(upgrade(town::connect(netns, to), "/chat"), (101, format!("{spoken} hello")), "{what}");
+            assert_eq!(upgrade(town::connect(netns, to), "/no").0, 403, "{what}");
+            let (mut chat, status) = Chat::open(town::connect(netns, to), &connect("websocket", "/chat"));
+            assert_eq!((status, chat.say(b"hello")), (Ok(200), 5), "{what}");
+            chat.end();
+            assert_eq!(chat.read_until(|_| false), Some(End::Ended), "{what}");
+            assert_eq!(String::from_utf8_lossy(&chat.got), format!("{spoken} hello"), "{what}");
+            let (_, status) = Chat::open(town::connect(netns, to), &connect("websocket", "/no"));
+            assert_eq!(status, Ok(403), "{what}");
+        }
     }
 }

@@ -1,16 +1,18 @@
 //! Heads -> bytes. Hop-by-hop fields are written here and nowhere else.
 use crate::fields::Fields;
 use crate::head::{Framing, RequestHead, ResponseHead, Version};
+use crate::parse::RequestKind;
 
 /// Appends the request head for the next hop, always as HTTP/1.1 on a connection that is kept (or switched).
 pub fn encode_request(head: &RequestHead, out: &mut Vec<u8>) {
-    for part in [head.method(), " ", head.target(), " HTTP/1.1\r\nhost: ", head.authority(), "\r\n"] {
-        out.extend_from_slice(part.as_bytes());
+    let [method, target, authority] = [head.method, head.target, head.authority].map(|span| span.of(&head.fields.text));
+    for part in [method, b" ", target, b" HTTP/1.1\r\nhost: ", authority, b"\r\n"] {
+        out.extend_from_slice(part);
     }
     encode_fields(&head.fields, out);
     encode_framing(head.framing, out);
     // A method that defines a body and has none says so; some servers answer 411 otherwise.
-    if head.framing == Framing::Empty && matches!(head.method(), "POST" | "PUT" | "PATCH") {
+    if head.framing == Framing::Empty && matches!(method, b"POST" | b"PUT" | b"PATCH") {
         out.extend_from_slice(b"content-length: 0\r\n");
     }
     match head.upgrade() {
@@ -21,8 +23,9 @@ pub fn encode_request(head: &RequestHead, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the response head for a client that speaks `version`. `keep_alive`: whether this side will read another request.
-pub fn encode_response(head: &ResponseHead, version: Version, keep_alive: bool, out: &mut Vec<u8>) {
+/// Appends the response head for a client that speaks `version`; `kind`: what it asked. `keep_alive`: whether this side will read another
+/// request.
+pub fn encode_response(head: &ResponseHead, kind: RequestKind, version: Version, keep_alive: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     push_decimal(u64::from(head.status), out);
     out.push(b' ');
@@ -35,7 +38,10 @@ pub fn encode_response(head: &ResponseHead, version: Version, keep_alive: bool, 
     encode_framing(head.framing, out);
     if let (Framing::Empty, Some(length)) = (head.framing, head.announced_length) {
         encode_framing(Framing::Length(length), out);
-    } else if head.framing == Framing::Empty && !matches!(head.status, 100..=199 | 204 | 304) {
+    } else if (head.framing, kind) == (Framing::Empty, RequestKind::Other)
+        && !matches!(head.status, 100..=199 | 204 | 304)
+    {
+        // Nothing comes, and that is the length. What would come for GET only its origin knows (RFC 9110, 8.6).
         out.extend_from_slice(b"content-length: 0\r\n");
     }
     match head.upgrade() {

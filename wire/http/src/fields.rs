@@ -142,11 +142,24 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
 
+/// By table: each byte of a name is looked at.
+static TOKENS: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0);
+    while byte < table.len() {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"!#$%&'*+-.^_`|~";
+    let mut at = 0;
+    while at < others.len() {
+        table[others[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
 pub(crate) fn is_token(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-    ) || byte.is_ascii_alphanumeric()
+    TOKENS[usize::from(byte)]
 }
 
 pub(crate) fn is_value(byte: u8) -> bool {

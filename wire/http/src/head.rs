@@ -1,5 +1,6 @@
 //! Heads of requests and responses, the same for HTTP/1.1 and (filled in from pseudo-headers) for HTTP/2.
 use crate::fields::{Fields, Span};
+use std::borrow::Cow;
 
 /// Which HTTP/1 was spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +91,35 @@ impl RequestHead {
     /// Host and port as sent; empty only for HTTP/1.0.
     pub fn authority(&self) -> &str {
         self.text(self.authority)
+    }
+
+    /// What stands under a name that is not among the fields because the codec reads and writes it itself, as the next hop is told it: `host`
+    /// (the same as `:authority`), `:method`, `:path`, `content-length`, `te`, and `upgrade` and `connection` of a switch. What is a matter
+    /// between the sender and us alone (`expect`, `connection` otherwise) is not there.
+    pub fn read_here(&self, name: &str) -> Option<Cow<'_, str>> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        let text = match name.len() {
+            2 if is("te") => self.te_trailers.then_some("trailers")?,
+            4 if is("host") => return self.read_here(":authority"),
+            5 if is(":path") => self.target(),
+            7 if is("upgrade") => self.upgrade()?,
+            7 if is(":method") => self.method(),
+            10 if is("connection") => self.upgrade.map(|_| "upgrade")?,
+            10 if is(":authority") => Some(self.authority()).filter(|named| !named.is_empty())?,
+            14 if is("content-length") => return self.length().map(|length| length.to_string().into()),
+            _ => return None,
+        };
+        Some(text.into())
+    }
+
+    /// The length that is announced with the body.
+    fn length(&self) -> Option<u64> {
+        match self.framing {
+            Framing::Length(length) => Some(length),
+            // A method that defines a body and has none says so; some servers answer 411 otherwise.
+            Framing::Empty if matches!(self.method(), "POST" | "PUT" | "PATCH") => Some(0),
+            _ => None,
+        }
     }
 
     /// The protocol that the sender wants to switch to, e.g. `websocket`.

@@ -4,6 +4,7 @@ use crate::fields::Span;
 use crate::head::{Framing, RequestHead, ResponseHead, Upgrade, Version};
 use httparse::{Header, Status};
 use std::mem::MaybeUninit;
+use std::net::Ipv6Addr;
 
 /// More fields than any real message has; each costs 32 bytes of stack while parsing.
 const MAX_FIELDS: usize = 128;
@@ -280,9 +281,17 @@ fn check_authority(authority: &str) -> Result<(), HeadError> {
     if authority_is_sound(authority) { Ok(()) } else { Err(HeadError::BadHost) }
 }
 
-/// Whether a host and port hold nothing that could be read as something else.
+/// Whether a host and port hold nothing that could be read as something else. Brackets hold an IPv6 address (RFC 3986, 3.2.2; one without
+/// a zone, which means nothing to others), and only a port follows them: to some readers `[a]` is `a`.
 pub fn authority_is_sound(authority: &str) -> bool {
-    authority.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%:[]".contains(&byte))
+    match authority.strip_prefix('[').map(|rest| rest.split_once(']')) {
+        None => authority.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=%:".contains(&byte)),
+        Some(None) => false,
+        Some(Some((address, port))) => {
+            let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+            address.parse::<Ipv6Addr>().is_ok() && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+        }
+    }
 }
 
 /// Fields that this codec reads itself and does not pass on.

@@ -42,6 +42,15 @@ fn smuggling_attempts_are_refused_with_their_reason() {
         ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", BadHost),
         ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", BadHost),
         ("GET / HTTP/1.1\r\nHost: a@b\r\n\r\n", BadHost),
+        // To some readers this is `a`.
+        ("GET / HTTP/1.1\r\nHost: [a]\r\n\r\n", BadHost),
+        ("GET / HTTP/1.1\r\nHost: [a]:80\r\n\r\n", BadHost),
+        ("GET / HTTP/1.1\r\nHost: [::1]a\r\n\r\n", BadHost),
+        ("GET / HTTP/1.1\r\nHost: [::1]:a\r\n\r\n", BadHost),
+        ("GET / HTTP/1.1\r\nHost: [::1\r\n\r\n", BadHost),
+        ("GET / HTTP/1.1\r\nHost: a[::1]\r\n\r\n", BadHost),
+        ("GET / HTTP/1.1\r\nHost: [fe80::1%25eth0]\r\n\r\n", BadHost),
+        ("GET http://[a]/ HTTP/1.1\r\nHost: a\r\n\r\n", BadHost),
         ("GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n", BadHost),
         ("GET x HTTP/1.1\r\nHost: a\r\n\r\n", Malformed("request target")),
         ("GET /#f HTTP/1.1\r\nHost: a\r\n\r\n", Malformed("request target")),
@@ -74,6 +83,56 @@ fn hop_by_hop_fields_are_read_and_not_passed_on() {
         String::from_utf8(out).unwrap(),
         "POST /a?b=c HTTP/1.1\r\nhost: shop:80\r\nX-One: 1\r\ntransfer-encoding: chunked\r\nte: trailers\r\nconnection: te\r\n\r\n"
     );
+}
+
+#[test]
+fn hosts_are_names_and_addresses() {
+    for host in ["a", "a.b:80", "10.0.0.1:80", "[::1]", "[2001:db8::1]:8080", "[::1]:", "*.a_b~c", ""] {
+        let (head, _) = request(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).unwrap().unwrap();
+        assert_eq!(head.authority(), host);
+    }
+}
+
+#[test]
+fn fields_that_are_read_here_can_be_asked_for() {
+    let text = "POST /a?b HTTP/1.1\r\nHost: shop:80\r\nTE: trailers\r\nContent-Length: 5\r\nConnection: upgrade\r\nUpgrade: x\r\nX: y\r\n\r\n";
+    let (head, _) = request(text).unwrap().unwrap();
+    let (bare, _) = request("GET / HTTP/1.0\r\n\r\n").unwrap().unwrap();
+    for (name, value, of_bare) in [
+        ("host", Some("shop:80"), None),
+        ("Host", Some("shop:80"), None),
+        (":authority", Some("shop:80"), None),
+        (":method", Some("POST"), Some("GET")),
+        (":path", Some("/a?b"), Some("/")),
+        ("content-length", Some("5"), None),
+        ("te", Some("trailers"), None),
+        ("connection", Some("upgrade"), None),
+        ("upgrade", Some("x"), None),
+        ("x", None, None),
+    ] {
+        assert_eq!((head.read_here(name).as_deref(), bare.read_here(name).as_deref()), (value, of_bare), "{name}");
+    }
+    let (empty, _) = request("PUT / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().unwrap();
+    assert_eq!(empty.read_here("content-length").as_deref(), Some("0"), "as the next hop is told");
+}
+
+#[test]
+fn a_length_is_announced_by_who_knows_it() {
+    let encoded = |kind, announced_length| {
+        let mut head = ResponseHead::new(200, Framing::Empty);
+        head.announced_length = announced_length;
+        let mut out = Vec::new();
+        encode_response(&head, kind, Version::Http11, true, &mut out);
+        String::from_utf8(out).unwrap().split_once("content-length: ").map(|(_, rest)| rest.trim_end().to_owned())
+    };
+    for (kind, announced, expect) in [
+        (RequestKind::Other, None, Some("0")),
+        (RequestKind::Head, None, None),
+        (RequestKind::Head, Some(0), Some("0")),
+        (RequestKind::Head, Some(7), Some("7")),
+    ] {
+        assert_eq!(encoded(kind, announced).as_deref(), expect, "{kind:?} {announced:?}");
+    }
 }
 
 #[test]

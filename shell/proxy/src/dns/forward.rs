@@ -6,6 +6,7 @@ use hickory_proto::rr::{Name, Record, RecordType};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long the list of servers is believed: a laptop changes networks.
 const SERVERS_AGE: Duration = Duration::from_secs(30);
 const MAX_SERVERS: usize = 3;
-/// Questions under way; more are refused rather than each holding a socket.
+/// Questions under way; more are refused rather than each holding a socket. Nobody has more than are free: however many ask without end,
+/// something is left for the next.
 const MAX_UNDER_WAY: usize = 512;
 
 /// How a question came, and goes on.
@@ -41,6 +43,27 @@ pub enum ForwardError {
     Failed(#[source] io::Error),
 }
 
+/// The questions that one pod has under way.
+#[derive(Debug, Default)]
+pub struct Asking(AtomicUsize);
+
+/// One of them.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Asking {
+    /// Counts one more, unless there are `most`.
+    fn begin(&self, most: usize) -> Option<Counted<'_>> {
+        let more = |now| (now < most).then_some(now + 1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(|_| Counted(&self.0))
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Asks the servers of a `resolv.conf`.
 #[derive(Debug)]
 pub struct Forwarder {
@@ -56,7 +79,8 @@ impl Forwarder {
     }
 
     /// Passes a question on as it is and gives the answer as it is, but for the id: ours is not to be guessed.
-    pub async fn forward(&self, question: &[u8], transport: Transport) -> Result<Vec<u8>, ForwardError> {
+    pub async fn forward(&self, by: &Asking, question: &[u8], transport: Transport) -> Result<Vec<u8>, ForwardError> {
+        let _counted = by.begin(self.under_way.available_permits()).ok_or(ForwardError::Busy)?;
         let _permit = self.under_way.try_acquire().map_err(|_| ForwardError::Busy)?;
         let mut failed = None;
         for server in self.servers() {
@@ -76,11 +100,11 @@ impl Forwarder {
     }
 
     /// The records of a name outside.
-    pub async fn ask(&self, name: &Name, kind: RecordType) -> Option<Vec<Record>> {
+    pub async fn ask(&self, by: &Asking, name: &Name, kind: RecordType) -> Option<Vec<Record>> {
         let mut message = Message::query();
         message.metadata.recursion_desired = true;
         message.add_query(Query::query(name.clone(), kind));
-        let answer = self.forward(&message.to_vec().ok()?, Transport::Udp).await.ok()?;
+        let answer = self.forward(by, &message.to_vec().ok()?, Transport::Udp).await.ok()?;
         let answer = Message::from_vec(&answer).ok()?;
         (answer.metadata.response_code == ResponseCode::NoError).then_some(answer.answers)
     }
@@ -151,6 +175,30 @@ fn with_own_id(question: &[u8]) -> io::Result<([u8; 2], Vec<u8>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A server that never answers: all that is asked stays under way.
+    #[tokio::test]
+    async fn one_pod_that_asks_without_end_leaves_room_for_another() {
+        let forwarder = Forwarder::new(PathBuf::new());
+        let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        *forwarder.servers.lock().unwrap() = Some((Instant::now(), vec![silent.local_addr().unwrap()]));
+        let question = [0; 12];
+        let (greedy, other) = (Asking::default(), Asking::default());
+        let begin = |by| {
+            let mut asked = Box::pin(forwarder.forward(by, &question, Transport::Udp));
+            let busy = matches!(
+                asked.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())),
+                std::task::Poll::Ready(Err(ForwardError::Busy))
+            );
+            (!busy).then_some(asked)
+        };
+        let held: Vec<_> = (0..MAX_UNDER_WAY).map_while(|_| begin(&greedy)).collect();
+        assert_eq!(held.len(), MAX_UNDER_WAY / 2);
+        let others: Vec<_> = (0..MAX_UNDER_WAY).map_while(|_| begin(&other)).collect();
+        assert_eq!(others.len(), MAX_UNDER_WAY / 4);
+        drop(held);
+        assert!(begin(&greedy).is_some(), "what ended is free again");
+    }
 
     #[test]
     fn reads_resolv_conf() {

@@ -77,7 +77,7 @@ async fn respond(worker: &Worker, pod: &Pod, question: &[u8], transport: Transpo
     match answered {
         Answered::NotOurs => {
             let forwarder = &worker.shared.forwarder;
-            return match forwarder.forward(question, transport).await {
+            return match forwarder.forward(&pod.asking, question, transport).await {
                 Ok(answer) => Some(answer),
                 Err(error) => {
                     tracing::debug!(%error, name = %request.queries[0].name, "a question is not answered");
@@ -87,7 +87,7 @@ async fn respond(worker: &Worker, pod: &Pod, question: &[u8], transport: Transpo
         }
         Answered::Alias(alias, target) => {
             // A name for a name outside: the client gets both in one answer, as from any resolver.
-            let outside = worker.shared.forwarder.ask(&target, request.queries[0].query_type).await;
+            let outside = worker.shared.forwarder.ask(&pod.asking, &target, request.queries[0].query_type).await;
             response.add_answer(alias);
             response.add_answers(outside.unwrap_or_default());
         }

@@ -29,6 +29,9 @@ use traffic::GatewayEntry;
 /// A port that is in use is tried again.
 const BIND_PAUSE: Duration = Duration::from_secs(3);
 
+/// How often it is said that gateways wait for policies.
+const TOLD_LOG: Duration = Duration::from_secs(30);
+
 /// What the control thread keeps of gateways.
 #[derive(Default)]
 struct State {
@@ -40,6 +43,12 @@ struct State {
 
 /// Keeps the listeners as the gateways want them. Runs on the control thread.
 pub async fn control(shared: Arc<Shared>, workers: Vec<mpsc::UnboundedSender<Command>>) {
+    // A gateway that is told before its policies would let everybody in.
+    while tokio::time::timeout(TOLD_LOG, shared.informed()).await.is_err() {
+        if !shared.mesh.known().directory.gateways().is_empty() {
+            tracing::warn!("gateways wait: the control plane has told no policies yet, and none are kept");
+        }
+    }
     let mut changes = shared.mesh.changes();
     let mut state = State::default();
     loop {

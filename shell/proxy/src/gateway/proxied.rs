@@ -9,8 +9,6 @@ use tokio::time::timeout;
 
 /// How long the header may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A header that came in part is looked at again after this.
-const PEEK_PAUSE: Duration = Duration::from_millis(2);
 /// The longest header that is read, and one byte more.
 const PEEK_BYTES: usize = 1_041;
 
@@ -21,20 +19,21 @@ pub async fn take(stream: &mut TcpStream, from: SocketAddr) -> io::Result<Socket
 
 async fn header(stream: &mut TcpStream) -> io::Result<Header> {
     let mut bytes = [0; PEEK_BYTES];
-    let mut seen = 0;
-    let header = loop {
-        let length = stream.peek(&mut bytes).await?;
+    let mut taken = 0;
+    loop {
+        let length = stream.peek(&mut bytes[taken..]).await?;
         if length == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        match decode(&bytes[..length]).map_err(refused)? {
-            Some(header) => break header,
-            None if length == seen => tokio::time::sleep(PEEK_PAUSE).await,
-            None => seen = length,
+        let header = decode(&bytes[..taken + length]).map_err(refused)?;
+        // What is only a part of it is all its own. It is taken, so that the next look waits for more.
+        let end = header.as_ref().map_or(taken + length, |header| header.length);
+        stream.read_exact(&mut bytes[taken..end]).await?;
+        taken = end;
+        if let Some(header) = header {
+            return Ok(header);
         }
-    };
-    stream.read_exact(&mut bytes[..header.length]).await?;
-    Ok(header)
+    }
 }
 
 fn refused(error: Error) -> io::Error {

@@ -1,8 +1,9 @@
 //! Listeners under TLS: the server name of the first message decides whose connection it is, and whether TLS ends here.
 use super::doors::{Door, Found};
 use super::streams;
-use crate::identity::tls::{client_hello, roots};
+use crate::identity::tls::roots;
 use crate::outbox::Tcp;
+use crate::peer_tls;
 use crate::requests::{self, Site};
 use crate::stream::{Io, Stream};
 use crate::worker::Worker;
@@ -20,26 +21,28 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest first message that is waited for.
-const MAX_HELLO_BYTES: usize = 16 * 1024;
-/// A first message that came in part is looked at again after this.
-const PEEK_PAUSE: Duration = Duration::from_millis(2);
 
 /// Serves one connection.
 pub async fn serve(worker: &Arc<Worker>, door: &Arc<Door>, stream: TcpStream, from: SocketAddr) {
-    if door.passes_tls() {
-        let Ok(Some(name)) = timeout(HANDSHAKE_TIMEOUT, peek_name(&stream)).await else { return };
-        let Some(found) = door.listener(&name) else { return Stream::from(stream).abort() };
+    let agreed = if door.passes_tls() {
+        let mut stream = Stream::from(stream);
+        let Some(name) = peer_tls::server_name(&mut stream).await else { return };
+        let Some(found) = door.listener(&name) else { return stream.abort() };
         if found.listener().listener.tls == TlsMode::Passthrough {
-            return Box::pin(streams::serve(worker, &found, stream.into(), from, &name)).await;
+            return Box::pin(streams::serve(worker, &found, stream, from, &name)).await;
         }
-    }
-    match timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake(door, stream))).await {
+        timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake(door, stream, Io::TlsPeer))).await
+    } else {
+        timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake(door, Tcp::from(stream), Io::TlsServer))).await
+    };
+    match agreed {
         Ok(Ok(Agreed { found, name, http2, stream })) => {
             if found.listener().listener.protocol == ListenerProtocol::Tls {
                 return Box::pin(streams::serve(worker, &found, stream, from, &name)).await;
@@ -65,33 +68,18 @@ struct Agreed {
     stream: Stream,
 }
 
-async fn handshake(door: &Door, stream: TcpStream) -> std::io::Result<Agreed> {
-    let started = LazyConfigAcceptor::new(Acceptor::default(), Tcp::from(stream)).await?;
+async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    door: &Door,
+    stream: S,
+    ended: fn(Box<TlsStream<S>>) -> Io,
+) -> std::io::Result<Agreed> {
+    let started = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let name = started.client_hello().server_name().unwrap_or_default().to_ascii_lowercase();
     let found = door.listener(&name).ok_or_else(|| std::io::Error::other("no listener for the name"))?;
     let config = found.config().cloned().ok_or_else(|| std::io::Error::other("the listener has no certificate"))?;
     let stream = started.into_stream(config).await?;
     let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    Ok(Agreed { found, name, http2, stream: Io::TlsServer(Box::new(stream)).into() })
-}
-
-/// The server name of the first message, which stays to be read. Empty: it has none. None: it is no such message.
-async fn peek_name(stream: &TcpStream) -> Option<String> {
-    let mut buffer = vec![0; 2048];
-    loop {
-        let length = stream.peek(&mut buffer).await.ok().filter(|length| *length > 0)?;
-        let name = |hello: &ClientHello<'_>| hello.server_name().unwrap_or_default().to_ascii_lowercase();
-        if let Some(name) = client_hello(&buffer[..length], name).ok()? {
-            return Some(name);
-        }
-        if length < buffer.len() {
-            tokio::time::sleep(PEEK_PAUSE).await;
-        } else if length < MAX_HELLO_BYTES {
-            buffer.resize(length * 2, 0);
-        } else {
-            return None;
-        }
-    }
+    Ok(Agreed { found, name, http2, stream: ended(Box::new(stream)).into() })
 }
 
 /// Configurations of listeners, kept as long as what they are made of is the same: with them live the tickets of clients that come back.

@@ -121,6 +121,9 @@ async fn serve_stream(
     if pod.phase() >= Phase::Draining && wish != Some(LAST_RESORT.as_bytes()) {
         return answer(&mut respond, StatusCode::SERVICE_UNAVAILABLE, Some((DRAINING, "1")));
     }
+    if !policy::is_known(&worker, &pod).await {
+        return answer(&mut respond, StatusCode::SERVICE_UNAVAILABLE, None);
+    }
     let admission = policy::admit(&worker, &pod, &caller, to);
     if matches!(admission, Admission::Refused) {
         return answer(&mut respond, StatusCode::FORBIDDEN, None);

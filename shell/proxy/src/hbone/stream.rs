@@ -44,6 +44,11 @@ impl HboneStream {
         self.shut = true;
     }
 
+    /// Ready when the peer has reset it, also behind bytes that nobody has read.
+    pub fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.send.poll_reset(cx).map(drop)
+    }
+
     /// The next bytes; none: the peer has ended its side.
     pub fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         loop {

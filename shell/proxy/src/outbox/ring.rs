@@ -40,21 +40,23 @@ impl Ring {
         Ok(Self(ring))
     }
 
-    /// Sends all, each without waiting for its peer, and says what became of each. When it fails the ring is of no more use.
-    pub fn send(&mut self, entries: Vec<Entry>) -> io::Result<Vec<(Entry, Sent)>> {
+    /// Sends all, each without waiting for its peer, and says in `sent` what became of each. When it fails the entries are gone, and the ring
+    /// is of no more use.
+    pub fn send(&mut self, entries: &mut Vec<Entry>, sent: &mut Vec<Sent>) -> io::Result<()> {
         debug_assert!(entries.len() <= MOST_ENTRIES);
-        let mut sent: Vec<Sent> = entries.iter().map(|_| Ok(0)).collect();
+        sent.clear();
+        sent.extend(entries.iter().map(|_| Ok(0)));
         let mut under_way = 0;
         for (place, entry) in entries.iter().enumerate().filter(|(_, entry)| !entry.bytes.is_empty()) {
             let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
             let length = entry.bytes.len() as u32;
             let send = opcode::Send::new(types::Fd(entry.fd), entry.bytes.as_ptr(), length).flags(flags).build();
-            // SAFETY: the kernel reads the bytes until it has posted the completion. `entries` is owned by this function, which returns
-            // it only when it has seen the completion of each, and leaks it if it cannot see that.
+            // SAFETY: the kernel reads the bytes until it has posted the completion. Nobody else has `entries` until this function returns,
+            // which it does only when it has seen the completion of each; it leaks them if it cannot see that.
             let pushed = unsafe { self.0.submission().push(&send.user_data(place as u64)) };
             // There is room for as many as there may be, and the queue is empty between calls.
             if pushed.is_err() {
-                std::mem::forget(entries);
+                std::mem::forget(std::mem::take(entries));
                 return Err(io::ErrorKind::OutOfMemory.into());
             }
             under_way += 1;
@@ -64,7 +66,7 @@ impl Ring {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
-                    std::mem::forget(entries);
+                    std::mem::forget(std::mem::take(entries));
                     return Err(error);
                 }
             }
@@ -77,6 +79,6 @@ impl Ring {
                 under_way -= 1;
             }
         }
-        Ok(entries.into_iter().zip(sent).collect())
+        Ok(())
     }
 }

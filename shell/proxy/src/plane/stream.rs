@@ -63,19 +63,26 @@ pub async fn follow(shared: Arc<Shared>, plane: ControlPlane) {
 impl Follower {
     /// What an earlier process of this proxy was told last.
     fn begin_with_kept(&mut self) {
-        let mut changes = Vec::new();
+        let (mut changes, mut whole) = (Vec::new(), true);
         for (kind, name, value) in self.kept.iter() {
             match convert::decode(kind, value.clone()) {
                 Ok(resource) => {
                     self.unconfirmed.insert(kind);
                     changes.push(Change::Set(resource));
                 }
-                Err(error) => tracing::warn!(name, %error, "a kept resource is unreadable"),
+                Err(error) => {
+                    whole = false;
+                    tracing::warn!(name, %error, "a kept resource is unreadable");
+                }
             }
         }
         if !changes.is_empty() {
             tracing::info!(resources = changes.len(), "beginning with the configuration that was kept");
             self.apply(changes);
+            // Only what was complete is kept; what cannot be read may have been a policy.
+            if whole {
+                self.shared.set_informed();
+            }
         }
     }
 
@@ -172,9 +179,10 @@ impl Follower {
     }
 
     fn write(&mut self) {
-        // One that leaves has a successor, which writes.
+        // One that leaves has a successor, which writes. And half of a configuration is none: policies may be in the other.
         if let Some(path) = &self.shared.config.snapshot
             && !self.shared.is_stopping()
+            && self.shared.is_informed()
             && std::mem::take(&mut self.dirty)
             && let Err(error) = self.kept.write(path)
         {

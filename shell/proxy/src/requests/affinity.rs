@@ -19,7 +19,10 @@ pub fn of_request(port: &Port, site: &Site, head: &RequestHead, plan: &mut Plan)
     let Some(key) = port.hash_key() else { return port.service().service.affinity_s.map(|_| by_address()) };
     match key {
         HashKey::SourceIp => Some(by_address()),
-        HashKey::Header(name) => head.fields.get(name).map(spread),
+        HashKey::Header(name) => match head.fields.get(name) {
+            Some(value) => Some(spread(value)),
+            None => head.read_here(name).map(|value| spread(value.as_bytes())),
+        },
         HashKey::Query(name) => {
             RequestView::new("", head.target(), "", &()).query_value(name).map(|value| spread(value.as_bytes()))
         }

@@ -7,8 +7,13 @@ use super::pool::{H1Connection, H2Connection};
 use super::reply::{Caller, Responder, UNANSWERED, unanswered};
 use super::upstream::Connected;
 use super::{convert, hedge, websocket};
+use crate::hbone::stream::HboneStream;
+use crate::stream::{Io, Stream};
 use crate::telemetry::{EdgeCells, Flag, Grpc};
 use crate::upstream::Upstream;
+use bytes::Bytes;
+use h2::SendStream;
+use h2::client::ResponseFuture;
 use http1::{BodyDecoder, Fields, Framing, RequestHead, RequestKind, ResponseHead};
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -150,6 +155,10 @@ pub async fn once<'r>(
         Connected::H1(connection) => {
             once_h1(exchange, head, body, responder, connection, upstream, &mut answer.0, until).await
         }
+        Connected::H2(connection) if exchange.extended => {
+            // Apart, so that other requests carry no room for it.
+            Box::pin(once_extended(exchange, head, responder, connection, upstream, &mut answer.0, until)).await
+        }
         Connected::H2(connection) => {
             once_h2(exchange, head, body, responder, connection, upstream, &mut answer.0, until).await
         }
@@ -223,7 +232,11 @@ async fn once_h1<'r>(
     let again = answer.keep_alive && whole;
     match received {
         Ok(Received::Held) => held(answer, sent, cells),
-        Ok(Received::Switched) => Box::pin(switch(exchange, head, answer, responder, connection, cells)).await,
+        Ok(Received::Switched) => {
+            let H1Connection { reader, writer, .. } = *connection;
+            let stream = conn::join(reader, writer).filter(|_| upgrade);
+            Box::pin(switch(exchange, head, answer, responder, stream, cells)).await
+        }
         Ok(Received::TryAgain(pause)) => Tried::Again { pause, status: answer.status },
         Ok(Received::Passed(passed)) => {
             if again {
@@ -231,7 +244,13 @@ async fn once_h1<'r>(
             }
             finished(passed, sent, answer, cells)
         }
-        Err(broken) => broke(broken, sent, answer, cells, responder, reused),
+        Err(broken) => {
+            if let (Broken::ClientGone(_), None) = (&broken, &sent) {
+                // What was sent may wait before a process that does not read: an end behind it would say nothing.
+                connection.abort();
+            }
+            broke(broken, sent, answer, cells, responder, reused)
+        }
     }
 }
 
@@ -253,17 +272,9 @@ async fn once_h2<'r>(
         Body::Whole(bytes) => bytes.is_empty(),
         Body::Stream(kept) => kept.is_empty(),
     };
-    let opened = async {
-        let mut sender = connection.sender.clone().ready().await?;
-        sender.send_request(request, ended)
-    };
-    let (response, stream) = match opened.await {
+    let (response, stream) = match open(exchange, upstream, &connection, request, ended).await {
         Ok(opened) => opened,
-        Err(error) => {
-            // The connection takes no more streams; those that run may finish.
-            exchange.worker.http.retire_h2(&exchange.pool_key(upstream));
-            return failed(Failure::NotSent, error.to_string(), connection.reused);
-        }
+        Err(tried) => return tried,
     };
     let (sent, received) = {
         let mut send = pin!(async {
@@ -275,10 +286,7 @@ async fn once_h2<'r>(
         });
         let head_request = head.method() == "HEAD";
         let mut receive = pin!(async {
-            let response = response.await.map_err(|error| {
-                let failure = if is_unprocessed(&error) { Failure::NotSent } else { Failure::Reset };
-                Broken::NoAnswer(failure, error.to_string())
-            })?;
+            let response = response.await.map_err(no_answer)?;
             let ended = response.body().is_end_stream();
             *answer = convert::response(&response, ended, head_request);
             unanswered(exchange, upstream, answer)?;
@@ -297,7 +305,85 @@ async fn once_h2<'r>(
         Ok(Received::Passed(passed)) => finished(passed, sent, answer, cells),
         Err(broken) => {
             if matches!(broken, Broken::NoAnswer(..)) {
-                exchange.worker.http.retire_h2(&exchange.pool_key(upstream));
+                exchange.worker.http.retire_h2(&exchange.pool_key(upstream), &connection);
+            }
+            broke(broken, sent, answer, cells, responder, connection.reused)
+        }
+    }
+}
+
+/// Opens a stream.
+async fn open(
+    exchange: &Exchange<'_>,
+    upstream: &Upstream,
+    connection: &H2Connection,
+    request: http::Request<()>,
+    ended: bool,
+) -> Result<(ResponseFuture, SendStream<Bytes>), Tried> {
+    let opened = async {
+        let mut sender = connection.sender.clone().ready().await?;
+        sender.send_request(request, ended)
+    };
+    opened.await.map_err(|error: h2::Error| {
+        // The connection takes no more streams; those that run may finish.
+        exchange.worker.http.retire_h2(&exchange.pool_key(upstream), connection);
+        failed(Failure::NotSent, error.to_string(), connection.reused)
+    })
+}
+
+fn no_answer(error: h2::Error) -> Broken {
+    let failure = if is_unprocessed(&error) { Failure::NotSent } else { Failure::Reset };
+    Broken::NoAnswer(failure, error.to_string())
+}
+
+/// Asks for a WebSocket by extended CONNECT (RFC 8441).
+async fn once_extended<'r>(
+    exchange: &Exchange<'_>,
+    head: &RequestHead,
+    responder: &mut Option<Responder<'r>>,
+    connection: H2Connection,
+    upstream: &Upstream,
+    answer: &mut ResponseHead,
+    until: Option<Instant>,
+) -> Tried {
+    let Some(request) = websocket::extended_connect(head) else {
+        return failed(Failure::Status(400), "the request cannot be said in HTTP/2".into(), false);
+    };
+    let (response, stream) = match open(exchange, upstream, &connection, request, false).await {
+        Ok(opened) => opened,
+        Err(tried) => return tried,
+    };
+    let mut switched = None;
+    let (sent, received) = {
+        let mut receive = pin!(async {
+            let response = response.await.map_err(no_answer)?;
+            *answer = convert::response(&response, response.body().is_end_stream(), false);
+            unanswered(exchange, upstream, answer)?;
+            if response.status().is_success() {
+                switched = Some(response.into_body());
+                return Ok(Received::Switched);
+            }
+            if let Some(instead) = instead(exchange, answer) {
+                return Ok(instead);
+            }
+            pass(exchange, answer, Source::H2(response.into_body()), responder).await.map(Received::Passed)
+        });
+        let mut send = pin!(std::future::ready(Ok(Pumped::default())));
+        both(send.as_mut(), receive.as_mut(), until, &exchange.caller).await
+    };
+    let cells = connection.cells.clone();
+    match received {
+        Ok(Received::Switched) => {
+            websocket::switched(head, answer);
+            let opened = switched.map(|receive| Io::Hbone(Box::new(HboneStream::new(stream, receive, None))).into());
+            switch(exchange, head, answer, responder, opened, cells).await
+        }
+        Ok(Received::TryAgain(pause)) => Tried::Again { pause, status: answer.status },
+        Ok(Received::Held) => held(answer, sent, cells),
+        Ok(Received::Passed(passed)) => finished(passed, sent, answer, cells),
+        Err(broken) => {
+            if matches!(broken, Broken::NoAnswer(..)) {
+                exchange.worker.http.retire_h2(&exchange.pool_key(upstream), &connection);
             }
             broke(broken, sent, answer, cells, responder, connection.reused)
         }
@@ -466,28 +552,26 @@ fn broke(
     }
 }
 
-/// Answers `101`, or what says it in HTTP/2, and hands the endpoint's connection over.
+/// Answers `101`, or what says it in HTTP/2, and hands the endpoint's connection over. `stream`: none, if nobody asked for it.
 async fn switch(
     exchange: &Exchange<'_>,
     head: &RequestHead,
     answer: &mut ResponseHead,
     responder: &mut Option<Responder<'_>>,
-    connection: Box<H1Connection>,
+    stream: Option<Stream>,
     cells: Arc<EdgeCells>,
 ) -> Tried {
     exchange.plan.finish(answer);
-    let H1Connection { reader, writer, .. } = *connection;
-    let stream = conn::join(reader, writer).filter(|_| head.upgrade().is_some());
     let said = match (responder.as_mut(), &stream) {
         (Some(Responder::H1 { writer, version, .. }), Some(_)) => {
-            http1::encode_response(answer, *version, true, &mut writer.out);
+            http1::encode_response(answer, RequestKind::Other, *version, true, &mut writer.out);
             writer.flush().await.map(|()| true)
         }
         (Some(Responder::Served { half, .. }), Some(_)) => websocket::agree(head, answer, half),
         _ => Ok(false),
     };
     let outcome = match (said, stream) {
-        (Ok(true), Some(stream)) => Outcome::Switched(stream),
+        (Ok(true), Some(stream)) => Outcome::Switched(stream, None),
         (Ok(_), _) => return failed(Failure::Status(502), "the switch of protocols was not agreed on".into(), false),
         (Err(_), _) => Outcome::Close,
     };

@@ -60,7 +60,7 @@ impl Callee {
         let edge = Peers::outbound(worker, origin, peer, Some(&self.service), Carries::Requests, dialled.mtls);
         let cells = worker.cells.edge(&edge);
         let life = Life::of(self.port.policy().map(|policy| &policy.pool));
-        upstream::http2(worker, key, dialled.stream, cells, false, life).await.map_err(|error| error.to_string())
+        upstream::http2(worker, key, dialled.stream, cells, false, life, false).await.map_err(|error| error.to_string())
     }
 
     fn pool_key(&self, origin: &Origin, upstream: &Upstream) -> PoolKey {
@@ -90,7 +90,7 @@ impl Callee {
                 Ok(connection) => match self.ask(connection.clone(), path, question).await {
                     Ok(bytes) => return A::decode(bytes).map_err(|error| error.to_string()),
                     Err(why) => {
-                        worker.http.retire_h2(&self.pool_key(origin, &upstream));
+                        worker.http.retire_h2(&self.pool_key(origin, &upstream), &connection);
                         if !connection.reused {
                             tried.push(upstream.address);
                         }

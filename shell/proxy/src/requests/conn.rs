@@ -1,5 +1,6 @@
 //! A connection that speaks HTTP/1.1, as two halves that two futures can hold.
 use super::inbox::Inbox;
+use super::patience::Patience;
 use crate::splice::{LARGE_BYTES, Pipe};
 use crate::stream::{Chunk, Stream};
 use bytes::Bytes;
@@ -13,12 +14,17 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::AsyncWrite;
+use tokio::time::{Instant, Sleep};
 
 /// A writer keeps its memory up to this.
 const KEPT_OUT_BYTES: usize = 8 * 1024;
 /// Up to this a piece of a body is copied behind what waits to be sent: one plain write costs the kernel less than a vectored one.
 const COPIED_BYTES: usize = 4 * 1024;
+
+/// How often a peer is looked at of whom nothing is read.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Read of an answer whose body may be moved without being read.
 const HEAD_BYTES: usize = 8 * 1024;
@@ -49,14 +55,18 @@ pub struct Reader {
     answers: bool,
     /// Something came all the same.
     spoiled: bool,
+    /// How long its peer may say nothing where it is waited for.
+    patience: Option<Patience>,
 }
 
-/// A look at a connection whose reader has read all that it should for now.
+/// A look at a connection while its reader waits for whoever takes what it has read, or has read all that it should for now.
 #[derive(Debug)]
 pub struct Watch {
     stream: Shared,
     /// It said more: what comes then is not known.
     said: AtomicBool,
+    /// When it is looked at again, while nothing is read.
+    again: Mutex<Option<Pin<Box<Sleep>>>>,
 }
 
 /// What is written.
@@ -95,6 +105,7 @@ pub fn halves(stream: Stream) -> (Reader, Writer) {
         moved: false,
         answers: false,
         spoiled: false,
+        patience: None,
     };
     (reader, Writer { stream, out: Vec::new() })
 }
@@ -116,9 +127,28 @@ impl Reader {
         self.inbox.bytes()
     }
 
+    /// The peer may say nothing for so long, and no longer take for a head, where it is its turn: then what is read fails.
+    pub fn limit_silence(&mut self, most: Duration) {
+        self.patience = Some(Patience::begin(most));
+    }
+
+    /// From now on it is the peer's turn.
+    pub fn wait_anew(&mut self) {
+        if let Some(patience) = &mut self.patience {
+            patience.renew();
+        }
+    }
+
     /// Reads what comes next, in addition. 0: the end.
+    ///
+    /// # Errors
+    /// The connection's; `TimedOut` after a silence that was too long.
     pub async fn fill(&mut self) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_fill(cx)).await
+        poll_fn(|cx| match self.poll_fill(cx) {
+            Poll::Pending => silent(&mut self.patience, cx),
+            read => read,
+        })
+        .await
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -176,7 +206,7 @@ impl Reader {
 
     /// A look at the peer for somebody else.
     pub fn watch(&self) -> Watch {
-        Watch { stream: self.stream.clone(), said: AtomicBool::new(false) }
+        Watch { stream: self.stream.clone(), said: AtomicBool::new(false), again: Mutex::default() }
     }
 
     /// Whether the peer of an idle connection has said nothing, as it should. A connection that ended or that has bytes
@@ -257,7 +287,14 @@ impl Reader {
                 Poll::Ready(filled) => filled,
                 Poll::Pending => {
                     writer.flush().await.map_err(PassError::Write)?;
-                    fill.await
+                    if let Some(patience) = &mut self.patience {
+                        patience.renew();
+                    }
+                    poll_fn(|cx| match Pin::new(&mut fill).poll(cx) {
+                        Poll::Pending => silent(&mut self.patience, cx),
+                        filled => filled,
+                    })
+                    .await
                 }
             };
             let filled = filled.map_err(|error| PassError::Read(error.into()))?;
@@ -295,6 +332,7 @@ impl Reader {
                 }
                 Step::More { skip } => self.inbox.take(skip),
             }
+            self.wait_anew();
             if self.fill().await? == 0 {
                 decoder.end_of_input()?;
                 return Ok(Piece::End(None));
@@ -344,6 +382,7 @@ impl Reader {
                 Poll::Ready(read) => read,
                 Poll::Pending => {
                     writer.flush().await.map_err(PassError::Write)?;
+                    self.wait_anew();
                     self.fill().await
                 }
             };
@@ -356,11 +395,17 @@ impl Reader {
     }
 }
 
+/// Ready, as a failure, when a peer has said nothing for too long.
+fn silent(patience: &mut Option<Patience>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    let Some(patience) = patience else { return Poll::Pending };
+    patience.poll_end(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+}
+
 impl Watch {
-    /// Ready when the peer is gone. What it says meanwhile the reader gets.
-    pub fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.said.load(Ordering::Relaxed) {
-            return Poll::Pending;
+    /// Ready when the peer is gone. `all_read`: the reader reads no more; what the peer says then the next to read gets.
+    pub fn poll_gone(&self, cx: &mut Context<'_>, all_read: bool) -> Poll<()> {
+        if !all_read || self.said.load(Ordering::Relaxed) {
+            return self.poll_left(cx);
         }
         let (mut stream, mut space) = (self.stream.lock(), [0; 512]);
         if let Some(tcp) = stream.plain() {
@@ -374,6 +419,18 @@ impl Watch {
         stream.unread(bytes);
         self.said.store(true, Ordering::Relaxed);
         Poll::Pending
+    }
+
+    /// Ready when the peer is gone whose bytes nobody reads now, as far as that is seen behind them.
+    fn poll_left(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+        let again = again.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK_EVERY)));
+        let mut due = false;
+        while again.as_mut().poll(cx).is_ready() {
+            again.as_mut().reset(Instant::now() + LOOK_EVERY);
+            due = true;
+        }
+        if due { self.stream.lock().poll_left(cx) } else { Poll::Pending }
     }
 }
 
@@ -529,7 +586,8 @@ mod tests {
             let mut head = ResponseHead::default();
             reader.reads_heads_alone(&writer);
             reader.response(RequestKind::Other, &mut head).await.unwrap().unwrap();
-            http1::encode_response(&head, http1::Version::Http11, true, &mut writer.out);
+            let (kind, version) = (RequestKind::Other, http1::Version::Http11);
+            http1::encode_response(&head, kind, version, true, &mut writer.out);
             let mut decoder = BodyDecoder::new(head.framing);
             let (passed, _) = reader.pass_on(&mut decoder, &mut writer, head.framing).await.unwrap();
             assert_eq!(passed, if head.status == 200 { length as u64 } else { 0 });
@@ -539,6 +597,27 @@ mod tests {
         writer.shutdown().await.unwrap();
         let read = read.await.unwrap().unwrap();
         assert!(read == expected, "{} of {} bytes", read.len(), expected.len());
+    }
+
+    /// Nobody reads what it sent: its leaving is seen behind that, be it an end or a break, and whether or not it said more behind its request.
+    #[tokio::test]
+    async fn a_peer_that_leaves_behind_unread_bytes_is_seen() {
+        for (breaks, said_more) in [(false, false), (true, false), (false, true)] {
+            let (mut peer, of) = pair().await;
+            let (reader, _writer) = halves(of.into());
+            let watch = reader.watch();
+            peer.write_all(&[7; 40_000]).await.unwrap();
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            tokio::time::sleep(LOOK_EVERY / 4).await;
+            assert!(watch.poll_gone(&mut cx, said_more).is_pending());
+            let seen = poll_fn(|cx| watch.poll_gone(cx, said_more));
+            assert!(tokio::time::timeout(2 * LOOK_EVERY, seen).await.is_err(), "it is there");
+            if breaks {
+                socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+            drop(peer);
+            poll_fn(|cx| watch.poll_gone(cx, said_more)).await;
+        }
     }
 
     /// What an endpoint says behind its answer reaches nobody, and its connection carries nothing more; nor does one that has ended.
@@ -570,7 +649,7 @@ mod tests {
                 }
             }
             // The runtime hears of it when it next looks.
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
             assert!(!reader.is_quiet(), "{at_once:?} {later:?}");
             writer.shutdown().await.unwrap();
             assert_eq!(read.await.unwrap().unwrap(), vec![7; length]);

@@ -1,4 +1,5 @@
 //! Between the heads of the library that speaks HTTP/2 to endpoints and ours.
+use h2::ext::Protocol;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http1::{Fields, Framing, RequestHead, ResponseHead};
 
@@ -19,6 +20,14 @@ pub fn http2_request(head: &RequestHead) -> Option<Request<()>> {
     if head.te_trailers {
         request.headers_mut().insert(http::header::TE, HeaderValue::from_static("trailers"));
     }
+    Some(request)
+}
+
+/// An upgrade to `protocol` as extended CONNECT (RFC 8441). None: something in it is not valid there.
+pub fn extended_connect(head: &RequestHead, protocol: &'static str) -> Option<Request<()>> {
+    let mut request = http2_request(head)?;
+    *request.method_mut() = Method::CONNECT;
+    request.extensions_mut().insert(Protocol::from_static(protocol));
     Some(request)
 }
 

@@ -6,8 +6,9 @@ use super::plan::{self, Plan, Target};
 use super::pool::{ByPlace, Life, PoolKey};
 use super::record::Record;
 use super::reply::{Caller, Reply, Responder, UNANSWERED, is_grpc, unanswered};
+use super::standing::{self, Standing};
 use super::upstream::{self, Connected};
-use super::{Place, Site, affinity, guard, hedge, ratelimit};
+use super::{Place, Site, affinity, guard, hedge, ratelimit, websocket};
 use crate::limits::{self, Admitted, Retrying};
 use crate::pods::Phase;
 use crate::random;
@@ -16,9 +17,11 @@ use crate::telemetry::{Carries, Ended as Over, Flag, Grpc, Messages, Outcome as 
 use crate::trace::Went;
 use crate::upstream::{Asker, InFlight, Upstream};
 use crate::worker::Worker;
+use authz::mesh::normalize_path;
 use bytes::{Bytes, BytesMut};
 use http1::{Framing, RequestHead, ResponseHead};
 use model::mesh::Retry;
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -37,8 +40,8 @@ pub enum Outcome {
     Keep,
     /// It ends.
     Close,
-    /// It speaks another protocol with the endpoint from now on.
-    Switched(Stream),
+    /// It speaks another protocol with the endpoint from now on, as long as policy lets the request stand.
+    Switched(Stream, Option<Box<Standing>>),
 }
 
 /// A request body as it can be sent.
@@ -66,6 +69,8 @@ pub struct Exchange<'a> {
     pub site: &'a Site,
     pub plan: Plan,
     pub http2: bool,
+    /// It goes as extended CONNECT to an endpoint that takes that, else in HTTP/1.1.
+    pub extended: bool,
     pub grpc: bool,
     pub started: Instant,
     pub deadline: Option<Instant>,
@@ -98,12 +103,15 @@ pub async fn run<'a>(
     let started = Instant::now();
     let came_in_http2 = caller.speaks_http2();
     let mut grpc = is_grpc(&head.fields);
+    normalize(head);
     let record = Record::begin(worker, site, head, came_in_http2);
     if belongs_elsewhere(site, head, grpc) {
         let reply = Reply::new(503, "the pod drains").with(UNANSWERED, unanswered::DRAINING.to_owned());
         return Box::pin(answer(worker, responder, &reply, grpc, source, record, started)).await;
     }
     let came = ratelimit::original(worker, head);
+    let changes = standing::follow(worker, site, head, grpc);
+    let mut standing = None;
     let ground = guard::Ground::of(worker, site, head);
     let guarded = match ground.to_check() {
         None => Ok(guard::Guarded::default()),
@@ -111,7 +119,10 @@ pub async fn run<'a>(
         Some(rules) => Box::pin(guard::check(worker, site, rules, head, came_in_http2)).await,
     };
     let mut planned = match guarded {
-        Ok(guarded) => plan::plan(worker, site, head, &ground, &guarded),
+        Ok(guarded) => {
+            standing = changes.map(|changes| Standing::new(head, &guarded, changes));
+            plan::plan(worker, site, head, &ground, &guarded)
+        }
         Err(reply) => Err(reply),
     };
     if let (Ok(plan), Some(came)) = (&mut planned, came) {
@@ -125,6 +136,7 @@ pub async fn run<'a>(
             let affinity = affinity_of(site, head, &mut plan);
             grpc |= plan.chosen.as_ref().is_some_and(plan::Chosen::is_grpc);
             let http2 = plan.http2(site, came_in_http2) && head.upgrade().is_none();
+            let extended = websocket::is_opening(head) && plan.is_said_to_speak_http2(came_in_http2);
             let limit = plan.timeouts().request_ms.filter(|ms| *ms > 0);
             let deadline = limit.map(|ms| started + Duration::from_millis(ms));
             let idempotent = head.is_idempotent();
@@ -135,6 +147,7 @@ pub async fn run<'a>(
                 site,
                 plan,
                 http2,
+                extended,
                 grpc,
                 started,
                 deadline,
@@ -183,7 +196,22 @@ pub async fn run<'a>(
     };
     super::mirror::send_copies(&exchange, head, &body);
     pause(exchange.plan.delay_ms).await;
-    exchange.run_tries(head, body, responder).await
+    match standing {
+        None => exchange.run_tries(head, body, responder).await,
+        // Apart, so that requests that are soon over carry no room for it.
+        Some(standing) => Box::pin(exchange.run_standing(head, body, responder, standing)).await,
+    }
+}
+
+/// Gives the path its normal form, before anybody looks at it: limits, tokens, authorizers, policies, routes, rewrites, the log and whoever
+/// gets the request must mean the same path by it.
+fn normalize(head: &mut RequestHead) {
+    let Cow::Owned(normal) = normalize_path(head.path()) else { return };
+    let target = match head.query() {
+        Some(query) => format!("{normal}?{query}"),
+        None => normal,
+    };
+    head.set_target(&target);
 }
 
 fn affinity_of(site: &Site, head: &RequestHead, plan: &mut Plan) -> Option<u64> {
@@ -232,6 +260,35 @@ async fn keep_small(head: &mut RequestHead, source: &mut Source<'_>) -> Result<O
 }
 
 impl Exchange<'_> {
+    /// Until policy says that it is to end.
+    async fn run_standing(
+        &mut self,
+        head: &mut RequestHead,
+        body: Body<'_>,
+        responder: Responder<'_>,
+        mut standing: Box<Standing>,
+    ) -> Outcome {
+        let (worker, site) = (self.worker, self.site);
+        let over = tokio::select! {
+            biased;
+            outcome = self.run_tries(head, body, responder) => Some(outcome),
+            () = standing.revoked(worker, site) => None,
+        };
+        match over {
+            Some(Outcome::Switched(upstream, _)) => Outcome::Switched(upstream, Some(standing)),
+            Some(outcome) => outcome,
+            None => {
+                let reply = Reply::denied();
+                count_unsent(worker, site, Some(&self.plan), head, self.grpc, &reply, self.started);
+                if let Some(record) = self.take_record() {
+                    let details = Went { details: reply.why, ..Went::default() };
+                    record.end(worker, &over_with(&reply, self.grpc, 0, self.started), details);
+                }
+                Outcome::Close
+            }
+        }
+    }
+
     async fn run_tries(&mut self, head: &mut RequestHead, mut body: Body<'_>, responder: Responder<'_>) -> Outcome {
         let mut responder = Some(responder);
         let mut tried: Vec<SocketAddr> = Vec::new();

@@ -85,7 +85,11 @@ fn check_request(head: &RequestHead, ends: Ends<'_>) -> wire::CheckRequest {
     let mut headers = std::collections::BTreeMap::<String, String>::new();
     for (name, value) in head.fields.iter() {
         let value = String::from_utf8_lossy(value);
-        headers.entry(name.to_owned()).and_modify(|have| *have = format!("{have},{value}")).or_insert(value.into());
+        // As Envoy tells them, and authorizers look for them.
+        headers
+            .entry(name.to_ascii_lowercase())
+            .and_modify(|have| *have = format!("{have},{value}"))
+            .or_insert(value.into());
     }
     for (name, value) in [(":method", head.method()), (":path", head.target()), (":authority", head.authority())] {
         headers.insert(name.to_owned(), value.to_owned());
@@ -137,7 +141,7 @@ async fn by_http(stream: Stream, provider: &ExtensionProvider, head: &RequestHea
     asking.keep_alive = false;
     for (name, value) in head.fields.iter() {
         // Authorization always goes along, as Envoy has it.
-        if name == "authorization" || listed(send, name) {
+        if name.eq_ignore_ascii_case("authorization") || listed(send, name) {
             let _ = asking.fields.append(name, value);
         }
     }
@@ -167,14 +171,17 @@ async fn by_http(stream: Stream, provider: &ExtensionProvider, head: &RequestHea
     let passed_on = if pass { upstream } else { downstream };
     let all = answer.fields.iter();
     // A refusal's headers all go to the caller unless some are named; the framing is ours.
-    let kept = all
-        .filter(|(name, _)| listed(passed_on, name) || (!pass && downstream.is_empty() && *name != "content-length"));
-    let headers = kept.map(|(name, value)| (name.to_owned(), String::from_utf8_lossy(value).into_owned(), false));
+    let kept = all.filter(|(name, _)| {
+        listed(passed_on, name) || (!pass && downstream.is_empty() && !name.eq_ignore_ascii_case("content-length"))
+    });
+    let headers =
+        kept.map(|(name, value)| (name.to_ascii_lowercase(), String::from_utf8_lossy(value).into_owned(), false));
     Ok(Verdict { pass, headers: headers.collect(), remove: Vec::new(), status: answer.status, body })
 }
 
-/// Whether a name is in a list of exact names, `prefix*` and `*suffix`.
+/// Whether a name, in whichever case, is in a list of exact names, `prefix*` and `*suffix` in small letters.
 fn listed(list: &[std::sync::Arc<str>], name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
     list.iter().any(|pattern| match (pattern.strip_suffix('*'), pattern.strip_prefix('*')) {
         (Some(prefix), _) => name.starts_with(prefix),
         (None, Some(suffix)) => name.ends_with(suffix),
@@ -217,7 +224,16 @@ mod tests {
     #[test]
     fn names_are_listed() {
         let list = ["x-a".into(), "x-b-*".into(), "*-c".into()];
-        for (name, yes) in [("x-a", true), ("x-b-1", true), ("y-c", true), ("x-b", false), ("x-ab", false)] {
+        for (name, yes) in [
+            ("x-a", true),
+            ("x-b-1", true),
+            ("y-c", true),
+            ("X-A", true),
+            ("X-B-1", true),
+            ("Y-C", true),
+            ("x-b", false),
+            ("x-ab", false),
+        ] {
             assert_eq!(listed(&list, name), yes, "{name}");
         }
     }

@@ -1,19 +1,20 @@
 //! Before policy decides about a request: its token is verified, and who must be asked is asked.
 use super::external::{self, Ends};
+use super::plan::{View, is_codecs};
 use super::reply::Reply;
 use super::{Place, Site};
 use crate::gateway::Found;
 use crate::policy::Rules;
 use crate::telemetry::Flag;
 use crate::worker::Worker;
-use authz::mesh::{HttpCall, Jwt, normalize_path};
+use authz::mesh::{HttpCall, Jwt};
 use bytes::Bytes;
 use http1::RequestHead;
 use model::mesh::Headers;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What was found out about a request.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Guarded {
     /// Its verified token.
     pub jwt: Option<Jwt>,
@@ -22,9 +23,9 @@ pub struct Guarded {
 }
 
 impl Guarded {
-    /// A request as policies see it; `path` is normalized.
-    pub fn call<'a>(&'a self, head: &'a RequestHead, path: &'a str, headers: &'a dyn Headers) -> HttpCall<'a> {
-        let (authority, method) = (head.authority(), head.method());
+    /// A request as policies see it.
+    pub fn call<'a>(&'a self, head: &'a RequestHead, headers: &'a dyn Headers) -> HttpCall<'a> {
+        let (authority, method, path) = (head.authority(), head.method(), head.path());
         HttpCall { authority, method, path, headers, jwt: self.jwt.as_ref(), asked: self.asked }
     }
 }
@@ -34,7 +35,7 @@ impl Guarded {
 pub struct Ground {
     /// The listener that takes it, if it came to a gateway and one does.
     pub found: Option<Found>,
-    /// The policy of the place; none: nothing holds there.
+    /// The policy of the place; none: nothing holds there, or before a process, it is not known what does.
     pub rules: Option<Rules>,
 }
 
@@ -42,9 +43,7 @@ impl Ground {
     /// The ground that a request stands on.
     pub fn of(worker: &Worker, site: &Site, head: &RequestHead) -> Self {
         match &site.place {
-            Place::Process { pod, to, caller } => {
-                Self { found: None, rules: Some(Rules::of(worker, pod, caller, *to)) }
-            }
+            Place::Process { pod, to, caller } => Self { found: None, rules: Rules::of(worker, pod, caller, *to) },
             Place::Gateway(door, _) => {
                 let found = door.listener(&super::plan::host_of(head.authority()));
                 let of = |found: &Found| Rules::of_gateway(worker, &found.gateway().gateway, site.client, door.port());
@@ -52,6 +51,20 @@ impl Ground {
                 Self { found, rules }
             }
             Place::Service { .. } => Self { found: None, rules: None },
+        }
+    }
+
+    /// Whether policy lets a request pass. Says why not, to the operator.
+    pub fn admits(&self, site: &Site, head: &RequestHead, guarded: &Guarded) -> bool {
+        let view = View(head);
+        let call = guarded.call(head, &view);
+        match &site.place {
+            // The connection may be older than a policy that takes no plain text.
+            Place::Process { .. } => {
+                self.rules.as_ref().is_some_and(|rules| rules.admits_plain_text() && rules.admits(Some(call)))
+            }
+            Place::Gateway(..) => self.rules.as_ref().is_none_or(|rules| rules.admits(Some(call))),
+            Place::Service { .. } => true,
         }
     }
 
@@ -70,10 +83,8 @@ pub async fn check(
     http2: bool,
 ) -> Result<Guarded, Reply> {
     let mut guarded = Guarded { jwt: authenticate(rules, head)?, asked: false };
-    let path = normalize_path(head.path()).into_owned();
-    let view = super::plan::View(&head.fields);
-    let asks = rules.asks(guarded.call(head, &path, &view));
-    let request = format!("{} {}", head.method(), path);
+    let asks = rules.asks(guarded.call(head, &View(head)));
+    let request = format!("{} {}", head.method(), head.path());
     for ask in asks {
         let provider = worker.shared.mesh.known().providers.get(&ask.provider).cloned();
         let Some(provider) = provider else {
@@ -91,7 +102,7 @@ pub async fn check(
                 for name in &verdict.remove {
                     head.fields.remove(name);
                 }
-                for (name, value, append) in &verdict.headers {
+                for (name, value, append) in verdict.headers.iter().filter(|(name, ..)| !is_codecs(name)) {
                     let _ = match append {
                         true => head.fields.append(name, value.as_bytes()),
                         false => head.fields.set(name, value.as_bytes()),
@@ -102,7 +113,8 @@ pub async fn check(
                 rules.refused(&ask, &request, "the external authorizer refuses");
                 let reply = Reply::new(verdict.status, "external authorization refuses").saying(verdict.body);
                 let reply = reply.flagged(Flag::UnauthorizedExternal);
-                let own = verdict.headers.into_iter().map(|(name, value, _)| (name, value)).collect();
+                let own = verdict.headers.into_iter().filter(|(name, ..)| !is_codecs(name));
+                let own = own.map(|(name, value, _)| (name, value)).collect();
                 return Err(reply.with_own(own));
             }
             Err(why) if provider.fail_open => {
@@ -126,13 +138,9 @@ fn authenticate(rules: &Rules, head: &mut RequestHead) -> Result<Option<Jwt>, Re
     }
     let now_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
     match verifier.verify(head, now_s) {
-        Ok(None) => {
-            verifier.scrub(head);
-            Ok(None)
-        }
-        Ok(Some(verified)) => {
-            verifier.finish(&verified, head);
-            Ok(Some(verified.jwt))
+        Ok(verified) => {
+            verifier.finish(verified.as_ref(), head);
+            Ok(verified.map(|verified| verified.jwt))
         }
         Err(error) => {
             tracing::warn!(target: "policy", request = format!("{} {}", head.method(), head.path()), %error, "refused: a token does not hold");

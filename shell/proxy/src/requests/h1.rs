@@ -3,25 +3,27 @@ use super::body::Source;
 use super::conn::{self, ReadError, Reader, Writer};
 use super::exchange::{self, Outcome};
 use super::reply::{Caller, Reply, Responder};
+use super::standing::Standing;
 use super::{Place, Site};
 use crate::connections::finish_broken;
 use crate::copy::{self, Copied};
 use crate::pods::Phase;
-use crate::stream::Stream;
+use crate::stream::{Chunk, Stream};
 use crate::worker::Worker;
-use http1::{BodyDecoder, Framing, Limits, RequestHead, Version};
-use std::pin::Pin;
+use http1::{BodyDecoder, Framing, Limits, RequestHead, RequestKind, Version};
+use std::future::poll_fn;
+use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-use tokio::time::Sleep;
+use std::time::Duration;
+use tokio::time::timeout;
 
-/// How long a gateway's client may be idle, or take for a head.
-const PUBLIC_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a client may take to read why its connection ends, while what it still sends is thrown away. With bytes unread the kernel would
+/// reset the connection, and the client lose what it was told.
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Serves requests one after the other.
 pub async fn serve(worker: &Arc<Worker>, site: Arc<Site>, mut reader: Reader, mut writer: Writer) {
     let mut head = RequestHead::default();
-    let mut patience = site.is_public().then(Patience::begin);
     let stopped = site.closing(worker);
     tokio::pin!(stopped);
     loop {
@@ -29,15 +31,16 @@ pub async fn serve(worker: &Arc<Worker>, site: Arc<Site>, mut reader: Reader, mu
             biased;
             read = reader.request(Limits::default(), &mut head) => read,
             () = &mut stopped => return close(&mut writer).await,
-            () = Patience::ends(&mut patience) => return close(&mut writer).await,
         };
         match read {
             Ok(Some(())) => {}
             Ok(None) => return close(&mut writer).await,
             Err(ReadError::Head(error)) => {
                 tracing::debug!(%error, client = %site.client, "a request is refused");
-                return Box::pin(refuse(&mut writer, error.status())).await;
+                let _ = refuse(&mut writer, error.status()).await;
+                return Box::pin(part(reader, writer)).await;
             }
+            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::TimedOut => return close(&mut writer).await,
             Err(_) => return,
         }
         // Apart, so that a connection that waits holds no room for what a request needs; the allocator gives the next one the same.
@@ -45,37 +48,16 @@ pub async fn serve(worker: &Arc<Worker>, site: Arc<Site>, mut reader: Reader, mu
         let served = Box::write(Box::new_uninit(), one(worker, &site, &mut reader, &mut writer, &mut head));
         match Box::into_pin(served).await {
             Outcome::Keep => {}
-            Outcome::Close => return close(&mut writer).await,
-            Outcome::Switched(upstream) => return Box::pin(switched(reader, writer, upstream)).await,
-        }
-        if let Some(patience) = &mut patience {
-            patience.since = Instant::now();
-        }
-    }
-}
-
-/// How long is waited for the next request: one timer for a connection, set again only when it fires.
-struct Patience {
-    since: Instant,
-    timer: Pin<Box<Sleep>>,
-}
-
-impl Patience {
-    fn begin() -> Self {
-        let since = Instant::now();
-        Self { since, timer: Box::pin(tokio::time::sleep(PUBLIC_PATIENCE)) }
-    }
-
-    async fn ends(of: &mut Option<Self>) {
-        let Some(patience) = of else { return std::future::pending().await };
-        loop {
-            patience.timer.as_mut().await;
-            let end = patience.since + PUBLIC_PATIENCE;
-            if Instant::now() >= end {
-                return;
+            // Of such a request all was read; and a client that is told so sends no other one.
+            Outcome::Close if head.framing == Framing::Empty && reader.buffered().is_empty() => {
+                return close(&mut writer).await;
             }
-            patience.timer.as_mut().reset(end.into());
+            Outcome::Close => return Box::pin(part(reader, writer)).await,
+            Outcome::Switched(upstream, standing) => {
+                return Box::pin(switched(worker, &site, reader, writer, upstream, standing)).await;
+            }
         }
+        reader.wait_anew();
     }
 }
 
@@ -92,7 +74,7 @@ async fn one(
     };
     let keep_alive = head.keep_alive && !leaving && !worker.shared.is_stopping();
     if head.method() == "CONNECT" {
-        Box::pin(refuse(writer, 405)).await;
+        let _ = Box::pin(refuse(writer, 405)).await;
         return Outcome::Close;
     }
     if head.expect_continue {
@@ -112,23 +94,46 @@ async fn one(
     exchange::run(worker, site, head, source, responder, caller).await
 }
 
-async fn refuse(writer: &mut Writer, status: u16) {
+async fn refuse(writer: &mut Writer, status: u16) -> io::Result<()> {
     let (mut head, body) = Reply::new(status, "bad request").render(false);
     head.keep_alive = false;
-    http1::encode_response(&head, Version::Http11, false, &mut writer.out);
-    let _ = writer.flush_with(&[&body]).await;
-    close(writer).await;
+    http1::encode_response(&head, RequestKind::Other, Version::Http11, false, &mut writer.out);
+    writer.flush_with(&[&body]).await
 }
 
 async fn close(writer: &mut Writer) {
     let _ = writer.shutdown().await;
 }
 
-/// Client and endpoint speak something else from now on, until either is done.
-async fn switched(reader: Reader, writer: Writer, mut upstream: Stream) {
+/// Ends a connection whose client may still be sending, so that it reads its last answer.
+async fn part(reader: Reader, mut writer: Writer) {
+    let farewell = async {
+        writer.shutdown().await?;
+        let Some(mut stream) = conn::join(reader, writer) else { return Ok(()) };
+        let mut space = [0; 4096];
+        while !matches!(poll_fn(|cx| stream.poll_chunk(cx, &mut space)).await?, Chunk::End) {}
+        Ok::<_, io::Error>(())
+    };
+    let _ = timeout(FAREWELL_PATIENCE, farewell).await;
+}
+
+/// Client and endpoint speak something else from now on, until either is done, or policy lets the request stand no more.
+async fn switched(
+    worker: &Worker,
+    site: &Site,
+    reader: Reader,
+    writer: Writer,
+    mut upstream: Stream,
+    mut standing: Option<Box<Standing>>,
+) {
     let Some(mut client) = conn::join(reader, writer) else { return };
     let copied = Copied::default();
-    if let Err(error) = copy::bidirectional(&mut client, &mut upstream, &copied).await {
+    let ended = tokio::select! {
+        biased;
+        () = Standing::ends(&mut standing, worker, site) => Err(io::ErrorKind::PermissionDenied.into()),
+        ended = copy::bidirectional(&mut client, &mut upstream, &copied) => ended,
+    };
+    if let Err(error) = ended {
         finish_broken(client, upstream, &error);
     }
     let (there, back) = copied.so_far();

@@ -2,11 +2,13 @@
 use super::body::Source;
 use super::exchange;
 use super::inbox::Inbox;
-use super::reply::{Caller, Responder};
-use super::streams::{self, Asked, Half, Streams};
+use super::patience::Looks;
+use super::reply::{Caller, Responder, is_grpc};
+use super::streams::{self, Asked, Half, Silent, Streams};
 use super::{Place, Site, websocket};
 use crate::hbone::{STREAM_WINDOW_BYTES, TUNNEL_WINDOW_BYTES};
 use crate::pods::Phase;
+use crate::policy;
 use crate::shared::Work;
 use crate::stream::{Chunk, Stream};
 use crate::worker::Worker;
@@ -59,15 +61,21 @@ pub async fn serve(worker: &Arc<Worker>, site: Arc<Site>, stream: Stream) {
 
 /// Reads and writes until the connection is over.
 async fn drive(worker: &Arc<Worker>, site: &Arc<Site>, wire: &mut Wire) -> io::Result<()> {
-    let mut late = pin!(tokio::time::sleep(HANDSHAKE_TIMEOUT));
+    let patience = worker.shared.config.public_patience;
+    let mut looks = Looks::after(HANDSHAKE_TIMEOUT);
     let mut told = pin!(told_to_leave(worker, site));
     let (mut greeted, mut leaving) = (false, false);
     poll_fn(|cx| {
         if !greeted {
             greeted = wire.streams.ask(http2::Connection::is_greeted);
-            if !greeted && late.as_mut().poll(cx).is_ready() {
+        }
+        let is_time = (!greeted || site.is_public()) && looks.is_time(cx, patience);
+        if is_time && (!greeted || wire.streams.look() == Silent::Idle) {
+            if !greeted || leaving {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
+            leaving = true;
+            wire.streams.leave();
         }
         if !leaving && told.as_mut().poll(cx).is_ready() {
             leaving = true;
@@ -86,9 +94,10 @@ async fn drive(worker: &Arc<Worker>, site: &Arc<Site>, wire: &mut Wire) -> io::R
 
 async fn told_to_leave(worker: &Worker, site: &Site) {
     match &site.place {
-        Place::Process { pod, caller, .. } => tokio::select! {
+        Place::Process { pod, to, caller } => tokio::select! {
             () = pod.reached(Phase::Draining) => {}
             () = caller.coming_again(pod) => {}
+            () = policy::plain_text_ends(worker, pod, to.port()), if caller.identity.is_none() => {}
             () = worker.shared.stopped() => {}
         },
         Place::Service { .. } | Place::Gateway(..) => worker.shared.stopped().await,
@@ -209,6 +218,9 @@ async fn one_request(worker: Arc<Worker>, site: Arc<Site>, half: Half, mut head:
     let _busy = worker.shared.busy(Work::Request);
     if head.upgrade().is_some() {
         return Box::pin(websocket::serve(&worker, &site, half, head)).await;
+    }
+    if !ended && site.is_public() && !is_grpc(&head.fields) {
+        half.limit_silence();
     }
     let head_request = head.method() == "HEAD";
     let source = if ended { Source::Empty } else { Source::Served(half.clone()) };

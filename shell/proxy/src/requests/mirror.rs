@@ -49,6 +49,7 @@ async fn send(worker: Arc<Worker>, plan: Plan, mut head: RequestHead, bytes: Byt
         site: &site,
         plan,
         http2,
+        extended: false,
         grpc,
         started,
         deadline: None,

@@ -13,12 +13,14 @@ mod h2_server;
 mod hedge;
 mod inbox;
 mod mirror;
+mod patience;
 mod plan;
 pub mod pool;
 mod ratelimit;
 mod record;
 mod reply;
 mod session;
+mod standing;
 mod streams;
 mod upstream;
 mod websocket;
@@ -28,7 +30,7 @@ pub use hedge::Counted as Hedges;
 use crate::gateway::Door;
 use crate::origin::Origin;
 use crate::pods::Pod;
-use crate::policy::Caller;
+use crate::policy::{self, Caller};
 use crate::stream::Stream;
 use crate::telemetry::{Carries, EdgeCells, Peers};
 use crate::upstream::Port;
@@ -128,6 +130,13 @@ impl Site {
                     () = &mut again => {}
                 }
             }
+            Place::Process { pod, to, caller } if caller.identity.is_none() => {
+                let mut forbidden = Box::pin(policy::plain_text_ends(worker, pod, to.port()));
+                tokio::select! {
+                    () = worker.shared.closing() => {}
+                    () = &mut forbidden => {}
+                }
+            }
             _ => worker.shared.closing().await,
         }
     }
@@ -148,6 +157,9 @@ impl Site {
 /// Serves a connection that carries requests, in whichever HTTP it begins.
 pub async fn serve(worker: &Arc<Worker>, site: Arc<Site>, stream: Stream) {
     let (mut reader, writer) = conn::halves(stream);
+    if site.is_public() {
+        reader.limit_silence(worker.shared.config.public_patience);
+    }
     {
         // Gone when the connection is served: an idle one would hold it for ever.
         let stopped = worker.shared.closing();
@@ -176,9 +188,31 @@ pub async fn serve_http2(worker: &Arc<Worker>, site: Arc<Site>, stream: Stream) 
     Box::pin(h2_server::serve(worker, site, stream)).await;
 }
 
-/// Whether the first bytes of a connection are those of a request: a method that HTTP knows, or HTTP/2's preface. Longer
-/// than needed to tell is not asked for.
+/// The longest method that is waited for.
+const METHOD_BYTES: usize = 32;
+
+/// Whether the first bytes of a connection, as far as they go, are those of a request: one that [`has_known_method`], or capitals before
+/// what can be asked for (a path, `*`, a URL). As servers do, an empty line before it is passed over. Longer than needed to tell is not asked for.
 pub fn looks_like_http(first: &[u8]) -> bool {
+    const SCHEME: &[u8] = b"http";
+    let request = first.strip_prefix(b"\r\n").unwrap_or(first);
+    let method = request.iter().take_while(|byte| byte.is_ascii_uppercase() || b"-_".contains(byte)).count();
+    let of_method = (1..=METHOD_BYTES).contains(&method);
+    has_known_method(request)
+        || match &request[method..] {
+            [] => !first.is_empty() && method <= METHOD_BYTES,
+            b"\r" => first == b"\r",
+            [b' '] | [b' ', b'/' | b'*', ..] => of_method,
+            [b' ', target @ ..] => {
+                let length = target.len().min(SCHEME.len());
+                of_method && target[..length].eq_ignore_ascii_case(&SCHEME[..length])
+            }
+            _ => false,
+        }
+}
+
+/// Whether the first bytes of a connection begin with a method that HTTP knows, or HTTP/2's preface.
+pub fn has_known_method(first: &[u8]) -> bool {
     const METHODS: [&[u8]; 9] =
         [b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"TRACE ", b"CONNECT "];
     let begins = |known: &[u8]| first.starts_with(known) || (first.len() < known.len() && known.starts_with(first));
@@ -200,9 +234,37 @@ mod tests {
     #[test]
     fn http_is_told_by_its_first_bytes() {
         for http in ["G", "GET / HTTP/1.1\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "PO", "PATCH /"] {
-            assert!(looks_like_http(http.as_bytes()), "{http}");
+            assert!(has_known_method(http.as_bytes()) && looks_like_http(http.as_bytes()), "{http}");
         }
-        for other in ["", "GETS", "\x16\x03\x01", "SSH-2.0", "*1\r\n$4\r\nPING\r\n", "get /"] {
+        for http in [
+            "PROPFIND /",
+            "PROPFIND ",
+            "PROP",
+            "M-SEARCH * HTTP/1.1",
+            "X_Y http://a/",
+            "X_Y HT",
+            "\r\nGET /",
+            "\r\n",
+            "\r",
+        ] {
+            assert!(!has_known_method(http.as_bytes()) && looks_like_http(http.as_bytes()), "{http}");
+        }
+        let long = "X".repeat(33);
+        for other in [
+            "",
+            "GETS x",
+            "\x16\x03\x01",
+            "SSH-2.0",
+            "*1\r\n$4\r\nPING\r\n",
+            "get /",
+            "PING\r\n",
+            "PING\r",
+            "NICK henry",
+            " /",
+            "\r\n\r\n",
+            "\n",
+            &long,
+        ] {
             assert!(!looks_like_http(other.as_bytes()), "{other}");
         }
     }

@@ -4,12 +4,10 @@ use super::reply::{Reply, is_grpc};
 use super::session::{self, Held};
 use super::{Place, Site};
 use crate::origin::Origin;
-use crate::policy::Rules;
 use crate::random;
 use crate::telemetry::Flag;
 use crate::upstream::{Asker, Port};
 use crate::worker::Worker;
-use authz::mesh::normalize_path;
 use bytes::Bytes;
 use http1::{Fields, RequestHead, ResponseHead};
 use model::mesh::attached::{Hedging, PolicyTarget};
@@ -75,13 +73,13 @@ pub struct Chosen {
     session: Option<Arc<Held>>,
 }
 
-/// Header fields for those who decide.
-pub struct View<'a>(pub &'a Fields);
+/// Header fields for those who decide, those included that the codec reads itself.
+pub struct View<'a>(pub &'a RequestHead);
 
 impl Headers for View<'_> {
     fn value(&self, name: &str) -> Option<Cow<'_, str>> {
-        let mut values = self.0.get_all(name);
-        let first = String::from_utf8_lossy(values.next()?);
+        let mut values = self.0.fields.get_all(name);
+        let Some(first) = values.next().map(String::from_utf8_lossy) else { return self.0.read_here(name) };
         Some(values.fold(first, |joined, value| Cow::Owned(format!("{joined},{}", String::from_utf8_lossy(value)))))
     }
 }
@@ -166,13 +164,22 @@ impl Plan {
 
     /// Whether the endpoint is spoken to in HTTP/2.
     pub fn http2(&self, site: &Site, came_in_http2: bool) -> bool {
-        match (&self.target, &site.place) {
-            (Target::Port(port), _) if port.app_protocol().is_http2() => true,
-            (Target::Port(port), _) if port.policy().is_some_and(|policy| policy.pool.upgrade_to_http2) => true,
+        let as_it_came = match (&self.target, &site.place) {
             // A gateway ends its clients' connections: what they speak says nothing about what the service speaks.
             (Target::Port(_), Place::Gateway(..)) => false,
             (Target::Port(port), _) => came_in_http2 && port.app_protocol() != AppProtocol::Tls,
-            (Target::Process(_), _) => came_in_http2,
+            (Target::Process(_), _) => false,
+        };
+        as_it_came || self.is_said_to_speak_http2(came_in_http2)
+    }
+
+    /// Whether somebody who knows the endpoint says that it speaks HTTP/2: its port, a policy, or, of the local process, the caller's proxy.
+    pub fn is_said_to_speak_http2(&self, came_in_http2: bool) -> bool {
+        match &self.target {
+            Target::Port(port) => {
+                port.app_protocol().is_http2() || port.policy().is_some_and(|policy| policy.pool.upgrade_to_http2)
+            }
+            Target::Process(_) => came_in_http2,
         }
     }
 
@@ -192,9 +199,9 @@ impl Plan {
             }
         }
         for (name, value) in &self.answer_headers {
-            // Cookies of others stay.
+            // Cookies of others stay, and what the answer varies by otherwise.
             let _ = match &**name {
-                "set-cookie" => head.fields.append(name, value.as_bytes()),
+                "set-cookie" | "vary" => head.fields.append(name, value.as_bytes()),
                 _ => head.fields.set(name, value.as_bytes()),
             };
         }
@@ -211,13 +218,7 @@ pub fn plan(
 ) -> Result<Plan, Reply> {
     match &site.place {
         Place::Process { pod, to, caller } => {
-            if let Cow::Owned(normal) = normalize_path(head.path()) {
-                let target = head.query().map_or_else(|| normal.clone(), |query| format!("{normal}?{query}"));
-                head.set_target(&target);
-            }
-            let view = View(&head.fields);
-            let admits = |rules: &Rules| rules.admits(Some(guarded.call(head, head.path(), &view)));
-            if !ground.rules.as_ref().is_some_and(admits) {
+            if !ground.admits(site, head, guarded) {
                 return Err(Reply::denied());
             }
             vouch(head, pod.origin.identity.name.as_ref(), caller.identity.as_ref());
@@ -225,7 +226,7 @@ pub fn plan(
         }
         Place::Service { service, to } => {
             let port = called(worker, site, head, service.as_ref(), *to);
-            let port = port.ok_or(Reply::new(503, "the service is gone").flagged(Flag::NoCluster))?;
+            let port = port.ok_or_else(|| Reply::new(503, "the service is gone").flagged(Flag::NoCluster))?;
             let table = port.entry().table_for(&site.origin.namespace);
             if table.is_empty() {
                 return Ok(Plan::new(site.origin.clone(), Target::Port(port)));
@@ -238,17 +239,14 @@ pub fn plan(
         }
         Place::Gateway(door, name) => {
             let found = ground.found.as_ref();
-            let found = found.ok_or(Reply::new(404, "no listener for the host").flagged(Flag::NoRoute))?;
+            let found = found.ok_or_else(|| Reply::new(404, "no listener for the host").flagged(Flag::NoRoute))?;
             let came_to = name.as_ref().map(|name| door.listener(name));
             if came_to.is_some_and(|came_to| came_to.is_none_or(|came_to| !came_to.is_same(found))) {
                 // The connection was opened to another listener, whose certificate and rules on clients are its own.
                 return Err(Reply::new(421, "misdirected request").flagged(Flag::NoRoute));
             }
-            if let Some(rules) = &ground.rules {
-                let path = normalize_path(head.path());
-                if !rules.admits(Some(guarded.call(head, &path, &View(&head.fields)))) {
-                    return Err(Reply::denied());
-                }
+            if !ground.admits(site, head, guarded) {
+                return Err(Reply::denied());
             }
             let proto = if door.is_tls() { "https" } else { "http" };
             let chosen = choose(&found.listener().table, head, (proto, door.port()), ("", None))?;
@@ -293,7 +291,12 @@ fn vouch(head: &mut RequestHead, own: &str, caller: Option<&authz::mesh::Identit
 }
 
 fn forwarded(head: &mut RequestHead, client: SocketAddr, proto: &str) {
-    let mut chain = head.fields.get_str("x-forwarded-for").map(|have| format!("{have}, ")).unwrap_or_default();
+    let mut chain = String::new();
+    // A proxy before us may have added a line of its own: each is as good as another, and theirs is the last.
+    for line in head.fields.get_all("x-forwarded-for").filter(|line| !line.is_empty()) {
+        chain.push_str(&String::from_utf8_lossy(line));
+        chain.push_str(", ");
+    }
     push_address(client.ip(), &mut chain);
     let _ = head.fields.set("x-forwarded-for", chain.as_bytes());
     let _ = head.fields.set("x-forwarded-proto", proto.as_bytes());
@@ -326,11 +329,12 @@ fn choose(
     (scheme, port): (&str, u16),
     (namespace, labels): (&str, Option<&Labels>),
 ) -> Result<Chosen, Reply> {
-    let host = host_of(head.authority());
-    let view = View(&head.fields);
-    let came = Came { scheme, authority: head.authority(), port, namespace, labels };
+    let authority = head.authority();
+    let host = host_of(authority);
+    let view = View(head);
+    let came = Came { scheme, authority, port, namespace, labels };
     let request = RequestView::new(&host, head.target(), head.method(), &view).by(came);
-    let hit = table.find(&request).ok_or(Reply::new(404, "no route").flagged(Flag::NoRoute))?;
+    let hit = table.find(&request).ok_or_else(|| Reply::new(404, "no route").flagged(Flag::NoRoute))?;
     let session = hit.rule().session.as_ref().map(|session| Arc::new(session::held(session, head)));
     let draw = session.as_ref().map_or_else(random::u32, |held| held.draw());
     let backend = traffic::balance::weighted(&hit.rule().backends, draw);
@@ -353,7 +357,7 @@ fn carry_out(
             Filter::Rewrite(rewrite) => apply_rewrite(head, rewrite, chosen.prefix()),
             Filter::Redirect(redirect) => {
                 let host = host_of(head.authority());
-                let view = View(&head.fields);
+                let view = View(head);
                 let request = RequestView::new(&host, head.target(), head.method(), &view);
                 let location = traffic::rewrite::location(redirect, &request, chosen.prefix(), came_by.0, came_by.1);
                 return Err(Reply::new(redirect.status, "redirect").with("location", location));
@@ -382,13 +386,13 @@ fn carry_out(
         }
     }
     let failed = |why| Reply::new(if chosen.is_grpc() { 503 } else { 500 }, why).flagged(Flag::NoCluster);
-    let backend = chosen.backend.ok_or(failed("the rule has no backend"))?;
+    let backend = chosen.backend.ok_or_else(|| failed("the rule has no backend"))?;
     let target = match &chosen.rule().backends[backend].target {
         BackendTarget::Invalid { .. } => return Err(failed("the backend is not valid")),
         BackendTarget::Service { service, port } => {
             let port = if *port == 0 { came_by.1 } else { *port };
             let port = worker.ports.get(&worker.shared, service, port, Asker { origin: &origin, to });
-            Target::Port(port.ok_or(failed("the backend does not exist"))?)
+            Target::Port(port.ok_or_else(|| failed("the backend does not exist"))?)
         }
     };
     Ok(Plan { chosen: Some(chosen), gateway, answer_headers, delay_ms, ..Plan::new(origin, target) })
@@ -450,13 +454,17 @@ fn modify_request(head: &mut RequestHead, modifier: &HeaderModifier) {
     modify(&mut head.fields, modifier);
 }
 
-/// Framing and hop-by-hop fields are the codec's and cannot be set by a route.
+/// Whether a field, in small letters, is the codec's: framing, host and what holds for one hop. Neither a route nor a service that is asked
+/// about a request can set it.
+pub(super) fn is_codecs(name: &str) -> bool {
+    matches!(name, "host" | "connection" | "content-length" | "transfer-encoding" | "upgrade" | "te")
+}
+
 fn modify(fields: &mut Fields, modifier: &HeaderModifier) {
-    const OURS: [&str; 6] = ["host", "connection", "content-length", "transfer-encoding", "upgrade", "te"];
-    for (name, value) in modifier.set.iter().filter(|(name, _)| !OURS.contains(&&**name)) {
+    for (name, value) in modifier.set.iter().filter(|(name, _)| !is_codecs(name)) {
         let _ = fields.set(name, value.as_bytes());
     }
-    for (name, value) in modifier.add.iter().filter(|(name, _)| !OURS.contains(&&**name)) {
+    for (name, value) in modifier.add.iter().filter(|(name, _)| !is_codecs(name)) {
         let _ = fields.append(name, value.as_bytes());
     }
     for name in &modifier.remove {

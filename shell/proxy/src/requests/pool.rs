@@ -1,5 +1,5 @@
 //! Connections to endpoints that wait for the next request.
-use super::conn::{Reader, Writer};
+use super::conn::{self, Reader, Writer};
 use crate::hbone::pool::Leaving;
 use crate::telemetry::EdgeCells;
 use crate::upstream::Load;
@@ -121,6 +121,13 @@ impl H1Connection {
     ) -> Self {
         Self { key, reader, writer, cells, reused: waited, idle_since: Instant::now(), life, uses: 0 }
     }
+
+    /// Drops it so that its other end sees a failure, also one that reads nothing.
+    pub fn abort(self) {
+        if let Some(stream) = conn::join(self.reader, self.writer) {
+            stream.abort();
+        }
+    }
 }
 
 /// An HTTP/2 connection to an endpoint.
@@ -135,13 +142,41 @@ pub struct H2Connection {
     pub life: Life,
     /// Requests that it carried or carries, the first one included.
     pub uses: u32,
+    /// Whether its other end takes extended CONNECT (RFC 8441), if it was waited for what that says.
+    pub extended: Option<bool>,
 }
 
 impl H2Connection {
-    /// Whether it carries as many streams as it may. Each holds a clone of it; so do the pool and, of `closed`, who drives it.
+    /// Whether its other end takes extended CONNECT, as far as that is known.
+    pub fn takes_extended_connect(&self) -> Option<bool> {
+        self.extended.or(self.sender.is_extended_connect_protocol_enabled().then_some(true))
+    }
+
+    /// Whether it carries as many streams as it may: by our policy, and by what its other end takes (RFC 9113, 5.1.2; one more would wait, unseen,
+    /// until another ends). Each holds a clone of it; so do the pool and, of `closed`, who drives it.
     fn is_full(&self) -> bool {
+        let under_way = Arc::strong_count(&self.closed).saturating_sub(2);
         let most = self.life.most_streams as usize;
-        most > 0 && Arc::strong_count(&self.closed) >= most.saturating_add(2)
+        under_way > 0 && (under_way >= self.sender.current_max_send_streams() || (most > 0 && under_way >= most))
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.closed, &other.closed)
+    }
+}
+
+/// A connection that carries several requests at once, and when it was last asked for.
+#[derive(Debug)]
+struct Shared {
+    used: Instant,
+    connection: H2Connection,
+}
+
+impl Shared {
+    fn is_of_use(&self, now: Instant) -> bool {
+        let H2Connection { leaving, closed, life, .. } = &self.connection;
+        let leaving = leaving.as_ref().is_some_and(Leaving::is_so);
+        !leaving && !closed.load(Ordering::Relaxed) && now.duration_since(self.used) < life.idle
     }
 }
 
@@ -150,7 +185,7 @@ impl H2Connection {
 #[expect(clippy::vec_box, reason = "a connection goes from here into requests and back: a pointer of it, not a copy")]
 pub struct HttpPool {
     h1: Mutex<HashMap<PoolKey, Vec<Box<H1Connection>>>>,
-    h2: Mutex<HashMap<PoolKey, (Instant, H2Connection)>>,
+    h2: Mutex<HashMap<PoolKey, Vec<Shared>>>,
 }
 
 impl HttpPool {
@@ -183,37 +218,44 @@ impl HttpPool {
         }
     }
 
-    /// A connection that takes more streams.
+    /// A connection that takes more streams: the oldest, so that those that a crowd needed end when it is gone.
     pub fn h2(&self, key: &PoolKey) -> Option<H2Connection> {
         let mut pool = lock(&self.h2);
-        let (used, connection) = pool.get_mut(key)?;
-        let leaving = connection.leaving.as_ref().is_some_and(Leaving::is_so);
-        // Streams that run keep a connection that is full; the next one is another's.
-        let over = used.elapsed() >= connection.life.idle || connection.is_full();
-        if leaving || over || connection.closed.load(Ordering::Relaxed) {
-            pool.remove(key);
-            return None;
-        }
-        *used = Instant::now();
-        connection.uses += 1;
-        let found = H2Connection { reused: true, ..connection.clone() };
+        let shared = pool.get_mut(key)?;
+        let now = Instant::now();
+        // Streams that run keep a connection that is of no more use here.
+        shared.retain(|it| it.is_of_use(now));
+        let at = shared.iter().position(|it| !it.connection.is_full())?;
+        let it = &mut shared[at];
+        it.used = now;
+        it.connection.uses += 1;
+        let found = H2Connection { reused: true, ..it.connection.clone() };
         if found.life.is_used_up(found.uses) {
             // Streams that run keep it; no more are put on it.
-            pool.remove(key);
+            shared.remove(at);
         }
         Some(found)
     }
 
-    /// Shares a connection.
+    /// Shares a connection, in place of those that take streams still: of it most is known.
     pub fn put_h2(&self, key: PoolKey, connection: H2Connection) {
-        if !connection.life.is_used_up(connection.uses) {
-            lock(&self.h2).insert(key, (Instant::now(), connection));
+        if connection.life.is_used_up(connection.uses) {
+            return;
+        }
+        let mut pool = lock(&self.h2);
+        let shared = pool.entry(key).or_default();
+        let now = Instant::now();
+        shared.retain(|it| it.is_of_use(now) && it.connection.is_full());
+        if shared.len() < MAX_IDLE {
+            shared.push(Shared { used: now, connection });
         }
     }
 
     /// Puts no more streams on a connection.
-    pub fn retire_h2(&self, key: &PoolKey) {
-        lock(&self.h2).remove(key);
+    pub fn retire_h2(&self, key: &PoolKey, connection: &H2Connection) {
+        if let Some(shared) = lock(&self.h2).get_mut(key) {
+            shared.retain(|it| !it.connection.is_same(connection));
+        }
     }
 
     /// Closes what was idle for long.
@@ -225,8 +267,9 @@ impl HttpPool {
             !idle.is_empty()
         });
         // Streams that run keep their connection; only the pool lets go of it.
-        lock(&self.h2).retain(|_, (used, connection)| {
-            !connection.closed.load(Ordering::Relaxed) && fresh(*used, connection.life)
+        lock(&self.h2).retain(|_, shared| {
+            shared.retain(|it| it.is_of_use(now));
+            !shared.is_empty()
         });
     }
 

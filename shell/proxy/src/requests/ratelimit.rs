@@ -1,7 +1,7 @@
 //! Rate limits: the ones that this proxy keeps, then a rate limit service's. Each is asked about a request as it came, before a route
 //! changed it.
 use super::call::Callee;
-use super::plan::{Plan, View, host_of};
+use super::plan::{Plan, View, host_of, is_codecs};
 use super::reply::Reply;
 use super::{Place, Site};
 use crate::attached::Held;
@@ -40,7 +40,6 @@ impl Quota {
 
 /// A request, as limits look at it.
 struct Asked<'a> {
-    head: &'a RequestHead,
     view: RequestView<'a>,
     client: SocketAddr,
     /// Identity of the caller and its namespace, as far as they are proved.
@@ -51,7 +50,6 @@ struct Asked<'a> {
 impl Asked<'_> {
     fn part<'b>(&'b self, part: &'b Part) -> Option<Cow<'b, str>> {
         Some(match part {
-            Part::Header(name) if &**name == "host" => self.head.authority().into(),
             Part::Header(name) => self.view.headers.value(name)?,
             Part::Query(name) => self.view.query_value(name)?,
             Part::ClientAddress => self.client.ip().to_canonical().to_string().into(),
@@ -124,10 +122,10 @@ fn decide(
     held: &[(Arc<Held>, String)],
 ) -> Result<(Option<Quota>, Vec<Question>), Reply> {
     let host = host_of(came.authority());
-    let fields = View(&came.fields);
+    let fields = View(came);
     let view = RequestView::new(&host, came.target(), came.method(), &fields);
     let (principal, namespace) = source(site);
-    let asked = Asked { head: came, view, client: site.client, principal, namespace };
+    let asked = Asked { view, client: site.client, principal, namespace };
     let (mut quota, mut questions) = (None, Vec::new());
     for (held, at) in held {
         quota = least(quota, count(worker, held, at, &asked)?);
@@ -254,7 +252,8 @@ fn pass(answer: Option<wire::RateLimitResponse>, head: &mut RequestHead, plan: &
     let Some(answer) = answer else { return Ok(()) };
     let quota = answer.statuses.iter().filter_map(of_service).min_by_key(|quota| quota.remaining);
     let own = |headers: Vec<xds::ext_authz::HeaderValue>| {
-        headers.into_iter().map(|it| (it.key.to_ascii_lowercase(), it.value)).collect::<Vec<_>>()
+        let named = headers.into_iter().map(|it| (it.key.to_ascii_lowercase(), it.value));
+        named.filter(|(name, _)| !is_codecs(name)).collect::<Vec<_>>()
     };
     if answer.overall_code() == wire::Code::OverLimit {
         let headers = quota.into_iter().flat_map(Quota::headers);

@@ -4,7 +4,7 @@ use super::conn::{Reader, Watch, Writer};
 use super::streams::Half;
 use crate::telemetry::Flag;
 use bytes::Bytes;
-use http1::{Fields, Framing, RequestHead, ResponseHead, Version};
+use http1::{Fields, Framing, RequestHead, RequestKind, ResponseHead, Version};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -152,12 +152,11 @@ pub enum Caller<'a> {
 }
 
 impl Caller<'_> {
-    /// Ready when he is gone. `all_read`: nobody reads from him any longer, who would see it.
+    /// Ready when he is gone. `all_read`: nobody reads from him any longer.
     pub fn poll_gone(&self, cx: &mut Context<'_>, all_read: bool) -> Poll<()> {
         match self {
             Self::Unseen => Poll::Pending,
-            Self::Reading(watch) if all_read => watch.poll_gone(cx),
-            Self::Reading(_) => Poll::Pending,
+            Self::Reading(watch) => watch.poll_gone(cx, all_read),
             Self::H1(reader) => reader.lock().unwrap_or_else(PoisonError::into_inner).poll_gone(cx),
             Self::Served(half) => half.poll_gone(cx),
         }
@@ -194,7 +193,8 @@ impl<'a> Responder<'a> {
                     head.framing = if chunks { Framing::Chunked } else { Framing::Close };
                     keep_alive &= chunks;
                 }
-                http1::encode_response(head, version, keep_alive, &mut writer.out);
+                let kind = if head_request { RequestKind::Head } else { RequestKind::Other };
+                http1::encode_response(head, kind, version, keep_alive, &mut writer.out);
                 Ok((Sink::H1(writer, head.framing), keep_alive))
             }
             Self::Served { mut half, head_request } => {

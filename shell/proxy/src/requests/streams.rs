@@ -38,6 +38,17 @@ struct State {
     driver: Option<Waker>,
     /// It ended: nothing is sent or will come.
     over: bool,
+    /// The newest stream when it was last looked whether the client does anything.
+    seen: u32,
+}
+
+/// What a client did since the last look at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silent {
+    /// It asked for something, or waits for an answer.
+    No,
+    /// It neither asked nor waits.
+    Idle,
 }
 
 /// What came for the owner of a stream.
@@ -48,16 +59,26 @@ struct Slot {
     pieces: VecDeque<Bytes>,
     end: Option<Option<Fields>>,
     gone: Option<Code>,
+    /// Its body may not stand still between two looks.
+    limited: bool,
+    /// Something of it came since the last look.
+    came: bool,
     /// The task that serves the request.
     waits: Option<Waker>,
 }
 
 impl Slot {
+    /// Whether the client is to go on with the body: what came of it was taken, and it is not at its end.
+    fn is_awaited(&self) -> bool {
+        self.limited && self.halves > 0 && self.pieces.is_empty() && self.end.is_none() && self.gone.is_none()
+    }
+
     /// Another piece of the body. Small ones become one, so that what a client makes us hold is what its window says.
     fn put(&mut self, bytes: Bytes) {
         if bytes.is_empty() {
             return;
         }
+        self.came = true;
         if let Some(last) = self.pieces.back_mut()
             && last.len() + bytes.len() <= SMALL_BYTES
         {
@@ -74,7 +95,7 @@ impl Streams {
     /// Of a new connection.
     pub fn new(limits: Limits) -> Arc<Self> {
         let connection = Connection::new(limits);
-        Arc::new(Self(Mutex::new(State { connection, slots: Vec::new(), driver: None, over: false })))
+        Arc::new(Self(Mutex::new(State { connection, slots: Vec::new(), driver: None, over: false, seen: 0 })))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -127,6 +148,23 @@ impl Streams {
     /// Tells the client to leave.
     pub fn leave(&self) {
         self.lock().connection.leave();
+    }
+
+    /// Looks what the client did since the last look. Bodies that it was to go on with and did not are given up.
+    pub fn look(&self) -> Silent {
+        let mut state = self.lock();
+        let State { connection, slots, seen, .. } = &mut *state;
+        for (stream, slot) in slots.iter_mut().enumerate().filter(|(_, slot)| slot.is_awaited()) {
+            if !std::mem::take(&mut slot.came) {
+                slot.gone = Some(Code::CANCEL);
+                connection.reset(stream, Code::CANCEL);
+                if let Some(waits) = slot.waits.take() {
+                    waits.wake();
+                }
+            }
+        }
+        let before = std::mem::replace(seen, connection.newest());
+        if connection.is_without_streams() && before == *seen { Silent::Idle } else { Silent::No }
     }
 
     /// The connection is gone, and with it all that was under way.
@@ -258,6 +296,14 @@ impl Half {
         Poll::Pending
     }
 
+    /// The client may not stop for long in its body, until an answer begins.
+    pub fn limit_silence(&self) {
+        let mut state = self.streams.lock();
+        let slot = &mut state.slots[self.stream];
+        // The first look may be soon.
+        (slot.limited, slot.came) = (true, true);
+    }
+
     /// Whether nothing of the body is to come, not even trailers.
     pub fn is_at_end(&self) -> bool {
         let state = self.streams.lock();
@@ -289,6 +335,8 @@ impl Half {
     /// Sends the head of the answer. `ended`: it has no body.
     pub fn respond(&mut self, head: &ResponseHead, ended: bool) -> io::Result<()> {
         let mut state = self.streams.lock();
+        // From now on both may talk as they like.
+        state.slots[self.stream].limited = false;
         let sent = if state.over { Sent::Gone } else { state.connection.respond(self.stream, head, ended) };
         self.sent(&mut state, sent)
     }

@@ -25,10 +25,18 @@ pub enum Connected {
     H2(H2Connection),
 }
 
+/// How long an endpoint may take to say what it takes in HTTP/2.
+const SETTINGS_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Takes a connection to the endpoint from the pool, or opens one.
 pub async fn connect(exchange: &Exchange<'_>, upstream: &Upstream) -> Result<Connected, DialError> {
     let worker = exchange.worker;
     let key = exchange.pool_key(upstream);
+    if exchange.extended
+        && let Some(connection) = Box::pin(extended(exchange, upstream, &key)).await?
+    {
+        return Ok(Connected::H2(connection));
+    }
     if exchange.http2 {
         if let Some(connection) = worker.http.h2(&key) {
             return Ok(Connected::H2(connection));
@@ -40,13 +48,51 @@ pub async fn connect(exchange: &Exchange<'_>, upstream: &Upstream) -> Result<Con
     Box::pin(open(exchange, upstream, key)).await
 }
 
+/// A connection in HTTP/2 to an endpoint that takes extended CONNECT. None: it does not, or speaks no HTTP/2 at all.
+async fn extended(
+    exchange: &Exchange<'_>,
+    upstream: &Upstream,
+    key: &PoolKey,
+) -> Result<Option<H2Connection>, DialError> {
+    let worker = exchange.worker;
+    let pooled = worker.http.h2(key);
+    if let Some((takes, connection)) = pooled.and_then(|pooled| pooled.takes_extended_connect().zip(Some(pooled))) {
+        return Ok(takes.then_some(connection));
+    }
+    let (stream, waited, cells) = dial(exchange, upstream, key, true).await?;
+    match http2(worker, key.clone(), stream, cells, waited, exchange.life(), true).await {
+        Ok(connection) => Ok(Some(connection).filter(|connection| connection.extended == Some(true))),
+        Err(error) => {
+            tracing::debug!(%error, address = %upstream.address, "an endpoint speaks no HTTP/2");
+            Ok(None)
+        }
+    }
+}
+
 async fn open(exchange: &Exchange<'_>, upstream: &Upstream, key: PoolKey) -> Result<Connected, DialError> {
+    let worker = exchange.worker;
+    let (stream, waited, cells) = dial(exchange, upstream, &key, exchange.http2).await?;
+    if !exchange.http2 {
+        let halves = conn::halves(stream);
+        return Ok(Connected::H1(Box::new(H1Connection::new(key, halves, cells, waited, exchange.life()))));
+    }
+    let failed = |error: h2::Error| DialError::Connect(upstream.address, io::Error::other(error));
+    http2(worker, key, stream, cells, waited, exchange.life(), false).await.map(Connected::H2).map_err(failed)
+}
+
+/// A new connection, whether it waited for its first request, and where its requests are counted.
+async fn dial(
+    exchange: &Exchange<'_>,
+    upstream: &Upstream,
+    key: &PoolKey,
+    http2: bool,
+) -> Result<(Stream, bool, Arc<EdgeCells>), DialError> {
     let worker = exchange.worker;
     // One that waited may be closed by now as well as one that was used.
     let mut waited = false;
     let dialled = match &exchange.plan.target {
         Target::Port(port) => {
-            let speaks = if exchange.http2 { Speaks::Http2 } else { Speaks::Http1 };
+            let speaks = if http2 { Speaks::Http2 } else { Speaks::Http1 };
             let (origin, gateway) = (&exchange.plan.origin, exchange.plan.gateway.as_ref());
             tls_out::dial(worker, origin, Toward { port, gateway, client: key.client }, upstream, speaks).await?
         }
@@ -72,15 +118,10 @@ async fn open(exchange: &Exchange<'_>, upstream: &Upstream, key: PoolKey) -> Res
             worker.cells.edge(&Peers::outbound(worker, origin, peer, service, Carries::Requests, dialled.mtls))
         }
     };
-    if !exchange.http2 {
-        let halves = conn::halves(dialled.stream);
-        return Ok(Connected::H1(Box::new(H1Connection::new(key, halves, cells, waited, exchange.life()))));
-    }
-    let failed = |error: h2::Error| DialError::Connect(upstream.address, io::Error::other(error));
-    http2(worker, key, dialled.stream, cells, waited, exchange.life()).await.map(Connected::H2).map_err(failed)
+    Ok((dialled.stream, waited, cells))
 }
 
-/// Begins HTTP/2 on a connection, and shares it.
+/// Begins HTTP/2 on a connection, and shares it. `settled`: when its other end has said what it takes.
 pub async fn http2(
     worker: &Worker,
     key: PoolKey,
@@ -88,6 +129,7 @@ pub async fn http2(
     cells: Arc<EdgeCells>,
     waited: bool,
     life: Life,
+    settled: bool,
 ) -> Result<H2Connection, h2::Error> {
     let leaving = stream.leaving();
     let handshake = h2::client::Builder::new()
@@ -97,7 +139,21 @@ pub async fn http2(
         .max_header_list_size(64 << 10)
         .handshake::<_, Bytes>(stream);
     let (sender, mut connection) = handshake.await?;
-    let asking = life.pings.zip(connection.ping_pong());
+    let mut ponger = connection.ping_pong();
+    let mut extended = None;
+    if let (true, Some(ponger)) = (settled, &mut ponger) {
+        // What answers a PING has sent its settings before.
+        let heard = async {
+            tokio::select! {
+                ended = &mut connection => Err(ended.err().unwrap_or(h2::Reason::NO_ERROR.into())),
+                heard = ponger.ping(h2::Ping::opaque()) => heard.map(drop),
+            }
+        };
+        let late = |_| Err(h2::Reason::SETTINGS_TIMEOUT.into());
+        tokio::time::timeout(SETTINGS_PATIENCE, heard).await.unwrap_or_else(late)?;
+        extended = Some(sender.is_extended_connect_protocol_enabled());
+    }
+    let asking = life.pings.zip(ponger);
     let closed = Arc::new(AtomicBool::new(false));
     let ended = closed.clone();
     tokio::spawn(async move {
@@ -115,7 +171,7 @@ pub async fn http2(
         }
         ended.store(true, Ordering::Relaxed);
     });
-    let connection = H2Connection { sender, cells, closed, leaving, reused: waited, life, uses: 1 };
+    let connection = H2Connection { sender, cells, closed, leaving, reused: waited, life, uses: 1, extended };
     worker.http.put_h2(key, connection.clone());
     Ok(connection)
 }

@@ -39,6 +39,20 @@ pub fn missing() -> Option<&'static str> {
     None
 }
 
+/// The pods of service `asker` as who is asked about requests.
+pub fn authorizer(kind: policy::ProviderKind) -> ExtensionProvider {
+    ExtensionProvider {
+        name: "asker".into(),
+        service: "asker.default.svc.cluster.local".into(),
+        namespace: "".into(),
+        port: 80,
+        kind,
+        fail_open: false,
+        status_on_error: 503,
+        timeout_ms: 2_000,
+    }
+}
+
 /// Returns from the test, and says so, when it cannot run.
 #[macro_export]
 macro_rules! need_root {
@@ -244,14 +258,10 @@ pub fn workload(last: u8, account: &str) -> Workload {
 pub fn service(name: &str, vip: u8, protocol: AppProtocol, pods: &[(u8, Health)]) -> Vec<Change> {
     let key = Key::new("default", name);
     let endpoints = pods.iter().map(|(last, health)| Endpoint {
-        address: address(*last),
         workload: format!("pod/default/{name}-{last}").into(),
         health: *health,
-        weight: 1,
-        region: "".into(),
-        zone: "".into(),
         node: "node".into(),
-        hostname: "".into(),
+        ..Endpoint::at(address(*last))
     });
     vec![
         Change::Set(Resource::Service(Arc::new(Service {

@@ -206,6 +206,16 @@ impl Connection {
         !matches!(self.phase, Phase::New | Phase::Greeted)
     }
 
+    /// Whether no stream is under way.
+    pub fn is_without_streams(&self) -> bool {
+        self.streams.is_empty()
+    }
+
+    /// The highest number of a stream that the client has used; 0: none.
+    pub fn newest(&self) -> u32 {
+        self.last
+    }
+
     /// Whether it broke a rule, or left when it was told to: what waits is sent, and then it ends.
     pub fn is_done(&self) -> bool {
         self.phase == Phase::Failed || (self.phase == Phase::Left && self.streams.is_empty())

@@ -4,16 +4,7 @@ use model::mesh::{EndpointGroup, Resource, Service, ServicePort};
 use std::sync::Arc;
 
 fn endpoint(last: u8, health: Health, hostname: &str) -> Endpoint {
-    Endpoint {
-        address: IpAddr::from([10, 244, 0, last]),
-        workload: "".into(),
-        health,
-        weight: 1,
-        region: "".into(),
-        zone: "".into(),
-        node: "".into(),
-        hostname: hostname.into(),
-    }
+    Endpoint { health, hostname: hostname.into(), ..Endpoint::at([10, 244, 0, last].into()) }
 }
 
 fn directory() -> Directory {
