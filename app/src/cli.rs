@@ -173,6 +173,12 @@ pub enum TokenCommand {
         /// Hours until it ends.
         #[arg(long, default_value_t = 24)]
         hours: u32,
+        /// It joins workloads to this namespace alone.
+        #[arg(long)]
+        namespace: Option<String>,
+        /// It joins workloads as this service alone.
+        #[arg(long)]
+        service: Option<String>,
     },
     /// A token to sign in to the dashboard (of the ServiceAccount diolkos-dashboard), valid for a day.
     Dashboard,

@@ -18,22 +18,27 @@ pub fn run(config: &Config, command: TokenCommand) -> Result<(), CommandError> {
             println!("{}", token.trim());
             Ok(())
         }
-        TokenCommand::Create { hours } => {
+        TokenCommand::Create { hours, namespace, service } => {
             let api = super::admin(config)?;
-            runtime(1)?.block_on(create(&api, hours))
+            runtime(1)?.block_on(create(&api, hours, namespace, service))
         }
     }
 }
 
 /// A bootstrap token, as kubeadm makes them: a Secret whose name has the id.
-async fn create(api: &HttpsApi, hours: u32) -> Result<(), CommandError> {
+async fn create(
+    api: &HttpsApi,
+    hours: u32,
+    namespace: Option<String>,
+    service: Option<String>,
+) -> Result<(), CommandError> {
     if !(1..=24 * 365).contains(&hours) {
         return Err(CommandError::Usage("--hours is from 1 to a year".into()));
     }
     let (id, secret) = (random_text(6)?, random_text(16)?);
     let ends = SystemTime::now() + Duration::from_secs(u64::from(hours) * 3600);
     let ends = jiff::Timestamp::try_from(ends).map_err(failed)?;
-    let body = serde_json::json!({
+    let mut body = serde_json::json!({
         "apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
         "metadata": {"name": format!("bootstrap-token-{id}"), "namespace": "kube-system"},
         "stringData": {
@@ -43,6 +48,11 @@ async fn create(api: &HttpsApi, hours: u32) -> Result<(), CommandError> {
             "description": "made by `diolkos token create`, to join workloads",
         },
     });
+    for (name, value) in [("join-namespace", namespace), ("join-service", service)] {
+        if let Some(value) = value {
+            body["stringData"][name] = value.into();
+        }
+    }
     api.create(SECRETS, "kube-system", None, Bytes::from(body.to_string())).await.map_err(failed)?;
     println!("{id}.{secret}");
     Ok(())

@@ -14,6 +14,7 @@ mod ads;
 mod ca;
 mod certificates;
 mod core;
+mod doorkeeper;
 mod ear;
 mod envoy;
 pub mod federation;

@@ -13,6 +13,7 @@ mod message;
 mod peer;
 mod quota;
 mod rbac;
+mod record;
 mod route;
 mod secret;
 

@@ -11,6 +11,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+/// Connections that a changed policy or mode no longer allows end a second later; Envoy's own are ten minutes.
+const DRAIN: &str = "--drain-time-s 1 --drain-strategy immediate";
 /// Where the Envoy shows what it has.
 const ADMIN_PORT: u16 = 15_000;
 
@@ -28,7 +30,7 @@ pub fn run(config: &Config, kept: &Kept, how: Inbound) -> Result<(), CommandErro
         let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         // SIGHUP has `diolkos join` start another proxy, and units send it on reload: here is none to replace, but that is no reason to end.
         let _ignored = signal(SignalKind::hangup()).map_err(failed)?;
-        println!("Ready: envoy -c {}. Ctrl-C stops renewing its certificate.", path.display());
+        println!("Ready: envoy -c {} {DRAIN}. Ctrl-C stops renewing its certificate.", path.display());
         notify::ready();
         tokio::select! {
             () = proxy::plane::renew_alone(plane(config, &kept.control), host::common_name(&kept.workload)) => {}

@@ -246,6 +246,7 @@ impl Ads {
             proxy: self.caller.proxy(),
             host,
             audience: None,
+            serves: None,
             address: self.address.clone(),
             since_s: now().as_secs(),
             progress: Vec::new(),
@@ -320,9 +321,10 @@ impl Ads {
         let claim = Claim::of(&self.caller, &role, Some(node));
         sight.audience = Audience::of(&self.core, &self.caller, &role, &claim, Some(node));
         sight.own.claim(claim);
+        let serves = matches!(role, Role::Host { .. }).then(|| self.caller.proxy().into());
         sight.role = Some(role);
         let name = format!("{} {} at {}", node.user_agent_name, node.id, self.caller.proxy());
-        self.core.name_stream(id, name, sight.audience.clone());
+        self.core.name_stream(id, name, sight.audience.clone(), serves);
     }
 
     fn note(&self, id: u64, progress: Vec<Progress>) {

@@ -57,6 +57,8 @@ pub struct Stream {
     pub host: Option<Key>,
     /// To which kind it belongs, if it speaks Envoy's words.
     pub audience: Option<Audience>,
+    /// The joined host in place of whose proxy it is: its workload's name.
+    pub serves: Option<Arc<str>>,
     /// Where it connects from.
     pub address: String,
     /// Since when, in seconds since the epoch.
@@ -124,8 +126,19 @@ impl Core {
         let providers = self.config.providers.iter().map(|it| Resource::ExtensionProvider(Arc::new(it.clone())));
         let providers: Vec<Resource> = providers.collect();
         let all = providers.iter().chain(compiler.resources().values());
-        let make = || View::new(first, self.ca.trust_domain(), audience.clone(), all);
+        let make = || {
+            let mut view = View::new(first, self.ca.trust_domain(), audience.clone(), all);
+            self.served(audience).iter().for_each(|host| _ = view.serve(host));
+            view
+        };
         look(made.entry(audience.clone()).or_insert_with(make).catalog())
+    }
+
+    /// Joined hosts that Envoys of an audience serve.
+    fn served(&self, audience: &Audience) -> BTreeSet<Arc<str>> {
+        let streams = lock(&self.streams);
+        let here = streams.values().filter(|stream| stream.audience.as_ref() == Some(audience));
+        here.filter_map(|stream| stream.serves.clone()).collect()
     }
 
     /// Number of the last change of a type for a stream.
@@ -172,10 +185,17 @@ impl Core {
     }
 
     /// A client has said who it is.
-    pub fn name_stream(&self, id: u64, proxy: String, audience: Audience) {
+    pub fn name_stream(&self, id: u64, proxy: String, audience: Audience, serves: Option<Arc<str>>) {
         if let Some(stream) = lock(&self.streams).get_mut(&id) {
             stream.proxy = proxy;
-            stream.audience = Some(audience);
+            stream.audience = Some(audience.clone());
+            stream.serves.clone_from(&serves);
+        }
+        // A view that is made later finds it among the streams.
+        let mut envoy = self.envoy.write().unwrap_or_else(PoisonError::into_inner);
+        let view = serves.and_then(|host| Some((envoy.get_mut(&audience)?, host)));
+        if view.is_some_and(|(view, host)| view.serve(&host)) {
+            self.published.send_modify(|_| ());
         }
     }
 
@@ -323,13 +343,18 @@ impl Core {
         let streams = self.streams();
         // A kind without clients is made anew when one comes.
         envoy.retain(|audience, _| streams.iter().any(|stream| stream.audience.as_ref() == Some(audience)));
+        let mut fewer = false;
         for (audience, view) in envoy.iter_mut() {
+            fewer |= view.keep_serving(&self.served(audience));
             let of_kind = streams.iter().filter(|stream| stream.audience.as_ref() == Some(audience));
             let progress: Vec<_> = of_kind.flat_map(|stream| &stream.progress).collect();
             for of in xds::envoy::types::ALL {
                 let told = progress.iter().filter(|it| it.type_url == of).map(|it| it.told).min();
                 view.forget(of, told.unwrap_or(u64::MAX));
             }
+        }
+        if fewer {
+            self.published.send_modify(|_| ());
         }
     }
 }

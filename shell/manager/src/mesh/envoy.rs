@@ -5,6 +5,7 @@
 //! `HOST:PORT` (gRPC), `sidecar/...`, `gateway/...`. Who asks sees the listeners of its own role.
 
 mod audience;
+mod changes;
 mod endpoints;
 mod inbound;
 mod limits;
@@ -25,8 +26,7 @@ use model::map::HashMap;
 use model::mesh::attached::{AttachedPolicy, PolicyTarget};
 use model::mesh::policy::ProviderKind;
 use model::mesh::{
-    ExtensionProvider, ListenerProtocol, ParentTarget, RequestAuthentication, Resource, ResourceKind, Service, TlsMode,
-    Transport, Workload,
+    ExtensionProvider, ListenerProtocol, ParentTarget, RequestAuthentication, Resource, Service, TlsMode, Transport,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -54,8 +54,8 @@ pub struct View {
     /// TrafficPolicies of which something is told.
     attached: limits::Policies,
     providers: policies::Providers,
-    /// Joined hosts, for Envoys beside their processes.
-    hosts: BTreeSet<Arc<str>>,
+    /// Joined hosts in place of whose proxies an Envoy has come: what comes in is told of these only.
+    served: BTreeSet<Arc<str>>,
     catalog: Catalog,
     /// What each place was told last: resources of types and names.
     told: HashMap<Place, BTreeSet<(&'static str, String)>>,
@@ -99,7 +99,7 @@ impl View {
             tokens: BTreeMap::new(),
             attached: BTreeMap::new(),
             providers: BTreeMap::new(),
-            hosts: BTreeSet::new(),
+            served: BTreeSet::new(),
             catalog,
             told: HashMap::default(),
         };
@@ -116,127 +116,6 @@ impl View {
     /// Forgets removals that every stream was told of.
     pub fn forget(&mut self, of: &'static str, position: u64) {
         self.catalog.forget(of, position.min(self.catalog.sequence()));
-    }
-
-    /// Takes changes in; a change costs what it touches, but for routes, gateways and policies, which are looked at together.
-    pub fn apply(&mut self, changes: impl Iterator<Item = (ResourceKind, String, Option<Resource>)>) {
-        let mut services = BTreeSet::new();
-        let mut wide = false;
-        let mut hosts = BTreeSet::new();
-        self.directory.hold();
-        for (kind, name, resource) in changes {
-            match &resource {
-                Some(Resource::Service(service)) => {
-                    // Routes say what keeps a request on its endpoint.
-                    let before = self.directory.service(&service.key).map(|entry| &entry.service);
-                    wide |= before.is_none_or(|it| it.hostnames != service.hostnames) && self.names_asked(service);
-                    let said = before.map(|it| routes::told_elsewhere(it)).unwrap_or_default();
-                    wide |= said != routes::told_elsewhere(service);
-                    services.insert(service.key.clone());
-                }
-                Some(Resource::Endpoints(group)) => drop(services.insert(group.service.clone())),
-                Some(Resource::Workload(workload)) => {
-                    hosts.extend(self.note_host(workload));
-                    let known = self.directory.workload(&workload.name);
-                    let same = known.is_some_and(|known| same_door(known, workload));
-                    services
-                        .extend(self.of_workload.get(&*workload.name).filter(|_| !same).into_iter().flatten().cloned());
-                }
-                Some(Resource::PeerAuthentication(policy)) => {
-                    self.peers.set_peer(policy.clone());
-                    hosts.extend(self.hosts.iter().cloned());
-                    // Only who cannot tell endpoints apart is told by them whether there is TLS.
-                    wide |= self.audience.kind == Kind::Grpc && self.audience.secured;
-                }
-                Some(Resource::AuthorizationPolicy(policy)) => {
-                    self.policies.insert(policy.key.clone(), policy.clone());
-                    wide = true;
-                }
-                Some(Resource::RequestAuthentication(of)) => {
-                    self.tokens.insert(of.key.clone(), of.clone());
-                    wide = true;
-                }
-                Some(Resource::AttachedPolicy(policy)) => wide |= self.attach(&policy.key, Some(policy)),
-                Some(Resource::Secret(secret)) => {
-                    let value = envoy::tls_secret(&name, &secret.certificate_chain, &secret.private_key);
-                    self.catalog.set(types::SECRET, &name, Some(value));
-                }
-                Some(Resource::ExtensionProvider(provider)) => {
-                    self.providers.insert(provider.name.clone(), provider.clone());
-                    wide = true;
-                }
-                Some(Resource::Route(_) | Resource::Gateway(_)) => wide = true,
-                Some(_) => {}
-                None => {
-                    hosts.extend(
-                        self.hosts
-                            .iter()
-                            .filter(|it| ***it == *name || kind == ResourceKind::PeerAuthentication)
-                            .cloned(),
-                    );
-                    wide |= self.forget_resource(kind, &name, &mut services);
-                }
-            }
-            match resource {
-                Some(resource) => self.directory.set(resource),
-                None => self.directory.remove(kind, &name),
-            }
-        }
-        self.directory.release();
-        if wide {
-            services.extend(self.directory.services().iter().map(|entry| entry.service.key.clone()));
-            self.emit_gateways();
-        }
-        for key in &services {
-            self.emit_service(key);
-        }
-        if !services.is_empty() {
-            self.emit_sidecars();
-        }
-        for host in &self.hosts {
-            let behind = self.of_workload.get(&**host).is_some_and(|of| of.iter().any(|key| services.contains(key)));
-            if wide || behind {
-                hosts.insert(host.clone());
-            }
-        }
-        for host in hosts {
-            self.emit_host(&host);
-        }
-    }
-
-    /// A resource is gone. Names are unique only within a kind. True: all places must be looked at.
-    fn forget_resource(&mut self, kind: ResourceKind, name: &str, services: &mut BTreeSet<Key>) -> bool {
-        let key = name.split_once('/').map(|(namespace, name)| Key::new(namespace, name));
-        match (kind, key) {
-            (ResourceKind::Workload, _) => {
-                self.hosts.remove(name);
-                services.extend(self.of_workload.remove(name).into_iter().flatten());
-                false
-            }
-            (ResourceKind::PeerAuthentication, Some(key)) => {
-                self.peers.remove_peer(&key);
-                self.audience.kind == Kind::Grpc && self.audience.secured
-            }
-            (ResourceKind::Secret, _) => {
-                self.catalog.set(types::SECRET, name, None);
-                false
-            }
-            (ResourceKind::AuthorizationPolicy, Some(key)) => {
-                self.policies.remove(&key);
-                true
-            }
-            (ResourceKind::RequestAuthentication, Some(key)) => {
-                self.tokens.remove(&key);
-                true
-            }
-            (ResourceKind::AttachedPolicy, Some(key)) => self.attach(&key, None),
-            (ResourceKind::ExtensionProvider, _) => self.providers.remove(name).is_some(),
-            (ResourceKind::Service, Some(key)) => {
-                services.insert(key);
-                true
-            }
-            _ => true,
-        }
     }
 
     /// Notes a TrafficPolicy of which something is told. True: there is, or was.
@@ -487,13 +366,6 @@ fn is_hedged(policy: &AttachedPolicy) -> bool {
     policy.hedging.is_some_and(|hedging| hedging.after_ms.is_none())
 }
 
-/// Whether a workload is called in the same way as before.
-fn same_door(a: &Workload, b: &Workload) -> bool {
-    let door =
-        |it: &Workload| (it.tunnel, it.service_account.clone(), it.node.is_empty(), it.peer_authentications.clone());
-    door(a) == door(b)
-}
-
 /// Whether clients are told of it by name: it is whole, and for callers of all namespaces, for those are not told apart.
 fn is_named(service: &Service) -> bool {
     service.subset_of.is_none() && service.export_to.is_empty()
@@ -502,7 +374,7 @@ fn is_named(service: &Service) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::mesh::{Action, AuthorizationPolicy, Gateway, Listener, PolicyRule, Scope};
+    use model::mesh::{Action, AuthorizationPolicy, Gateway, Listener, PolicyRule, ResourceKind, Scope};
 
     fn gateway() -> Resource {
         let listener = Listener {

@@ -48,7 +48,16 @@ impl tonic::server::UnaryService<JoinRequest> for Join {
 impl Join {
     async fn join(&self, request: JoinRequest) -> Result<JoinResponse, Status> {
         let wanted = self.check(&request)?;
-        self.check_token(&request.token).await?;
+        let scope = self.check_token(&request.token).await?;
+        if !scope.covers(&wanted) {
+            tracing::warn!(
+                namespace = wanted.namespace,
+                service = wanted.service,
+                from = self.address,
+                "mesh: join refused: the token is for another service"
+            );
+            return Err(Status::permission_denied("the token is for another service or namespace"));
+        }
         let entry = format!("{}-{}", wanted.service, wanted.host);
         let common_name = Caller::host_common_name(&wanted.namespace, &entry);
         // Signed before anything is made: a bad request leaves nothing behind.
@@ -58,8 +67,27 @@ impl Join {
             other => Status::internal(other.to_string()),
         })?;
         let core = &self.core;
+        let before = core.api.get(ENTRIES, &wanted.namespace, &entry).await;
+        let before =
+            before.map(Some).or_else(|error| if error.is_not_found() { Ok(None) } else { Err(status(error)) })?;
+        let before = before.map(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap_or(Value::Null));
+        if let Some(other) = before.as_ref().filter(|before| !is_of(before, &wanted)) {
+            let whose = joined_as(other).unwrap_or("what somebody else wrote");
+            tracing::warn!(
+                entry,
+                service = wanted.service,
+                whose,
+                from = self.address,
+                "mesh: join refused: its name is another's"
+            );
+            let why = format!(
+                "WorkloadEntry {entry} is there and is not of service {}: join under another --host",
+                wanted.service
+            );
+            return Err(Status::already_exists(why));
+        }
         make_service(core, &wanted).await.map_err(status)?;
-        put_entry(core, &wanted, &entry).await.map_err(status)?;
+        put_entry(core, &wanted, &entry, before.as_ref()).await.map_err(status)?;
         let key = model::Key::new(wanted.namespace.as_str(), entry.as_str());
         // Not ready before its stream is up: until then its proxy could not answer.
         hosts::put_slice(core, &key, false).await.map_err(status)?;
@@ -108,7 +136,7 @@ impl Join {
         })
     }
 
-    async fn check_token(&self, token: &str) -> Result<(), Status> {
+    async fn check_token(&self, token: &str) -> Result<Scope, Status> {
         let refused = || Status::unauthenticated("the token is not valid; make one with `diolkos token create`");
         let well_formed = |part: &str, length: usize| {
             part.len() == length && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
@@ -122,7 +150,7 @@ impl Join {
             Err(error) => return Err(status(error)),
         };
         if is_good(&found, id, secret) {
-            return Ok(());
+            return Ok(Scope::of(&found));
         }
         tracing::warn!(id, from = self.address, "mesh: join refused: bad token");
         tokio::time::sleep(WRONG_TOKEN).await;
@@ -141,10 +169,7 @@ struct Wanted {
 
 /// Whether a Secret is a bootstrap token of this secret that may authenticate and has not expired.
 fn is_good(found: &Value, id: &str, secret: &str) -> bool {
-    let data = |name: &str| {
-        let text = found.pointer(&format!("/data/{name}")).and_then(Value::as_str).unwrap_or_default();
-        decode(text).unwrap_or_default()
-    };
+    let data = |name: &str| data(found, name);
     let typed = found.get("type").and_then(Value::as_str) == Some("bootstrap.kubernetes.io/token");
     let expired = || {
         let text = data("expiration");
@@ -157,6 +182,41 @@ fn is_good(found: &Value, id: &str, secret: &str) -> bool {
         && data("usage-bootstrap-authentication") == b"true"
         && same(&data("token-secret"), secret.as_bytes())
         && !expired()
+}
+
+/// What a Secret has under a name; nothing, if it is not there.
+fn data(secret: &Value, name: &str) -> Vec<u8> {
+    secret.pointer(&format!("/data/{name}")).and_then(Value::as_str).and_then(decode).unwrap_or_default()
+}
+
+/// What a token may be used for. None: for any.
+#[derive(Debug, PartialEq, Eq)]
+struct Scope {
+    namespace: Option<Vec<u8>>,
+    service: Option<Vec<u8>>,
+}
+
+impl Scope {
+    /// As the token's Secret says.
+    fn of(secret: &Value) -> Self {
+        let said = |name| Some(data(secret, name)).filter(|text| !text.is_empty());
+        Scope { namespace: said("join-namespace"), service: said("join-service") }
+    }
+
+    fn covers(&self, wanted: &Wanted) -> bool {
+        let fits = |said: &Option<Vec<u8>>, wanted: &str| said.as_ref().is_none_or(|said| said == wanted.as_bytes());
+        fits(&self.namespace, &wanted.namespace) && fits(&self.service, &wanted.service)
+    }
+}
+
+/// The service that an entry was made for by joining.
+fn joined_as(entry: &Value) -> Option<&str> {
+    entry.pointer("/metadata/annotations/diolkos.io~1service").and_then(Value::as_str)
+}
+
+/// Whether an entry is of a host that joined as this service. Names do not tell: `a-b` on `c` and `a` on `b-c` come to one.
+fn is_of(entry: &Value, wanted: &Wanted) -> bool {
+    joined_as(entry) == Some(wanted.service.as_str())
 }
 
 fn decode(text: &str) -> Option<Vec<u8>> {
@@ -193,7 +253,8 @@ async fn make_service(core: &Core, wanted: &Wanted) -> Result<(), ApiError> {
     }
 }
 
-async fn put_entry(core: &Core, wanted: &Wanted, name: &str) -> Result<(), ApiError> {
+/// Makes the entry, or changes the one that was there `before`: that one and no other.
+async fn put_entry(core: &Core, wanted: &Wanted, name: &str, before: Option<&Value>) -> Result<(), ApiError> {
     let group = match core.api.get(GROUPS, &wanted.namespace, &wanted.service).await {
         Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
         Err(error) if error.is_not_found() => Value::Null,
@@ -216,14 +277,15 @@ async fn put_entry(core: &Core, wanted: &Wanted, name: &str) -> Result<(), ApiEr
         },
     });
     adopt(&mut entry, &group);
-    let body = Bytes::from(entry.to_string());
-    match core.api.create(ENTRIES, &wanted.namespace, None, body.clone()).await {
-        // It comes again, perhaps from another address.
-        Err(error) if error.is_conflict() => {
-            core.api.patch(ENTRIES, &wanted.namespace, name, None, PatchKind::Merge, body).await.map(|_| ())
-        }
-        other => other.map(|_| ()),
+    let Some(before) = before else {
+        return core.api.create(ENTRIES, &wanted.namespace, None, Bytes::from(entry.to_string())).await.map(|_| ());
+    };
+    // It comes again, perhaps from another address.
+    if let Some(version) = before.pointer("/metadata/resourceVersion") {
+        entry["metadata"]["resourceVersion"] = version.clone();
     }
+    let body = Bytes::from(entry.to_string());
+    core.api.patch(ENTRIES, &wanted.namespace, name, None, PatchKind::Merge, body).await.map(|_| ())
 }
 
 /// Takes over what the WorkloadGroup of the service says of its hosts. What we say ourselves (who joined, and as whom) stays.
@@ -253,6 +315,7 @@ fn status(error: ApiError) -> Status {
     match error.code {
         0 | 429 | 503 => Status::unavailable(error.to_string()),
         404 => Status::failed_precondition(error.to_string()),
+        409 => Status::aborted(error.to_string()),
         400 | 422 => Status::invalid_argument(error.to_string()),
         _ => Status::internal(error.to_string()),
     }
@@ -282,6 +345,33 @@ mod tests {
         assert_eq!(entry, expect, "and nobody becomes somebody else by it");
         adopt(&mut entry, &Value::Null);
         assert_eq!(entry, expect);
+    }
+
+    #[test]
+    fn a_token_is_worth_what_its_secret_says() {
+        let encode = |text: &str| base64::prelude::BASE64_STANDARD.encode(text);
+        let wanted = Wanted {
+            service: "inventory".into(),
+            namespace: "shop".into(),
+            host: "box1".into(),
+            address: IpAddr::from([172, 30, 0, 2]),
+            port: 80,
+            protocol: "http".into(),
+        };
+        for (namespace, service, covered) in [
+            ("", "", true),
+            ("shop", "", true),
+            ("shop", "inventory", true),
+            ("", "inventory", true),
+            ("other", "", false),
+            ("shop", "payments", false),
+            ("other", "inventory", false),
+            ("", "inventory-2", false),
+        ] {
+            let data = json!({ "join-namespace": encode(namespace), "join-service": encode(service) });
+            assert_eq!(Scope::of(&json!({ "data": data })).covers(&wanted), covered, "{namespace:?} {service:?}");
+        }
+        assert!(Scope::of(&Value::Null).covers(&wanted), "as before there were scopes");
     }
 
     #[test]

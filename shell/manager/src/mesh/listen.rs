@@ -4,6 +4,7 @@ use super::ads::{Ads, Whole};
 use super::ca::{CaError, split_pem};
 use super::certificates::{Certificates, Tokens};
 use super::core::Core;
+use super::doorkeeper::{Doorkeeper, Room, Standing};
 use super::identity::Caller;
 use super::join::Join;
 use super::trust::Listener;
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tonic::server::Grpc;
 use tonic_prost::ProstCodec;
@@ -28,10 +29,10 @@ use xds::discovery::{DELTA_PATH, SOTW_PATH};
 use xds::trust::REPORT_PATH;
 use xds::workload_api::SIGN_JWT_PATH;
 
-/// Connections at once; further ones wait.
-const CONNECTIONS: usize = 8_192;
 /// A client that does not finish its handshake in this time is let go.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// So long may a connection last whose client showed no certificate: to join takes a moment.
+const ANONYMOUS: Duration = Duration::from_secs(30);
 /// A peer that answers no ping for this long is gone: its joined host is taken out of service after it.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 
@@ -96,23 +97,22 @@ fn tls(dir: &Path, ca: &MeshCa) -> Result<rustls::ServerConfig, MeshError> {
 
 /// Accepts until told to stop.
 pub async fn run(core: Arc<Core>, listener: TcpListener, stopped: watch::Receiver<bool>) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let keeper = Arc::new(Doorkeeper::default());
     let mut stop = stopped.clone();
     loop {
-        // Never closed, so a permit always comes.
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match accepted {
             Ok((stream, address)) => {
+                let Some(room) = keeper.greet(address.ip()) else {
+                    tracing::debug!(%address, "mesh: too many connections in their handshake");
+                    continue;
+                };
                 let connection =
                     Connection { core: core.clone(), acceptor: core.tls.acceptor(), address, stopped: stopped.clone() };
-                tokio::spawn(async move {
-                    connection.serve(stream).await;
-                    drop(permit);
-                });
+                tokio::spawn(connection.serve(stream, room));
             }
             Err(error) => {
                 // Out of descriptors, mostly: the next try after others have closed some.
@@ -131,7 +131,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream) {
+    async fn serve(self, stream: TcpStream, mut room: Room) {
         let _ = stream.set_nodelay(true);
         let stream = match tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
@@ -144,6 +144,15 @@ impl Connection {
         let certificates = stream.get_ref().1.peer_certificates();
         let caller =
             certificates.and_then(|chain| chain.first()).map_or(Caller::Anonymous, |leaf| Caller::of_certificate(leaf));
+        let (standing, life) = match caller {
+            Caller::Anonymous => (Standing::Anonymous, Some(ANONYMOUS)),
+            _ => (Standing::Known, None),
+        };
+        if !room.becomes(standing) {
+            tracing::debug!(address = %self.address, ?standing, "mesh: too many connections");
+            return;
+        }
+        let address = self.address;
         let handler = Handler { core: self.core, caller, address: self.address.to_string(), stopped: self.stopped };
         let service = hyper::service::service_fn(move |request| {
             let handler = handler.clone();
@@ -152,8 +161,14 @@ impl Connection {
         let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         server.timer(TokioTimer::new());
         server.keep_alive_interval(KEEP_ALIVE.0).keep_alive_timeout(KEEP_ALIVE.1).max_concurrent_streams(256);
-        if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
-            tracing::debug!(address = %self.address, %error, "mesh: connection ended");
+        let served = async {
+            if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
+                tracing::debug!(%address, %error, "mesh: connection ended");
+            }
+        };
+        match life {
+            Some(life) => drop(tokio::time::timeout(life, served).await),
+            None => served.await,
         }
     }
 }

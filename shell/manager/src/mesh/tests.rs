@@ -250,13 +250,17 @@ async fn strangers_get_nothing() {
 }
 
 async fn join(peer: &Peer, token: &str) -> Result<(JoinResponse, String), tonic::Status> {
+    join_as(peer, token, "inventory", "box1").await
+}
+
+async fn join_as(peer: &Peer, token: &str, service: &str, host: &str) -> Result<(JoinResponse, String), tonic::Status> {
     let (key, csr) = Certificate::request();
     let request = JoinRequest {
         token: token.into(),
-        service: "inventory".into(),
+        service: service.into(),
         namespace: "default".into(),
         port: 9000,
-        host: "box1".into(),
+        host: host.into(),
         address: "172.30.0.2".into(),
         csr,
         app_protocol: String::new(),
@@ -264,22 +268,45 @@ async fn join(peer: &Peer, token: &str) -> Result<(JoinResponse, String), tonic:
     peer.unary::<_, JoinResponse>(JOIN_PATH, request).await.map(|response| (response, key))
 }
 
-#[tokio::test]
-async fn a_host_joins_leaves_and_comes_back() {
+/// The token `ID.0123456789abcdef`, for one service or for any.
+fn token(id: &str, service: &str) -> Value {
     use base64::Engine;
     let encode = |text: &str| base64::prelude::BASE64_STANDARD.encode(text);
+    json!({
+        "metadata": { "namespace": "kube-system", "name": format!("bootstrap-token-{id}") },
+        "type": "bootstrap.kubernetes.io/token",
+        "data": {
+            "token-id": encode(id), "token-secret": encode("0123456789abcdef"),
+            "usage-bootstrap-authentication": encode("true"), "join-service": encode(service),
+        },
+    })
+}
+
+#[tokio::test]
+async fn nobody_becomes_another_by_joining() {
     let api = small();
-    api.put(
-        "secrets",
-        json!({
-            "metadata": { "namespace": "kube-system", "name": "bootstrap-token-abcdef" },
-            "type": "bootstrap.kubernetes.io/token",
-            "data": {
-                "token-id": encode("abcdef"), "token-secret": encode("0123456789abcdef"),
-                "usage-bootstrap-authentication": encode("true"),
-            },
-        }),
-    );
+    api.put("secrets", token("abcdef", ""));
+    api.put("secrets", token("onlyab", "a-b"));
+    let running = Running::new(api).await;
+    let stranger = Peer::connect(running.address, &running.pki.ca_pem, None).await;
+    let (any, scoped) = ("abcdef.0123456789abcdef", "onlyab.0123456789abcdef");
+    join_as(&stranger, scoped, "a-b", "c").await.expect("what the token is for");
+    let refused = join_as(&stranger, scoped, "a", "c").await.expect_err("another service");
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+    assert!(running.api.get_now("services", "default", "a").is_none());
+    // Both names come to the entry `a-b-c`.
+    let refused = join_as(&stranger, any, "a", "b-c").await.expect_err("the entry is another's");
+    assert_eq!(refused.code(), tonic::Code::AlreadyExists);
+    assert!(running.api.get_now("services", "default", "a").is_none(), "and nothing is left behind");
+    let entry = running.api.get_now("workloadentries", "default", "a-b-c").expect("the first one's");
+    assert_eq!(entry["spec"]["serviceAccount"], "a-b");
+    join_as(&stranger, any, "a-b", "c").await.expect("it comes again");
+}
+
+#[tokio::test]
+async fn a_host_joins_leaves_and_comes_back() {
+    let api = small();
+    api.put("secrets", token("abcdef", ""));
     let running = Running::new(api).await;
     let stranger = Peer::connect(running.address, &running.pki.ca_pem, None).await;
     let (welcome, key) = join(&stranger, "abcdef.0123456789abcdef").await.expect("a good token");

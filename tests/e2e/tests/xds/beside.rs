@@ -8,6 +8,7 @@ use super::{
 use client::Resource;
 use e2e::{Check, contains, eventually, shell};
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -62,27 +63,11 @@ impl World {
             friend: join(4, "friend", 16_498, None)?,
         };
         let said = play.listen().and_then(|()| play.capture());
-        said.map_err(|why| format!("{why}\n{}\n{}\n{}", play.old.log(), play.friend.log(), self.log("beside")))
+        said.map_err(|why| format!("{why}\n{}\n{}\n{}", play.old.log(), play.friend.log(), play.old.envoy_log()))
     }
 }
 
 impl Play<'_> {
-    /// Starts the Envoy with what joining wrote.
-    fn start(&self, capture: bool) -> Check<Process> {
-        let path = self.old.kept().join("envoy.json");
-        let text = eventually(PATIENCE, || std::fs::read_to_string(&path).map_err(|error| error.to_string()))?;
-        let mut bootstrap: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        if capture {
-            bootstrap["node"]["metadata"]["inbound"] = json!("capture");
-        }
-        let own = self.world.dir.join("beside.json");
-        std::fs::write(&own, bootstrap.to_string()).map_err(|error| error.to_string())?;
-        let log = std::fs::File::create(self.world.dir.join("beside.log")).map_err(|error| error.to_string())?;
-        let mut command = self.old.inside();
-        command.arg(self.envoy).arg("-c").arg(own).args(["--concurrency", "1", "--use-dynamic-base-id", "-l", "warn"]);
-        Process::start(command.stderr(log))
-    }
-
     /// Through a tunnel, as `friend`.
     fn tunnelled(&self, path: &str, more: &[&str]) -> Check<String> {
         let mut curl = self.friend.inside();
@@ -108,7 +93,7 @@ impl Play<'_> {
     /// With the port on its own address.
     fn listen(&self) -> Check {
         let world = self.world;
-        let _envoy = self.start(false)?;
+        let _envoy = self.old.envoy(self.envoy, false)?;
         eventually(PATIENCE, || {
             contains(&self.tunnelled("/in", &[])?, &["old GET /in ", &identity("friend"), "[200]"])
         })?;
@@ -202,12 +187,15 @@ impl Play<'_> {
         eventually(PATIENCE, || contains(&self.tunnelled("/kept", &[])?, &["[200]"]))?;
         let mut kept = self.friend.inside();
         kept.args(["python3", "-c", KEPT, &format!("old.default.svc.cluster.local:{PORT}/kept"), "403"]);
-        let kept = kept.stdout(std::process::Stdio::piped()).spawn().map_err(|error| error.to_string())?;
-        std::thread::sleep(Duration::from_millis(500));
+        let mut kept = kept.stdout(std::process::Stdio::piped()).spawn().map_err(|error| error.to_string())?;
+        let output = kept.stdout.take().ok_or("no pipe")?;
+        let _kept = Process(kept);
+        let mut lines = BufReader::new(output).lines();
+        let mut line = || lines.next().ok_or("it ended")?.map_err(|error| error.to_string());
+        contains(&line()?, &["first 200"])?;
         let ports = [PORT.to_string()];
         deny("kept", &json!({}), &json!([{ "to": [{ "operation": { "paths": ["/kept"], "ports": ports } }] }]))?;
-        let said = kept.wait_with_output().map_err(|error| error.to_string())?;
-        contains(&String::from_utf8_lossy(&said.stdout), &["first 200", "then 403"])?;
+        contains(&line()?, &["then 403"])?;
         contains(&self.tunnelled("/other", &[])?, &["[200]"])?;
         // By the caller's address, which the tunnel told.
         let blocks = [self.friend.address()];
@@ -223,10 +211,10 @@ impl Play<'_> {
             let mut stats = self.old.inside();
             stats.args(["curl", "-sS", "-m", "3", "http://127.0.0.1:15000/stats?filter=tried_.*shadow_denied"]);
             let stats = shell::run(&mut stats, None).ok()?;
-            match stats.lines().any(|line| !line.ends_with(": 0")) {
-                true => Ok(()),
-                false => Err(format!("nothing was counted: {stats}")),
+            if stats.lines().all(|line| line.ends_with(": 0")) {
+                return Err(format!("nothing was counted: {stats}"));
             }
+            contains(&self.old.envoy_output(), &["\"path\":\"/tried\"", "\"tried\":\"default/kept/0/0\""])
         })?;
         world.delete(POLICIES, "kept")
     }
@@ -259,7 +247,7 @@ impl Play<'_> {
         let mut rules = self.old.inside();
         rules.args(["nft", &format!("add table ip envoy; add chain ip envoy inbound {{ type nat hook prerouting priority dstnat; }}; add rule ip envoy inbound tcp dport {PORT} redirect to :15006")]);
         shell::run(&mut rules, None).ok()?;
-        let _envoy = self.start(true)?;
+        let _envoy = self.old.envoy(self.envoy, true)?;
         eventually(PATIENCE, || contains(&self.tunnelled("/in", &[])?, &["old GET /in ", &identity("friend")]))?;
         self.refuses_plain()?;
         world.delete(AUTHENTICATION, "strict")?;

@@ -6,6 +6,7 @@ mod backends;
 mod beside;
 mod edge;
 mod features;
+mod kept;
 mod peers;
 mod tuned;
 
@@ -42,25 +43,113 @@ const AUTHENTICATION: Resource = Resource { group: "security.istio.io", version:
 const POLICIES: Resource = Resource { group: "security.istio.io", version: "v1", plural: "authorizationpolicies" };
 const TRAFFIC_POLICIES: Resource = Resource { group: "mesh.diolkos.io", version: "v1", plural: "trafficpolicies" };
 
+/// A check, what it cannot do without, and how it goes.
+struct Trial {
+    name: &'static str,
+    needs: &'static [Need],
+    run: fn(&World, &Tools) -> Check,
+}
+
+/// What a machine may lack.
+#[derive(Clone, Copy)]
+enum Need {
+    Envoy,
+    Grpc,
+    Root,
+}
+
+/// What this machine has; an empty path: it has none.
+struct Tools {
+    binary: PathBuf,
+    envoy: PathBuf,
+    python: PathBuf,
+}
+
+impl Tools {
+    fn lacks(&self, need: Need) -> Option<&'static str> {
+        let (is_there, why) = match need {
+            Need::Envoy => (!self.envoy.as_os_str().is_empty(), "ENVOY names no Envoy"),
+            Need::Grpc => (!self.python.as_os_str().is_empty(), "PYTHON names no Python with grpcio"),
+            Need::Root => (platform::is_root(), "needs root, for network namespaces"),
+        };
+        (!is_there).then_some(why)
+    }
+}
+
+const TRIALS: [Trial; 12] = {
+    use Need::{Envoy, Grpc, Root};
+    [
+        Trial {
+            name: "xds::an Envoy serves a Gateway, by delta and by state of the world, with its routes, endpoints and policies",
+            needs: &[Envoy],
+            run: |world, tools| {
+                world.gateway(&tools.envoy, "DELTA_GRPC")?;
+                world.gateway(&tools.envoy, "GRPC")
+            },
+        },
+        Trial {
+            name: "xds::an Envoy is told nearness, sessions, TLS to services, limits and tokens",
+            needs: &[Envoy],
+            run: |world, tools| world.features(&tools.envoy),
+        },
+        Trial {
+            name: "xds::an Envoy's doors: clients' certificates, TLS by server name, PROXY headers, WebSocket over HTTP/2",
+            needs: &[Envoy],
+            run: |world, tools| world.doors(&tools.envoy),
+        },
+        Trial {
+            name: "xds::an Envoy shows balancing and times as they were told",
+            needs: &[Envoy],
+            run: |world, tools| world.tuned(&tools.envoy),
+        },
+        Trial {
+            name: "xds::an Envoy asks authorizers and rate limit services",
+            needs: &[Envoy, Grpc],
+            run: |world, tools| world.asked(&tools.envoy, &tools.python),
+        },
+        Trial {
+            name: "xds::an Envoy speaks the mesh's TLS with hosts outside of it",
+            needs: &[Envoy, Grpc],
+            run: |world, tools| world.outside(&tools.envoy, &tools.python),
+        },
+        Trial {
+            name: "xds::an Envoy beside a process reaches services by name",
+            needs: &[Envoy],
+            run: |world, tools| world.sidecar(&tools.envoy),
+        },
+        Trial {
+            name: "xds::Envoys speak the mesh's TLS, as who they are, and are sent new certificates",
+            needs: &[Envoy, Root],
+            run: |world, tools| world.peers(&tools.binary, &tools.envoy),
+        },
+        Trial {
+            name: "xds::an Envoy serves a joined host: who calls is known, policies hold, certificates are renewed",
+            needs: &[Envoy, Root],
+            run: |world, tools| world.beside(&tools.binary, &tools.envoy),
+        },
+        Trial {
+            name: "xds::an Envoy on a joined host decides by tokens, authorizers, limits, on TCP ports, and on open connections",
+            needs: &[Envoy, Grpc, Root],
+            run: |world, tools| world.kept(&tools.binary, &tools.envoy, &tools.python),
+        },
+        Trial {
+            name: "xds::a gRPC client without a proxy finds its endpoints and follows them",
+            needs: &[Grpc],
+            run: |world, tools| world.grpc(&tools.python),
+        },
+        Trial {
+            name: "xds::a gRPC client with a certificate provider speaks the mesh's TLS",
+            needs: &[Grpc, Root],
+            run: |world, tools| world.grpc_peers(&tools.binary, &tools.python),
+        },
+    ]
+};
+
 fn main() -> ExitCode {
     let mut runner = Runner::from_arguments();
-    let gateway =
-        "xds::an Envoy serves a Gateway, by delta and by state of the world, with its routes, endpoints and policies";
-    let features = "xds::an Envoy is told nearness, sessions, TLS to services, limits and tokens";
-    let doors =
-        "xds::an Envoy's doors: clients' certificates, TLS by server name, PROXY headers, WebSocket over HTTP/2";
-    let tuned = "xds::an Envoy shows balancing and times as they were told";
-    let asked = "xds::an Envoy asks authorizers and rate limit services";
-    let outside = "xds::an Envoy speaks the mesh's TLS with hosts outside of it";
-    let sidecar = "xds::an Envoy beside a process reaches services by name";
-    let peers = "xds::Envoys speak the mesh's TLS, as who they are, and are sent new certificates";
-    let beside = "xds::an Envoy serves a joined host: who calls is known, policies hold, certificates are renewed";
-    let grpc_peers = "xds::a gRPC client with a certificate provider speaks the mesh's TLS";
-    let grpc = "xds::a gRPC client without a proxy finds its endpoints and follows them";
     let Some(binary) = platform::binary("DIOLKOS_BIN") else {
-        for name in [gateway, features, doors, tuned, asked, outside, sidecar, peers, beside, grpc, grpc_peers] {
-            runner.skip(name, "DIOLKOS_BIN does not name the binary; run it with `cargo xtask test --only e2e`");
-        }
+        let why = "DIOLKOS_BIN does not name the binary; run it with `cargo xtask test --only e2e`";
+        TRIALS.iter().for_each(|trial| runner.skip(trial.name, why));
         return runner.finish();
     };
     let world = match World::start(&binary) {
@@ -70,47 +159,12 @@ fn main() -> ExitCode {
             return runner.finish();
         }
     };
-    let python = platform::binary("PYTHON").filter(|python| has_grpc(python));
-    match platform::binary("ENVOY") {
-        None => [gateway, features, doors, tuned, asked, outside, sidecar, peers, beside]
-            .iter()
-            .for_each(|it| runner.skip(it, "ENVOY names no Envoy")),
-        Some(envoy) => {
-            _ = runner.check(gateway, || {
-                world.gateway(&envoy, "DELTA_GRPC")?;
-                world.gateway(&envoy, "GRPC")
-            });
-            _ = runner.check(features, || world.features(&envoy));
-            _ = runner.check(doors, || world.doors(&envoy));
-            _ = runner.check(tuned, || world.tuned(&envoy));
-            match &python {
-                Some(python) => {
-                    _ = runner.check(asked, || world.asked(&envoy, python));
-                    _ = runner.check(outside, || world.outside(&envoy, python));
-                }
-                None => [asked, outside].iter().for_each(|it| runner.skip(it, "PYTHON names no Python with grpcio")),
-            }
-            _ = runner.check(sidecar, || world.sidecar(&envoy));
-            match platform::is_root() {
-                true => {
-                    _ = runner.check(peers, || world.peers(&binary, &envoy));
-                    _ = runner.check(beside, || world.beside(&binary, &envoy));
-                }
-                false => [peers, beside].iter().for_each(|it| runner.skip(it, "needs root, for network namespaces")),
-            }
-        }
-    }
-    match python {
-        None => {
-            runner.skip(grpc, "PYTHON names no Python with grpcio");
-            runner.skip(grpc_peers, "PYTHON names no Python with grpcio");
-        }
-        Some(python) => {
-            _ = runner.check(grpc, || world.grpc(&python));
-            match platform::is_root() {
-                true => _ = runner.check(grpc_peers, || world.grpc_peers(&binary, &python)),
-                false => runner.skip(grpc_peers, "needs root, for network namespaces"),
-            }
+    let python = platform::binary("PYTHON").filter(|python| has_grpc(python)).unwrap_or_default();
+    let tools = Tools { binary, envoy: platform::binary("ENVOY").unwrap_or_default(), python };
+    for trial in TRIALS {
+        match trial.needs.iter().find_map(|need| tools.lacks(*need)) {
+            Some(why) => runner.skip(trial.name, why),
+            None => _ = runner.check(trial.name, || (trial.run)(&world, &tools)),
         }
     }
     runner.finish()
@@ -142,8 +196,13 @@ struct Envoy<'a> {
 }
 
 impl Process {
+    /// What it says is nobody's.
     fn start(command: &mut Command) -> Check<Process> {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        Process::heard(command.stdout(Stdio::null()))
+    }
+
+    fn heard(command: &mut Command) -> Check<Process> {
+        let child = command.stdin(Stdio::null()).spawn();
         child.map(Process).map_err(|error| format!("{:?}: {error}", command.get_program()))
     }
 }
@@ -303,10 +362,13 @@ impl World {
         let (certificate, key) = (self.dir.join("pki/node.crt"), self.dir.join("pki/node.key"));
         let of = Envoy { kind, metadata, control: "127.0.0.1", certificate: &certificate, key: &key };
         let path = self.envoy_of(&of)?;
-        let log = std::fs::File::create(self.dir.join(format!("{kind}.log"))).map_err(|error| error.to_string())?;
+        let file = |what: &str| {
+            std::fs::File::create(self.dir.join(format!("{kind}.{what}"))).map_err(|error| error.to_string())
+        };
         let mut command = Command::new(binary);
         command.arg("-c").arg(path).args(["--concurrency", "1", "--use-dynamic-base-id", "-l", "warn"]);
-        Process::start(command.stderr(log))
+        command.args(["--file-flush-interval-msec", "100"]);
+        Process::heard(command.stderr(file("log")?).stdout(file("out")?))
     }
 
     fn log(&self, kind: &str) -> String {
@@ -345,6 +407,10 @@ impl World {
         )?;
         eventually(PATIENCE, || said(status(GATEWAY_PORT, "shop.example", "/private/x"), &["403"]))?;
         said(status(GATEWAY_PORT, "shop.example", "/public"), &["200"])?;
+        eventually(PATIENCE, || {
+            let lines = std::fs::read_to_string(self.dir.join(format!("{kind}.out"))).unwrap_or_default();
+            contains(&lines, &["\"path\":\"/private/x\"", "\"policy\":\"default/edge/0/0\""])
+        })?;
         let code = |path: &str, more: &[&str]| {
             let more = [&["-o", "/dev/null", "-w", "%{http_code}"], more].concat();
             curl(GATEWAY_PORT, "shop.example", path, &more)

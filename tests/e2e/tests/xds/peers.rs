@@ -48,11 +48,6 @@ impl Guest {
         self.network.address()
     }
 
-    /// Where it keeps what it was given.
-    pub fn kept(&self) -> PathBuf {
-        self.dir.join("join")
-    }
-
     /// Makes one, and has its process join.
     pub fn join(world: &World, binary: &Path, of: &Guesthood<'_>) -> Check<Guest> {
         let network = Network::new(&format!("dk-x{}", of.number), 240 + of.number)?;
@@ -82,9 +77,43 @@ impl Guest {
         Ok(guest)
     }
 
+    /// Starts the Envoy with what joining wrote.
+    pub fn envoy(&self, envoy: &Path, capture: bool) -> Check<Process> {
+        let path = self.dir.join("join/envoy.json");
+        let text = eventually(PATIENCE, || std::fs::read_to_string(&path).map_err(|error| error.to_string()))?;
+        let mut bootstrap: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        if capture {
+            bootstrap["node"]["metadata"]["inbound"] = json!("capture");
+        }
+        let own = self.dir.join("envoy.json");
+        std::fs::write(&own, bootstrap.to_string()).map_err(|error| error.to_string())?;
+        let file = |name: &str| std::fs::File::create(self.dir.join(name)).map_err(|error| error.to_string());
+        let mut command = self.inside();
+        command.arg(envoy).arg("-c").arg(own).args(["--concurrency", "1", "--use-dynamic-base-id", "-l", "warn"]);
+        // As `diolkos join` says.
+        command
+            .args(["--drain-time-s", "1", "--drain-strategy", "immediate"])
+            .args(["--file-flush-interval-msec", "100"]);
+        Process::heard(command.stderr(file("envoy.log")?).stdout(file("envoy.out")?))
+    }
+
+    /// The end of what its Envoy said.
+    pub fn envoy_log(&self) -> String {
+        self.end_of("envoy.log")
+    }
+
+    /// What its Envoy wrote about requests.
+    pub fn envoy_output(&self) -> String {
+        std::fs::read_to_string(self.dir.join("envoy.out")).unwrap_or_default()
+    }
+
     /// The end of what it said.
     pub fn log(&self) -> String {
-        let text = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+        self.end_of("log")
+    }
+
+    fn end_of(&self, name: &str) -> String {
+        let text = std::fs::read_to_string(self.dir.join(name)).unwrap_or_default();
         text[text.len().saturating_sub(1_500)..].to_owned()
     }
 }

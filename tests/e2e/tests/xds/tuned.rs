@@ -132,85 +132,7 @@ impl World {
     }
 
     fn is_shown(&self) -> Check {
-        const HTTP: &str = "typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-        let http = |path: &str| format!("{HTTP}/{path}");
-        let hash = |table: Value| {
-            let mut hash = json!({ "httpCookie": { "name": "user", "ttl": "60s" } });
-            hash.as_object_mut()
-                .into_iter()
-                .for_each(|hash| hash.extend(table.as_object().cloned().unwrap_or_default()));
-            json!({ "loadBalancer": { "consistentHash": hash } })
-        };
-        let pool = json!({ "connectionPool": {
-            "tcp": { "maxConnections": 11, "connectTimeout": "3s" },
-            "http": { "http1MaxPendingRequests": 12, "http2MaxRequests": 13, "maxRequestsPerConnection": 14, "maxRetries": 15,
-                "idleTimeout": "16s" } }, "retryBudget": { "percent": 30, "minRetryConcurrency": 4 } });
-        let warm = |simple: &str| json!({ "loadBalancer": { "simple": simple, "warmup": { "duration": "5s", "minimumPercent": 20, "aggression": 1.5 } } });
-        let slow = |of: &str| {
-            let path = |rest: &str| format!("{of}/slow_start_config/{rest}");
-            vec![
-                (path("slow_start_window"), json!("5s")),
-                (path("aggression/default_value"), json!(1.5)),
-                (path("min_weight_percent/value"), json!(20)),
-            ]
-        };
-        let limit = |rest: &str| format!("circuit_breakers/thresholds/0/{rest}");
-        let cases = [
-            (
-                hash(json!({ "maglev": { "tableSize": 1000 } })),
-                vec![
-                    ("lb_policy".to_owned(), json!("MAGLEV")),
-                    // The next prime.
-                    ("maglev_lb_config/table_size".into(), json!("1009")),
-                ],
-            ),
-            (
-                hash(json!({ "ringHash": { "minimumRingSize": 2048 } })),
-                vec![
-                    ("lb_policy".to_owned(), json!("RING_HASH")),
-                    ("ring_hash_lb_config/minimum_ring_size".into(), json!("2048")),
-                ],
-            ),
-            (
-                pool,
-                vec![
-                    ("connect_timeout".to_owned(), json!("3s")),
-                    (limit("max_connections"), json!(11)),
-                    (limit("max_pending_requests"), json!(12)),
-                    (limit("max_requests"), json!(13)),
-                    (limit("max_retries"), json!(15)),
-                    (limit("retry_budget/budget_percent/value"), json!(30)),
-                    (limit("retry_budget/min_retry_concurrency"), json!(4)),
-                    (http("common_http_protocol_options/max_requests_per_connection"), json!(14)),
-                    (http("common_http_protocol_options/idle_timeout"), json!("16s")),
-                    (http("explicit_http_config/http_protocol_options"), json!({})),
-                ],
-            ),
-            (
-                json!({ "connectionPool": { "http": { "h2UpgradePolicy": "UPGRADE" } } }),
-                vec![(http("explicit_http_config/http2_protocol_options"), json!({ "allow_connect": true }))],
-            ),
-            (
-                json!({ "connectionPool": { "http": { "h2UpgradePolicy": "UPGRADE",
-                    "http2KeepAlive": { "interval": "3s", "timeout": "1s" } } } }),
-                ["interval", "timeout"]
-                    .into_iter()
-                    .zip([json!("3s"), json!("1s")])
-                    .map(|(name, value)| {
-                        (
-                            http(&format!("explicit_http_config/http2_protocol_options/connection_keepalive/{name}")),
-                            value,
-                        )
-                    })
-                    .collect(),
-            ),
-            (
-                warm("LEAST_REQUEST"),
-                [vec![("lb_policy".into(), json!("LEAST_REQUEST"))], slow("least_request_lb_config")].concat(),
-            ),
-            (warm("ROUND_ROBIN"), slow("round_robin_lb_config")),
-        ];
-        for (policy, expect) in cases {
+        for (policy, expect) in [hashing(), pools(), warming()].into_iter().flatten() {
             self.rule("kept", policy.clone())?;
             eventually(PATIENCE, || {
                 let cluster = self.cluster("outbound|80||kept.default.svc.cluster.local")?;
@@ -260,4 +182,89 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// A DestinationRule's `trafficPolicy`, and what the cluster shows of it: paths and values.
+type Shown = (Value, Vec<(String, Value)>);
+
+fn http(path: &str) -> String {
+    format!("typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions/{path}")
+}
+
+fn hashing() -> Vec<Shown> {
+    let by_cookie = |table: &str, size: &str, value: u32| {
+        let mut hash = json!({ "httpCookie": { "name": "user", "ttl": "60s" } });
+        hash[table] = json!({ size: value });
+        json!({ "loadBalancer": { "consistentHash": hash } })
+    };
+    vec![
+        (
+            by_cookie("maglev", "tableSize", 1000),
+            vec![
+                ("lb_policy".into(), json!("MAGLEV")),
+                // The next prime.
+                ("maglev_lb_config/table_size".into(), json!("1009")),
+            ],
+        ),
+        (
+            by_cookie("ringHash", "minimumRingSize", 2048),
+            vec![
+                ("lb_policy".into(), json!("RING_HASH")),
+                ("ring_hash_lb_config/minimum_ring_size".into(), json!("2048")),
+            ],
+        ),
+    ]
+}
+
+fn pools() -> Vec<Shown> {
+    let limit = |rest: &str| format!("circuit_breakers/thresholds/0/{rest}");
+    let pool = json!({ "connectionPool": {
+        "tcp": { "maxConnections": 11, "connectTimeout": "3s" },
+        "http": { "http1MaxPendingRequests": 12, "http2MaxRequests": 13, "maxRequestsPerConnection": 14, "maxRetries": 15,
+            "idleTimeout": "16s" } }, "retryBudget": { "percent": 30, "minRetryConcurrency": 4 } });
+    let upgrade = |mut more: Value| {
+        more["h2UpgradePolicy"] = json!("UPGRADE");
+        json!({ "connectionPool": { "http": more } })
+    };
+    let keep_alive =
+        |name: &str| http(&format!("explicit_http_config/http2_protocol_options/connection_keepalive/{name}"));
+    vec![
+        (
+            pool,
+            vec![
+                ("connect_timeout".into(), json!("3s")),
+                (limit("max_connections"), json!(11)),
+                (limit("max_pending_requests"), json!(12)),
+                (limit("max_requests"), json!(13)),
+                (limit("max_retries"), json!(15)),
+                (limit("retry_budget/budget_percent/value"), json!(30)),
+                (limit("retry_budget/min_retry_concurrency"), json!(4)),
+                (http("common_http_protocol_options/max_requests_per_connection"), json!(14)),
+                (http("common_http_protocol_options/idle_timeout"), json!("16s")),
+                (http("explicit_http_config/http_protocol_options"), json!({})),
+            ],
+        ),
+        (
+            upgrade(json!({})),
+            vec![(http("explicit_http_config/http2_protocol_options"), json!({ "allow_connect": true }))],
+        ),
+        (
+            upgrade(json!({ "http2KeepAlive": { "interval": "3s", "timeout": "1s" } })),
+            vec![(keep_alive("interval"), json!("3s")), (keep_alive("timeout"), json!("1s"))],
+        ),
+    ]
+}
+
+fn warming() -> Vec<Shown> {
+    let warm = |simple: &str| json!({ "loadBalancer": { "simple": simple, "warmup": { "duration": "5s", "minimumPercent": 20, "aggression": 1.5 } } });
+    let slow = |of: &str| {
+        let path = |rest: &str| format!("{of}/slow_start_config/{rest}");
+        vec![
+            (path("slow_start_window"), json!("5s")),
+            (path("aggression/default_value"), json!(1.5)),
+            (path("min_weight_percent/value"), json!(20)),
+        ]
+    };
+    let least = [vec![("lb_policy".into(), json!("LEAST_REQUEST"))], slow("least_request_lb_config")].concat();
+    vec![(warm("LEAST_REQUEST"), least), (warm("ROUND_ROBIN"), slow("round_robin_lb_config"))]
 }

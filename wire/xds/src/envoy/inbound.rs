@@ -24,6 +24,8 @@ const RAW_BUFFER: &str = "type.googleapis.com/envoy.extensions.transport_sockets
 const HTTP_OPTIONS: &str = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 /// What Istio's sidecars and ours offer: TLS of a peer's, and not of the process's own.
 const PEERS: [&str; 5] = ["istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
+/// How long the first bytes of a caller are waited for that may come in plain text to a process that may speak first.
+const SILENCE_MS: u64 = 1_000;
 const CLIENT_CERTIFICATE: &str = "x-forwarded-client-cert";
 
 /// A port of the process.
@@ -89,6 +91,11 @@ fn process(name: &str, number: u16, http2: bool) -> Bytes {
     one_endpoint(name, endpoint).child(36, options).finish()
 }
 
+/// `UpgradeConfig { upgrade_type }`.
+fn connect() -> Message {
+    Message::new().text(1, "CONNECT")
+}
+
 /// A cluster of type STATIC.
 fn one_endpoint(name: &str, endpoint: Message) -> Message {
     let load = Message::new().text(1, name).child(2, Message::new().child(2, endpoint));
@@ -145,6 +152,8 @@ impl InboundPort {
         let manager = manager.child(5, router()).wrapped(30, 1).child(23, Message::new().text(1, "websocket"));
         // http2_protocol_options { allow_connect }; stream_idle_timeout: none, for streams may be quiet
         let manager = manager.number(34, 2).child(9, Message::new().number(5, 1)).duration_ms(24, 0);
+        // access_log
+        let manager = manager.child(13, super::record::of_requests(came == Came::Tunnel));
         // forward_client_cert_details SANITIZE_SET, set_current_client_cert_details { uri }
         match came {
             Came::Secured => manager.number(16, 3).child(17, Message::new().number(5, 1)),
@@ -197,11 +206,28 @@ impl Inbound<'_> {
         ports.chain([(name, tunnel)]).collect()
     }
 
+    fn tunnel_table(&self) -> String {
+        format!("inbound/{}/tunnel", self.name)
+    }
+
+    /// Where tunnels may go: the ports. Another port changes this table only, and no tunnel ends.
+    fn tunnel_ends(&self) -> Bytes {
+        let cluster = format!("inbound|tunnel||{}", self.name);
+        // timeout none, upgrade_configs { upgrade_type, connect_config }
+        let action = Message::new().text(1, &cluster).duration_ms(8, 0).child(25, connect().child(3, Message::new()));
+        // match { connect_matcher }, route
+        let route = Message::new().child(1, Message::new().child(12, Message::new())).child(2, action);
+        let ports = self.ports.iter().map(|port| SocketAddr::new(self.address, port.number).to_string());
+        let host = ports.fold(Message::new().text(1, "ports"), |message, domain| message.text(2, &domain));
+        Message::new().text(1, &self.tunnel_table()).child(2, host.child(3, route)).finish()
+    }
+
     /// Route tables by name.
     pub fn tables(&self) -> Vec<(String, Bytes)> {
         let http = self.ports.iter().filter(|port| port.http2.is_some());
         let each = |port: &InboundPort, came: Came| (self.table(port.number, came), port.table(self, came));
-        http.flat_map(|port| [each(port, Came::Secured), each(port, Came::Tunnel)]).collect()
+        let tunnels = (self.tunnel_table(), self.tunnel_ends());
+        http.flat_map(|port| [each(port, Came::Secured), each(port, Came::Tunnel)]).chain([tunnels]).collect()
     }
 
     /// Listeners by name: for each port one of its own address and one for connections that are captured, what captures them, and what is at 15008.
@@ -230,7 +256,8 @@ impl Inbound<'_> {
             chain.child(6, self.tls(port.http2.is_some()))
         };
         let chains = match port.mode {
-            MtlsMode::Strict => vec![secured(Message::new().text(9, "tls"))],
+            // The first is that of a permissive port, so a changed mode ends no connection that it allows.
+            MtlsMode::Strict => vec![secured(offering(&PEERS)), secured(Message::new().text(9, "tls"))],
             MtlsMode::Disable => vec![plain(Message::new())],
             MtlsMode::Permissive | MtlsMode::Unset => vec![
                 secured(offering(&PEERS)),
@@ -241,6 +268,11 @@ impl Inbound<'_> {
         let at = address(&self.address.to_string(), port.number);
         let message = Message::new().text(1, name).child(2, at).children(3, chains);
         let message = if port.mode == MtlsMode::Disable { message } else { message.child(9, tls_inspector()) };
+        let message = match (port.http2, port.mode) {
+            // listener_filters_timeout, continue_on_listener_filters_timeout: a process may speak first.
+            (None, MtlsMode::Permissive | MtlsMode::Unset) => message.duration_ms(15, SILENCE_MS).number(17, 1),
+            _ => message,
+        };
         // bind_to_port, traffic_direction INBOUND
         message.wrapped(26, binds).number(16, 1).finish()
     }
@@ -271,17 +303,7 @@ impl Inbound<'_> {
 
     /// Ends tunnels: `CONNECT ADDRESS:PORT`.
     fn tunnels(&self) -> Message {
-        let name = format!("inbound/{}/tunnel", self.name);
-        // upgrade_configs { upgrade_type, connect_config }
-        let connect = || Message::new().text(1, "CONNECT");
-        let cluster = format!("inbound|tunnel||{}", self.name);
-        let action = Message::new().text(1, &cluster).duration_ms(8, 0).child(25, connect().child(3, Message::new()));
-        // match { connect_matcher }, route
-        let route = Message::new().child(1, Message::new().child(12, Message::new())).child(2, action);
-        let ports = self.ports.iter().map(|port| SocketAddr::new(self.address, port.number).to_string());
-        let host = ports.fold(Message::new().text(1, "ports"), |message, domain| message.text(2, &domain));
-        let table = Message::new().text(1, &name);
-        let table = if self.ports.is_empty() { table } else { table.child(2, host.child(3, route)) };
+        let name = self.tunnel_table();
         // format_string { text_format_source { inline_string } }, shared_with_upstream ONCE
         let state = |key: &str, factory: &str, format: &str| {
             let format = Message::new().child(5, Message::new().text(3, format));
@@ -295,8 +317,9 @@ impl Inbound<'_> {
             state(REMOTE, "", "%DOWNSTREAM_REMOTE_ADDRESS%"),
         ];
         let set = extension("envoy.filters.http.set_filter_state", 4, SET_STATE, Message::new().children(1, states));
-        // codec_type HTTP2, stat_prefix, route_config, http2_protocol_options { allow_connect }, stream_idle_timeout none
-        let manager = Message::new().number(1, 2).text(2, &name).child(4, table).child(5, set).child(5, router());
+        // codec_type HTTP2, stat_prefix, rds, http2_protocol_options { allow_connect }, stream_idle_timeout none
+        let table = Message::new().child(1, ads()).text(2, &name);
+        let manager = Message::new().number(1, 2).text(2, &name).child(3, table).child(5, set).child(5, router());
         let options = Message::new().number(5, 1);
         manager.child(9, options).child(23, connect()).duration_ms(24, 0)
     }

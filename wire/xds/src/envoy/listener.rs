@@ -48,8 +48,8 @@ fn manager(routes: &str, filters: &[Bytes], edge: bool) -> Message {
     let manager = before.child(5, router()).wrapped(30, 1).child(23, Message::new().text(1, "websocket"));
     // http2_protocol_options { allow_connect }
     let manager = manager.child(9, Message::new().number(5, 1));
-    // use_remote_address
-    if edge { manager.wrapped(14, 1) } else { manager }
+    // use_remote_address, access_log
+    if edge { manager.wrapped(14, 1).child(13, super::record::of_requests(false)) } else { manager }
 }
 
 /// `TcpProxy`.

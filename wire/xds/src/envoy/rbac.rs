@@ -8,8 +8,8 @@ use bytes::Bytes;
 pub(super) const PAYLOAD: &str = "payload";
 const NETWORK_FILTER: &str = "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC";
 const FILTER: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC";
-/// What names of statistics begin with that count what is tried only.
-const TRIED: &str = "tried_";
+/// What names of statistics and of metadata begin with that are of what is tried only.
+pub(super) const TRIED: &str = "tried_";
 const PER_ROUTE: &str = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute";
 
 /// Who.

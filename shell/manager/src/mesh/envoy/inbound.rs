@@ -1,10 +1,9 @@
 //! What an Envoy beside a joined host's process is told of what comes in: who may come, what is decided, and that it goes to loopback.
-use super::audience::Kind;
 use super::endpoints::HOST_PORT;
 use super::{Emission, Place, View, limits, policies, routes};
 use model::Key;
 use model::mesh::{AppProtocol, Transport, Tunnel, Workload};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use traffic::{PortEntry, ServiceEntry};
 use xds::envoy::{Inbound, InboundPort, VirtualHost, types};
@@ -22,20 +21,30 @@ struct Port {
 }
 
 impl View {
-    /// Notes a joined host; its name, if something is told for it.
-    pub(super) fn note_host(&mut self, workload: &Workload) -> Option<Arc<str>> {
-        let is_host = self.audience.kind == Kind::Sidecar && super::endpoints::is_host(workload);
-        let told = is_host && workload.tunnel == Tunnel::Hbone;
-        if told {
-            self.hosts.insert(workload.name.clone());
+    /// An Envoy has come in place of this host's proxy. True: it is the first.
+    pub fn serve(&mut self, host: &Arc<str>) -> bool {
+        let first = self.served.insert(host.clone());
+        if first {
+            self.emit_host(host);
         }
-        told.then(|| workload.name.clone())
+        first
     }
 
-    /// Tells what comes in at a joined host.
+    /// Only these hosts are still served. True: others were.
+    pub fn keep_serving(&mut self, hosts: &BTreeSet<Arc<str>>) -> bool {
+        let (stay, gone): (BTreeSet<_>, BTreeSet<_>) =
+            std::mem::take(&mut self.served).into_iter().partition(|host| hosts.contains(host));
+        self.served = stay;
+        gone.iter().for_each(|host| self.emit_host(host));
+        !gone.is_empty()
+    }
+
+    /// Tells what comes in at a joined host, if an Envoy is there to be told.
     pub(super) fn emit_host(&mut self, name: &Arc<str>) {
         let mut out = Emission::default();
-        if let Some(workload) = self.directory.workload(name).cloned() {
+        let joined = |it: &&Arc<Workload>| super::endpoints::is_host(it) && it.tunnel == Tunnel::Hbone;
+        let workload = self.directory.workload(name).filter(joined).filter(|_| self.served.contains(name)).cloned();
+        if let Some(workload) = workload {
             self.inbound(&workload, &mut out);
         }
         self.tell(Place::Host(name.clone()), out);
@@ -140,13 +149,17 @@ mod tests {
     use model::mesh::{Endpoint, EndpointGroup, Health, Resource, ResourceKind, Service, ServicePort, WorkloadStatus};
 
     fn host() -> Resource {
+        named("db-old", "192.0.2.7")
+    }
+
+    fn named(name: &str, address: &str) -> Resource {
         Resource::Workload(Arc::new(Workload {
-            name: "host/shop/db-old".into(),
+            name: format!("host/shop/{name}").into(),
             uid: "".into(),
-            key: Key::new("shop", "db-old"),
+            key: Key::new("shop", name),
             service_account: "db".into(),
             node: "".into(),
-            addresses: vec!["192.0.2.7".parse().unwrap()],
+            addresses: vec![address.parse().unwrap()],
             status: WorkloadStatus::Running,
             tunnel: Tunnel::Hbone,
             zone: "".into(),
@@ -164,12 +177,13 @@ mod tests {
 
     fn service() -> [Resource; 2] {
         let (key, name): (_, Arc<str>) = (Key::new("shop", "db"), "http".into());
-        let endpoint = Endpoint {
-            workload: "host/shop/db-old".into(),
+        let endpoint = |name: &str, address: &str| Endpoint {
+            workload: format!("host/shop/{name}").into(),
             // What it is told does not wait for it to be ready, which waits for what it is told.
             health: Health::NotReady,
-            ..Endpoint::at("192.0.2.7".parse().unwrap())
+            ..Endpoint::at(address.parse().unwrap())
         };
+        let endpoints = vec![endpoint("db-old", "192.0.2.7"), endpoint("db-older", "192.0.2.8")];
         let port =
             ServicePort { port: 80, name: name.clone(), app_protocol: AppProtocol::Http, ..ServicePort::default() };
         let service = Service {
@@ -178,8 +192,7 @@ mod tests {
             ports: vec![port],
             ..Service::default()
         };
-        let group =
-            EndpointGroup { key: key.clone(), service: key, ports: vec![(name, 8080)], endpoints: vec![endpoint] };
+        let group = EndpointGroup { key: key.clone(), service: key, ports: vec![(name, 8080)], endpoints };
         [Resource::Service(Arc::new(service)), Resource::Endpoints(Arc::new(group))]
     }
 
@@ -187,6 +200,7 @@ mod tests {
     fn a_host_is_told_its_ports_as_long_as_it_is_there() {
         let [service, group] = service();
         let mut view = View::new(0, "cluster.local", Audience::default(), [service, group, host()].iter());
+        assert!(view.serve(&"host/shop/db-old".into()));
         let is_there = |view: &View, of: &'static str, name: &str| {
             view.catalog().get(of, name).is_some_and(|change| change.encoded.is_some())
         };
@@ -198,6 +212,7 @@ mod tests {
             (types::LISTENER, "inbound/shop/db-old/inner"),
             (types::ROUTE, "inbound/shop/db-old/8080"),
             (types::ROUTE, "inbound/shop/db-old/8080/tunnel"),
+            (types::ROUTE, "inbound/shop/db-old/tunnel"),
             (types::CLUSTER, "inbound|8080||shop/db-old"),
             (types::CLUSTER, "inbound|tunnel||shop/db-old"),
         ];
@@ -211,5 +226,28 @@ mod tests {
         let [service, _] = self::service();
         view.apply([(ResourceKind::Service, "shop/db".to_owned(), Some(service))].into_iter());
         assert!(all.iter().all(|(of, name)| is_there(&view, of, name)), "it came again");
+    }
+    #[test]
+    fn only_hosts_that_an_envoy_serves_are_told_of() {
+        let [service, group] = service();
+        let [first, other]: [Arc<str>; 2] = ["host/shop/db-old", "host/shop/db-older"].map(Into::into);
+        let all = [service, group, host(), named("db-older", "192.0.2.8")];
+        let mut view = View::new(0, "cluster.local", Audience::default(), all.iter());
+        let told = |view: &View| {
+            let all =
+                [types::LISTENER, types::ROUTE, types::CLUSTER].into_iter().flat_map(|of| view.catalog().since(of, 0));
+            let there = all.filter(|change| change.encoded.is_some() && change.name.starts_with("inbound"));
+            let host = |name: &str| if name.contains("db-older") { "db-older" } else { "db-old" };
+            there.map(|change| host(&change.name)).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+        };
+        assert!(told(&view).is_empty(), "nobody has come");
+        assert!(view.serve(&first) && !view.serve(&first));
+        assert_eq!(told(&view), ["db-old"]);
+        view.apply([(ResourceKind::Workload, other.to_string(), Some(named("db-older", "192.0.2.8")))].into_iter());
+        assert_eq!(told(&view), ["db-old"], "a change of another host is none of ours");
+        view.serve(&other);
+        assert_eq!(told(&view), ["db-old", "db-older"]);
+        assert!(view.keep_serving(&BTreeSet::from([other.clone()])) && !view.keep_serving(&BTreeSet::from([other])));
+        assert_eq!(told(&view), ["db-older"], "the first has gone");
     }
 }
