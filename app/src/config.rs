@@ -79,6 +79,9 @@ pub struct Settings {
     /// Worker threads of the proxy [default: one a core].
     #[arg(long, env = "DIOLKOS_PROXY_WORKERS", global = true, value_name = "N")]
     pub proxy_workers: Option<usize>,
+    /// A worker whose waits were that short lately looks for more for so many microseconds before it sleeps; 0: it sleeps [default: 100].
+    #[arg(long, env = "DIOLKOS_PROXY_POLL_US", global = true, value_name = "US")]
+    pub proxy_poll_us: Option<u64>,
     /// A proxy that was replaced finishes what it has within this time, in seconds [default: 600].
     #[arg(long, env = "DIOLKOS_PROXY_DRAIN_S", global = true, value_name = "S")]
     pub proxy_drain_s: Option<u64>,
@@ -157,6 +160,7 @@ pub struct Config {
     pub mesh_listen: SocketAddr,
     pub proxy_admin: SocketAddr,
     pub proxy_workers: usize,
+    pub proxy_poll_us: u64,
     pub proxy_drain_s: u64,
     pub access_log: bool,
     pub access_log_format: Option<String>,
@@ -248,6 +252,7 @@ impl Settings {
             mesh_listen: self.mesh_listen.or(lower.mesh_listen),
             proxy_admin: self.proxy_admin.or(lower.proxy_admin),
             proxy_workers: self.proxy_workers.or(lower.proxy_workers),
+            proxy_poll_us: self.proxy_poll_us.or(lower.proxy_poll_us),
             proxy_drain_s: self.proxy_drain_s.or(lower.proxy_drain_s),
             access_log: self.access_log.or(lower.access_log),
             access_log_format: self.access_log_format.or(lower.access_log_format),
@@ -325,6 +330,7 @@ impl Settings {
             mesh_listen: self.mesh_listen.unwrap_or_else(|| any(15012)),
             proxy_admin: self.proxy_admin.unwrap_or_else(|| loopback(15020)),
             proxy_workers: self.proxy_workers.unwrap_or(cores),
+            proxy_poll_us: self.proxy_poll_us.unwrap_or(100),
             proxy_drain_s: self.proxy_drain_s.unwrap_or(600),
             access_log: self.access_log.unwrap_or(false),
             access_log_format: self.access_log_format,
@@ -355,6 +361,10 @@ impl Config {
         let value = |place, what: String, mend: &str| ConfigError::Value { place, what, mend: mend.into() };
         if !(1..=1024).contains(&self.proxy_workers) {
             return Err(value("proxy-workers", format!("{} workers", self.proxy_workers), "from 1 to 1024"));
+        }
+        if self.proxy_poll_us > 1_000 {
+            let what = format!("{} us", self.proxy_poll_us);
+            return Err(value("proxy-poll-us", what, "at most 1000; 0 turns it off"));
         }
         if !(10..=31_536_000).contains(&self.workload_cert_ttl_s) {
             let what = format!("{} s", self.workload_cert_ttl_s);
@@ -515,6 +525,7 @@ mod tests {
             ("node-name = 'Über'", "node-name:"),
             ("data-dir = 'here'", "data-dir: here is a relative path"),
             ("proxy-workers = 0", "proxy-workers: 0 workers"),
+            ("proxy-poll-us = 5000", "proxy-poll-us: 5000 us"),
             ("node-labels = 'a=b c'", "node-labels: \"a=b c\""),
         ] {
             let error = file(text).expect_err(text);

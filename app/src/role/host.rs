@@ -27,6 +27,7 @@ pub fn run(config: Config) -> Result<(), CommandError> {
         dns_vips: vec![config.cluster_dns().into()],
         access_log: config.access(),
         tracing: config.tracing(),
+        polling: Duration::from_micros(config.proxy_poll_us),
         gateways: false,
         ..proxy::Config::default()
     };

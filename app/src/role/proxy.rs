@@ -40,6 +40,7 @@ pub fn run(config: Config) -> Result<(), CommandError> {
         dns_vips: vec![config.cluster_dns().into()],
         access_log: config.access(),
         tracing: config.tracing(),
+        polling: Duration::from_micros(config.proxy_poll_us),
         ..proxy::Config::default()
     };
     serve(settings, plane, Duration::from_secs(config.proxy_drain_s), None)

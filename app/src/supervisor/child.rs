@@ -252,6 +252,7 @@ fn flags(config: &Config) -> Vec<String> {
         format!("--mesh-listen={}", config.mesh_listen),
         format!("--proxy-admin={}", config.proxy_admin),
         format!("--proxy-workers={}", config.proxy_workers),
+        format!("--proxy-poll-us={}", config.proxy_poll_us),
         format!("--proxy-drain-s={}", config.proxy_drain_s),
         format!("--access-log={}", config.access_log),
         format!("--service-cidr={}", config.service_cidr),

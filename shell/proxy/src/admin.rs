@@ -39,6 +39,7 @@ fn answer(shared: &Shared, request: &Request<Incoming>) -> Response<Full<Bytes>>
             shared.telemetry.prometheus()
                 + &shared.tracer.prometheus()
                 + &shared.hedges.prometheus()
+                + &shared.polled.prometheus()
                 + &process_metrics(shared),
         ),
         "/telemetry" => ("application/json", shared.telemetry.edges_json().to_string()),

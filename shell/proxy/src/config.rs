@@ -41,6 +41,8 @@ pub struct Config {
     pub gateways: bool,
     /// How long a gateway's client may say nothing where it is its turn: between requests, for a head, between two pieces of a body.
     pub public_patience: Duration,
+    /// How long a worker looks for more to do before it sleeps, where its waits were that short lately; 0: it sleeps.
+    pub polling: Duration,
 }
 
 /// The SPIFFE Workload API of this machine.
@@ -188,6 +190,7 @@ impl Default for Config {
             tracing: Tracing::default(),
             gateways: true,
             public_patience: Duration::from_secs(60),
+            polling: Duration::from_micros(100),
         }
     }
 }

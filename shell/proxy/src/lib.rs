@@ -36,6 +36,7 @@ mod peer_tls;
 pub mod plane;
 pub mod pods;
 mod policy;
+mod polling;
 mod random;
 pub mod redirect;
 mod requests;

@@ -7,6 +7,7 @@ use crate::identity::Identities;
 use crate::limits::States;
 use crate::mesh::Mesh;
 use crate::pods::Pods;
+use crate::polling;
 use crate::requests::Hedges;
 use crate::telemetry::Telemetry;
 use crate::trace::Tracer;
@@ -80,6 +81,8 @@ pub struct Shared {
     pub states: States,
     /// Tries that were made beside others.
     pub hedges: Hedges,
+    /// How long workers looked for more to do.
+    pub polled: Arc<polling::Spent>,
     /// When the process began.
     pub started: Instant,
     versions: Mutex<BTreeMap<String, String>>,
@@ -124,6 +127,7 @@ impl Shared {
             telemetry: Telemetry::default(),
             states: States::default(),
             hedges: Hedges::default(),
+            polled: Arc::default(),
             started: Instant::now(),
             versions: Mutex::default(),
             ending: watch::Sender::new(Ending::Not),

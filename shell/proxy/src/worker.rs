@@ -13,7 +13,7 @@ use crate::requests::pool::HttpPool;
 use crate::shared::Shared;
 use crate::telemetry::{Cells, Opaque};
 use crate::upstream::Ports;
-use crate::{dns, gateway, hbone, inbound, outbound, outbox, tls_out};
+use crate::{dns, gateway, hbone, inbound, outbound, outbox, polling, tls_out};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -77,8 +77,14 @@ pub fn start(
     index: usize,
 ) -> io::Result<(mpsc::UnboundedSender<Command>, std::thread::JoinHandle<()>)> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().on_thread_park(outbox::before_waiting).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .on_thread_park(|| {
+            outbox::before_waiting();
+            polling::before_waiting();
+        })
+        .on_thread_unpark(polling::after_waiting)
+        .enable_all()
+        .build()?;
     let cells = shared.telemetry.cells();
     let worker = Arc::new(Worker {
         shared,
@@ -99,6 +105,7 @@ pub fn start(
 
 async fn run(worker: Arc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
     tokio::spawn(outbox::run());
+    tokio::spawn(polling::run(worker.shared.config.polling, worker.shared.polled.clone()));
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
         tokio::select! {

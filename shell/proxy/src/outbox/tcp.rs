@@ -1,6 +1,7 @@
 //! A TCP connection whose small writes go through the worker's outbox.
 
 use super::{Fate, Outbox, Rest, SMALL_BYTES, Ticket, Trouble, with_outbox};
+use crate::polling;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::pin::{Pin, pin};
@@ -202,6 +203,7 @@ impl AsyncRead for Tcp {
 
 impl AsyncWrite for Tcp {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        polling::worked();
         if self.keep(&[io::IoSlice::new(bytes)], bytes.len())? {
             return Poll::Ready(Ok(bytes.len()));
         }
@@ -217,6 +219,7 @@ impl AsyncWrite for Tcp {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        polling::worked();
         let total = parts.iter().map(|part| part.len()).sum();
         if self.keep(parts, total)? {
             return Poll::Ready(Ok(total));

@@ -1,0 +1,179 @@
+//! What a worker does when all that was ready is done: it sleeps, or looks for more for a while before it does.
+//!
+//! To be woken takes longer than a request does: the core was given back, a virtual machine's to its host. So a worker whose waits were short
+//! lately looks again and again for as long as that may take (adaptive polling, as Linux's haltpoll governor does before it gives an idle core
+//! back). Waits are that short where a worker has some thousands of requests a second and is about half busy: with less to do it sleeps as
+//! others do, and with more there is always something ready.
+//!
+//! Before each look the core is offered to whoever else could run on it, which may be the very process that is to answer. Who then keeps it
+//! for long is not given way to twice: beside somebody who always has something to do, one who sleeps is run sooner than one who gave way.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// A wait that was short counts for one, and one that was not takes so many back: four of five must be short.
+const LONG_TAKES: u8 = 4;
+/// From this many on the next is expected to be short.
+const ENOUGH: u8 = 8;
+/// No more are counted: what was long ago says nothing.
+const MOST: u8 = 16;
+/// Who keeps the core for so long does not only answer us. The kernel lets one run for about three milliseconds before another who gave way.
+const KEPT: Duration = Duration::from_millis(1);
+/// How long it sleeps then; twice as long each time that it finds the core kept soon again, up to the most.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const MOST_PAUSE: Duration = Duration::from_secs(10);
+/// Time is told to others in portions of this.
+const PORTION: Duration = Duration::from_millis(10);
+
+thread_local! {
+    static POLLING: RefCell<Option<Looking>> = const { RefCell::new(None) };
+    static WORKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// How long all workers looked and nothing came.
+#[derive(Debug, Default)]
+pub struct Spent(AtomicU64);
+
+impl Spent {
+    /// For Prometheus.
+    pub fn prometheus(&self) -> String {
+        const NAME: &str = "diolkos_proxy_polling_seconds_total";
+        let seconds = self.0.load(Ordering::Relaxed) as f64 / 1e9;
+        format!(
+            "# HELP {NAME} Time that workers looked for more to do before they slept, in place of being woken.\n\
+             # TYPE {NAME} counter\n{NAME} {seconds}\n"
+        )
+    }
+}
+
+/// One thread's.
+struct Looking {
+    polling: Polling,
+    /// Of a task that does nothing: as long as it is ready the runtime looks for events and does not wait for them.
+    again: Waker,
+    spent: Arc<Spent>,
+    untold: Duration,
+    /// When it looked last, if it did before it was asked last.
+    looked: Option<Instant>,
+}
+
+/// Has the thread look for up to `most` before it sleeps. Never returns, unless that is nothing.
+pub async fn run(most: Duration, spent: Arc<Spent>) {
+    if most.is_zero() {
+        return;
+    }
+    poll_fn(|cx| {
+        POLLING.with_borrow_mut(|looking| {
+            looking.get_or_insert_with(|| Looking {
+                polling: Polling::new(most, Instant::now()),
+                again: cx.waker().clone(),
+                spent: spent.clone(),
+                untold: Duration::ZERO,
+                looked: None,
+            });
+        });
+        Poll::<()>::Pending
+    })
+    .await;
+}
+
+/// Something was sent for somebody: what went before was no part of a wait.
+pub fn worked() {
+    WORKED.set(true);
+}
+
+/// What the worker's runtime calls when all tasks that were ready have run.
+pub fn before_waiting() {
+    POLLING.with_borrow_mut(|looking| {
+        let Some(looking) = looking else { return };
+        let (now, worked) = (Instant::now(), WORKED.take());
+        if let Some(looked) = looking.looked.take().filter(|_| !worked) {
+            looking.untold += now.duration_since(looked);
+        }
+        let again = looking.polling.looks_again(worked, now);
+        if again {
+            looking.looked = Some(now);
+            looking.again.wake_by_ref();
+            std::thread::yield_now();
+            looking.polling.gave_way(now.elapsed(), now);
+        }
+        if looking.untold > PORTION || (!again && !looking.untold.is_zero()) {
+            let told = std::mem::take(&mut looking.untold).as_nanos() as u64;
+            looking.spent.0.fetch_add(told, Ordering::Relaxed);
+        }
+    });
+}
+
+/// What the worker's runtime calls when it has waited.
+pub fn after_waiting() {
+    POLLING.with_borrow_mut(|looking| {
+        if let Some(looking) = looking {
+            looking.polling.woke(Instant::now());
+        }
+    });
+}
+
+/// Whether to look again.
+#[derive(Debug)]
+struct Polling {
+    most: Duration,
+    /// Since when nothing was done.
+    idle_since: Instant,
+    looking: bool,
+    /// Short waits, less what long ones took back.
+    short: u8,
+    /// Until then the core is somebody else's.
+    kept_until: Instant,
+    pause: Duration,
+}
+
+impl Polling {
+    fn new(most: Duration, now: Instant) -> Self {
+        Self { most, idle_since: now, looking: false, short: 0, kept_until: now, pause: FIRST_PAUSE }
+    }
+
+    /// Nothing is ready. `worked`: something was, since this was asked last.
+    fn looks_again(&mut self, worked: bool, now: Instant) -> bool {
+        if worked {
+            if std::mem::take(&mut self.looking) {
+                self.count(true);
+            }
+            self.idle_since = now;
+        }
+        let late = now.duration_since(self.idle_since) >= self.most;
+        if late && std::mem::take(&mut self.looking) {
+            self.count(false);
+        }
+        self.looking = !late && self.short >= ENOUGH && now >= self.kept_until;
+        self.looking
+    }
+
+    /// Something came, or a timer is due.
+    fn woke(&mut self, now: Instant) {
+        if !self.looking {
+            self.count(now.duration_since(self.idle_since) < self.most);
+        }
+    }
+
+    fn count(&mut self, short: bool) {
+        self.short = if short { (self.short + 1).min(MOST) } else { self.short.saturating_sub(LONG_TAKES) };
+    }
+
+    /// Others ran for so long.
+    fn gave_way(&mut self, took: Duration, from: Instant) {
+        if took < KEPT {
+            return;
+        }
+        let soon = from.duration_since(self.kept_until) < MOST_PAUSE;
+        self.pause = if soon { (self.pause * 2).min(MOST_PAUSE) } else { FIRST_PAUSE };
+        self.kept_until = from + took + self.pause;
+        self.looking = false;
+    }
+}
+
+#[cfg(test)]
+mod tests;
