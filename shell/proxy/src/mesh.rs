@@ -162,6 +162,11 @@ impl Mesh {
         self.workload_at(*origin.addresses.first()?).filter(|it| it.key.namespace == origin.namespace)
     }
 
+    /// Tells who follows policy that it holds elsewhere now: a gateway has been given another list of them.
+    pub fn policies_moved(&self) {
+        self.policy_changed.send_replace(self.version());
+    }
+
     /// Tells of changes of policy alone: every open connection listens.
     pub fn policy_changes(&self) -> watch::Receiver<u64> {
         self.policy_changed.subscribe()

@@ -105,7 +105,7 @@ fn the_first_good_answer_wins() {
     let (sent, won) = hedges(&node);
     // Where the good one was asked first and this machine stood still for so long, the dead one was asked beside it.
     assert!(won > 0 && won <= sent, "{sent} tries beside others, {won} won");
-    assert_eq!(sent, dead.requests.load(Ordering::SeqCst) as u64, "each was asked beside the other one");
+    assert!(dead.requests.load(Ordering::SeqCst) as u64 <= sent, "each that came to the dead one was sent again");
     assert_eq!(good.requests.load(Ordering::SeqCst), 24);
     let edges = node.edges();
     let sum = |reporter: &str, what: &str| -> u64 {

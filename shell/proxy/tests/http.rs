@@ -6,6 +6,7 @@ use model::mesh::*;
 use model::{Key, Timestamp};
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 use support::{Node, curl, eventually, route, serve_http, to, workload};
 
 fn rule(path: &str, backends: Vec<Backend>) -> Rule {
@@ -231,7 +232,7 @@ fn a_request_is_known_by_its_form() {
         let rest = " / HTTP/1.1\r\nHost: web\r\nConnection: close\r\nX-Forwarded-Client-Cert: URI=spiffe://x\r\n\r\n";
         for piece in pieces.iter().chain([&rest]) {
             stream.write_all(piece.as_bytes()).unwrap();
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(50));
         }
         let mut said = String::new();
         let _ = stream.read_to_string(&mut said);
@@ -241,6 +242,7 @@ fn a_request_is_known_by_its_form() {
     for last in [6, 7] {
         for form in forms {
             let said = ask(last, form);
+            assert!(said.starts_with("HTTP/1.1 200"), "{last} {form:?}: {said}");
             assert!(!said.contains("spiffe://x"), "{last} {form:?}: {said}");
         }
     }
@@ -249,4 +251,27 @@ fn a_request_is_known_by_its_form() {
         let said = ask(6, form);
         assert!(!said.contains("spiffe://x"), "{form:?}: {said}");
     }
+}
+
+/// A process may leave a connection on which nothing was asked for long. Who then asks, even what may not be asked twice, is answered.
+#[test]
+fn a_caller_may_be_silent_for_longer_than_the_process_waits() {
+    need_root!("a_caller_may_be_silent_for_longer_than_the_process_waits");
+    let mut node = Node::start(|_| {});
+    let web = node.pod(6, "web");
+    support::listen_in_threads(&web, |mut stream| {
+        let _ = stream.set_read_timeout(Some(Duration::from_millis(200)));
+        let mut bytes = [0; 4096];
+        if stream.read(&mut bytes).is_ok_and(|length| length > 0) {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
+    let mut stream = support::town::connect(&node.net.node(), (support::address(6), 8080).into());
+    std::thread::sleep(Duration::from_millis(600));
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let mut bytes = [0; 4096];
+    let length = stream.read(&mut bytes).unwrap();
+    let said = String::from_utf8_lossy(&bytes[..length]);
+    assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
 }

@@ -11,7 +11,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use support::{
-    Node, address, eventually, inside, listen_in_threads, serve_http, serve_requests, serve_tcp, service, socket, town,
+    Node, address, eventually, gateway, inside, listen_in_threads, serve_http, serve_requests, serve_tcp, service,
+    socket, town, whole,
 };
 
 /// How soon. What is asserted is that it holds at this time, however slow the machine is in between.
@@ -228,6 +229,57 @@ fn a_changed_policy_holds_for_connections_that_have_switched_protocols() {
     assert!(speaks());
     node.proxy().apply([deny_path("/a")]);
     eventually("it ends", || !speaks());
+}
+
+/// A policy is told first, and holds when the gateway is said to list it.
+#[test]
+fn a_policy_that_a_gateway_is_given_holds_for_what_is_open_there() {
+    need_root!("a_policy_that_a_gateway_is_given_holds_for_what_is_open_there");
+    let mut node = Node::start(|_| {});
+    let (host, web) = (node.net.node(), node.pod(6, "web"));
+    serve_switching(&web);
+    let chat = |mut stream: TcpStream| {
+        let mut bytes = [0; 4_096];
+        stream.write_all(b"GET /a HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").unwrap();
+        let length = stream.read(&mut bytes).unwrap();
+        assert!(bytes[..length].starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&bytes[..length]));
+        stream
+    };
+    let speaks = |mut stream: &TcpStream| {
+        let mut bytes = [0; 4];
+        stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut bytes)).is_ok()
+    };
+    for (protocol, port) in [(AppProtocol::Http, 25_191), (AppProtocol::Tcp, 25_192)] {
+        node.service("web", 50, protocol, &[(6, Health::Ready)]);
+        let told: Vec<Change> = match protocol {
+            AppProtocol::Http => gateway(port, "/", "web"),
+            _ => gateway(port, "/", "web").into_iter().map(whole).collect(),
+        };
+        let at = SocketAddr::from(([127, 0, 0, 1], port));
+        node.proxy().apply(told.clone());
+        eventually("it listens", || inside(&host, move || TcpStream::connect(at).is_ok()).join().unwrap());
+        let stream = chat(town::connect(&host, at));
+        assert!(speaks(&stream));
+        let policy = AuthorizationPolicy {
+            key: Key::new("default", "deny-all"),
+            scope: Scope::Workload,
+            action: Action::Deny,
+            dry_run: false,
+            provider: "".into(),
+            rules: vec![PolicyRule::default()],
+        };
+        node.proxy().apply([Change::Set(Resource::AuthorizationPolicy(Arc::new(policy)))]);
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(speaks(&stream), "the gateway does not list it");
+        node.proxy().apply(told.into_iter().filter_map(|change| match change {
+            Change::Set(Resource::Gateway(mut gateway)) => {
+                Arc::make_mut(&mut gateway).authorization_policies = vec![Key::new("default", "deny-all")];
+                Some(Change::Set(Resource::Gateway(gateway)))
+            }
+            _ => None,
+        }));
+        eventually("it ends", || !speaks(&stream));
+    }
 }
 
 #[test]

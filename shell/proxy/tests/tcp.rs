@@ -4,13 +4,12 @@ mod support;
 use diolkos_proxy::mesh::Change;
 use model::Key;
 use model::mesh::{
-    Action, AppProtocol, AuthorizationPolicy, Health, ListenerProtocol, Operation, PolicyRule, Resource, ResourceKind,
-    RouteKind, Scope,
+    Action, AppProtocol, AuthorizationPolicy, Health, Operation, PolicyRule, Resource, ResourceKind, Scope,
 };
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use support::{Node, address, eventually, inside, serve_tcp, socket};
+use support::{Node, address, eventually, inside, serve_tcp, socket, whole};
 
 fn exchange(netns: &str, to: std::net::SocketAddr, bytes: Vec<u8>) -> std::io::Result<Vec<u8>> {
     let talk = move || {
@@ -100,23 +99,6 @@ fn a_changed_policy_ends_connections_that_are_open() {
     node.proxy().apply([Change::Set(deny)]);
     assert!(talking.join().unwrap(), "the connection was ended");
     assert!(exchange(&client, socket(50), b"hello".to_vec()).map_or(true, |back| back.is_empty()));
-}
-
-/// The same of connections.
-fn whole(change: Change) -> Change {
-    match change {
-        Change::Set(Resource::Gateway(gateway)) => {
-            let mut gateway = (*gateway).clone();
-            gateway.listeners[0].protocol = ListenerProtocol::Tcp;
-            Change::Set(Resource::Gateway(Arc::new(gateway)))
-        }
-        Change::Set(Resource::Route(route)) => {
-            let mut route = (*route).clone();
-            route.kind = RouteKind::Tcp;
-            Change::Set(Resource::Route(Arc::new(route)))
-        }
-        other => other,
-    }
 }
 
 /// A VirtualService need not say to which port of a service it leads: the one that the connection came by.

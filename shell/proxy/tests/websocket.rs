@@ -291,10 +291,12 @@ fn what_breaks_on_one_side_breaks_on_the_other() {
     }
 }
 
-/// A process that speaks both HTTPs, by hyper. It says in which it was asked, then sends back what it gets. `takes`: also extended CONNECT.
-fn serve_both(netns: &str, takes: bool) {
+/// A process that speaks both HTTPs, by hyper. It says in which it was asked, then sends back what it gets. `takes`: also extended CONNECT;
+/// `streams`: so many on a connection.
+fn serve_both(netns: &str, takes: bool, streams: u32) {
     listen(netns, move |stream| async move {
         let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+        builder.http2().max_concurrent_streams(streams);
         if takes {
             builder.http2().enable_connect_protocol();
         }
@@ -342,8 +344,8 @@ async fn agree(mut request: hyper::Request<hyper::body::Incoming>) -> Result<hyp
     Ok(answer.header("sec-websocket-protocol", "chat").body(Full::default()).unwrap())
 }
 
-/// A client of HTTP/1.1: its status, and what comes after it said hello and ended.
-fn upgrade(mut stream: TcpStream, path: &str) -> (u16, String) {
+/// A client of HTTP/1.1 asks for a WebSocket: the head of the answer, in small letters.
+fn ask_for_websocket(stream: &mut TcpStream, path: &str) -> String {
     let head = format!(
         "GET {path} HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
          sec-websocket-protocol: chat\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -355,7 +357,12 @@ fn upgrade(mut stream: TcpStream, path: &str) -> (u16, String) {
         stream.read_exact(&mut byte).unwrap();
         answer.push(byte[0]);
     }
-    let answer = String::from_utf8(answer).unwrap().to_ascii_lowercase();
+    String::from_utf8(answer).unwrap().to_ascii_lowercase()
+}
+
+/// A client of HTTP/1.1: its status, and what comes after it said hello and ended.
+fn upgrade(mut stream: TcpStream, path: &str) -> (u16, String) {
+    let answer = ask_for_websocket(&mut stream, path);
     let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
     if status != 101 {
         return (status, String::new());
@@ -383,7 +390,7 @@ fn an_endpoint_is_asked_in_the_http_that_it_takes() {
     ] {
         let mut node = Node::start(|_| {});
         let (client, web, host) = (node.pod(5, "client"), node.pod(6, "web"), node.net.node());
-        serve_both(&web, takes);
+        serve_both(&web, takes, 200);
         node.service("web", 50, protocol, &[(6, Health::Ready)]);
         node.proxy().apply(gateway(PORT + 2, "/", "web"));
         let edge = SocketAddr::from(([127, 0, 0, 1], PORT + 2));
@@ -404,4 +411,26 @@ fn an_endpoint_is_asked_in_the_http_that_it_takes() {
             assert_eq!(status, Ok(403), "{what}");
         }
     }
+}
+
+/// One that stands is one of the streams that its connection may have: who comes then waits for nobody.
+#[test]
+fn those_that_stand_are_counted() {
+    need_root!("those_that_stand_are_counted");
+    let mut node = Node::start(|config| config.workers = 1);
+    let (client, web) = (node.pod(5, "client"), node.pod(6, "web"));
+    serve_both(&web, true, 2);
+    node.service("web", 50, AppProtocol::Http2, &[(6, Health::Ready)]);
+    let stand: Vec<TcpStream> = std::iter::repeat_with(|| {
+        let mut stream = town::connect(&client, socket(50));
+        let answer = ask_for_websocket(&mut stream, "/chat");
+        assert!(answer.starts_with("http/1.1 101 "), "{answer}");
+        stream
+    })
+    .take(5)
+    .collect();
+    let url = "http://10.96.0.50/no";
+    let asked = curl(&client, &["--http2-prior-knowledge", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", url]);
+    assert_eq!(asked, "403");
+    drop(stand);
 }

@@ -314,7 +314,7 @@ async fn connection(worker: Arc<Worker>, door: Arc<Door>, mut stream: TcpStream,
         }
         Kind::Tls => Box::pin(tls::serve(&worker, &door, stream, from)).await,
         Kind::Tcp => match door.listener("") {
-            Some(found) => Box::pin(streams::serve(&worker, &found, Stream::from(stream), from, "")).await,
+            Some(found) => Box::pin(streams::serve(&worker, &door, &found, Stream::from(stream), from, "")).await,
             None => Stream::from(stream).abort(),
         },
         Kind::Udp => {}

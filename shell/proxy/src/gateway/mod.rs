@@ -39,6 +39,8 @@ struct State {
     origins: HashMap<Key, Arc<Origin>>,
     addresses: Addresses,
     configs: tls::Configs,
+    /// The policies that gateways list.
+    policies: BTreeMap<Key, Vec<Key>>,
 }
 
 /// Keeps the listeners as the gateways want them. Runs on the control thread.
@@ -110,6 +112,12 @@ impl State {
             }
         }
         self.addresses.keep_only(&own);
+        // A policy is told before the gateway that lists it, so only now does it hold for what is open.
+        let of = |it: &Arc<GatewayEntry>| (it.gateway.key.clone(), it.gateway.authorization_policies.clone());
+        let policies = gateways.iter().map(of).collect();
+        if std::mem::replace(&mut self.policies, policies) != self.policies {
+            shared.mesh.policies_moved();
+        }
         failed
     }
 

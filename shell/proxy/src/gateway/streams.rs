@@ -1,5 +1,5 @@
 //! Connections that a gateway passes on whole: TCP, and TLS by its server name.
-use super::doors::{Found, Rank};
+use super::doors::{Door, Found, Rank};
 use crate::connections::{self, Onward};
 use crate::policy::Rules;
 use crate::random;
@@ -11,17 +11,29 @@ use model::mesh::{BackendTarget, Hostname, ParentTarget, Route, Transport};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Passes a connection on, to a backend of the route that takes it.
-pub async fn serve(worker: &Arc<Worker>, found: &Found, stream: Stream, from: SocketAddr, name: &str) {
+/// Passes a connection on, to a backend of the route that takes it, as long as policy lets it.
+pub async fn serve(worker: &Arc<Worker>, door: &Door, found: &Found, stream: Stream, from: SocketAddr, name: &str) {
     let _busy = worker.shared.busy(Work::Gateway);
-    let rules = Rules::of_gateway(worker, &found.gateway().gateway, from, found.listener().listener.port);
-    if !rules.is_none_or(|rules| rules.admits(None)) {
+    let mut changes = worker.shared.mesh.policy_changes();
+    if !admits(worker, found, from) {
         return stream.abort();
     }
     match backend(worker, found, name, Transport::Tcp) {
         Ok(port) => {
             let onward = Onward { origin: found.origin(), gateway: Some(found.gateway()), from };
-            connections::balance(worker, onward, stream, &port).await;
+            let revoked = async {
+                while changes.changed().await.is_ok() {
+                    if door.listener(name).is_some_and(|found| !admits(worker, &found, from)) {
+                        return;
+                    }
+                }
+                std::future::pending().await
+            };
+            tokio::select! {
+                biased;
+                () = connections::balance(worker, onward, stream, &port) => {}
+                () = revoked => {}
+            }
         }
         Err(why) => {
             let gateway = &found.gateway().gateway.key;
@@ -29,6 +41,11 @@ pub async fn serve(worker: &Arc<Worker>, found: &Found, stream: Stream, from: So
             stream.abort();
         }
     }
+}
+
+fn admits(worker: &Worker, found: &Found, from: SocketAddr) -> bool {
+    let rules = Rules::of_gateway(worker, &found.gateway().gateway, from, found.listener().listener.port);
+    rules.is_none_or(|rules| rules.admits(None))
 }
 
 /// The service's port that a connection, or the first datagram of a client, goes to.

@@ -36,7 +36,7 @@ pub async fn serve(worker: &Arc<Worker>, door: &Arc<Door>, stream: TcpStream, fr
         let Some(name) = peer_tls::server_name(&mut stream).await else { return };
         let Some(found) = door.listener(&name) else { return stream.abort() };
         if found.listener().listener.tls == TlsMode::Passthrough {
-            return Box::pin(streams::serve(worker, &found, stream, from, &name)).await;
+            return Box::pin(streams::serve(worker, door, &found, stream, from, &name)).await;
         }
         timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake(door, stream, Io::TlsPeer))).await
     } else {
@@ -45,7 +45,7 @@ pub async fn serve(worker: &Arc<Worker>, door: &Arc<Door>, stream: TcpStream, fr
     match agreed {
         Ok(Ok(Agreed { found, name, http2, stream })) => {
             if found.listener().listener.protocol == ListenerProtocol::Tls {
-                return Box::pin(streams::serve(worker, &found, stream, from, &name)).await;
+                return Box::pin(streams::serve(worker, door, &found, stream, from, &name)).await;
             }
             let site = Site::gateway(found.origin().clone(), door.clone(), from, Some(name.into()));
             match http2 {

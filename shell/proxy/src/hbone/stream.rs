@@ -3,6 +3,8 @@ use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -20,12 +22,21 @@ pub struct HboneStream {
     shut: bool,
     /// Keeps the count of streams on the tunnel right.
     held: Option<super::pool::Held>,
+    /// The same for a connection that counts its streams by who holds this.
+    counted: Option<Arc<AtomicBool>>,
 }
 
 impl HboneStream {
     /// The stream of an accepted or answered CONNECT.
     pub fn new(send: SendStream<Bytes>, receive: RecvStream, held: Option<super::pool::Held>) -> Self {
-        Self { send, receive, pending: Bytes::new(), ended: false, shut: false, held }
+        Self { send, receive, pending: Bytes::new(), ended: false, shut: false, held, counted: None }
+    }
+
+    /// A stream of a connection to an endpoint, which counts its streams by who holds `counted`.
+    pub fn of_endpoint(send: SendStream<Bytes>, receive: RecvStream, counted: Arc<AtomicBool>) -> Self {
+        let mut stream = Self::new(send, receive, None);
+        stream.counted = Some(counted);
+        stream
     }
 
     /// The state of the tunnel, where it was opened here.

@@ -22,6 +22,10 @@ impl Snapshot {
         self.resources.insert((kind, name), value);
     }
 
+    pub fn has(&self, kind: ResourceKind, name: &str) -> bool {
+        self.resources.contains_key(&(kind, name.to_owned()))
+    }
+
     pub fn remove(&mut self, kind: ResourceKind, name: &str) {
         self.resources.remove(&(kind, name.to_owned()));
     }

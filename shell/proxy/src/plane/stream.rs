@@ -31,19 +31,20 @@ struct Follower {
     unconfirmed: BTreeSet<ResourceKind>,
     /// Names told on this stream, of kinds that are not complete yet.
     told: BTreeSet<(ResourceKind, String)>,
+    /// Policies told on this stream that cannot be read, and of which no earlier version holds.
+    unreadable: BTreeSet<(ResourceKind, String)>,
     dirty: bool,
+}
+
+/// Whether resources of a kind keep anybody out.
+fn keeps_out(kind: ResourceKind) -> bool {
+    use ResourceKind::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
+    matches!(kind, AuthorizationPolicy | PeerAuthentication | RequestAuthentication)
 }
 
 /// Follows the control plane for ever: applies what it tells, answers, connects again when the stream ends.
 pub async fn follow(shared: Arc<Shared>, plane: ControlPlane) {
-    let node = Node { id: shared.config.node_name.clone(), ..Default::default() };
-    let mut session = Client::new(node);
-    for kind in ResourceKind::ALL {
-        session.subscribe_all(type_url(kind));
-    }
-    let kept = shared.config.snapshot.as_deref().map(Snapshot::read).unwrap_or_default();
-    let mut follower =
-        Follower { shared, session, kept, unconfirmed: BTreeSet::new(), told: BTreeSet::new(), dirty: false };
+    let mut follower = Follower::new(shared);
     follower.begin_with_kept();
     let mut pause = PAUSE_MIN;
     loop {
@@ -61,9 +62,20 @@ pub async fn follow(shared: Arc<Shared>, plane: ControlPlane) {
 }
 
 impl Follower {
+    fn new(shared: Arc<Shared>) -> Self {
+        let node = Node { id: shared.config.node_name.clone(), ..Default::default() };
+        let mut session = Client::new(node);
+        for kind in ResourceKind::ALL {
+            session.subscribe_all(type_url(kind));
+        }
+        let kept = shared.config.snapshot.as_deref().map(Snapshot::read).unwrap_or_default();
+        let (unconfirmed, told, unreadable) = Default::default();
+        Self { shared, session, kept, unconfirmed, told, unreadable, dirty: false }
+    }
+
     /// What an earlier process of this proxy was told last.
     fn begin_with_kept(&mut self) {
-        let (mut changes, mut whole) = (Vec::new(), true);
+        let (mut changes, mut unreadable) = (Vec::new(), Vec::new());
         for (kind, name, value) in self.kept.iter() {
             match convert::decode(kind, value.clone()) {
                 Ok(resource) => {
@@ -71,16 +83,19 @@ impl Follower {
                     changes.push(Change::Set(resource));
                 }
                 Err(error) => {
-                    whole = false;
+                    unreadable.push((kind, name.to_owned()));
                     tracing::warn!(name, %error, "a kept resource is unreadable");
                 }
             }
+        }
+        for (kind, name) in &unreadable {
+            self.kept.remove(*kind, name);
         }
         if !changes.is_empty() {
             tracing::info!(resources = changes.len(), "beginning with the configuration that was kept");
             self.apply(changes);
             // Only what was complete is kept; what cannot be read may have been a policy.
-            if whole {
+            if unreadable.is_empty() {
                 self.shared.set_informed();
             }
         }
@@ -90,6 +105,7 @@ impl Follower {
         let connection = Connection::open(plane).await?;
         let (requests, outgoing) = mpsc::unbounded_channel::<DeltaDiscoveryRequest>();
         self.told.clear();
+        self.unreadable.clear();
         for request in self.session.connected() {
             // The receiver lives as long as the call below.
             let _ = requests.send(request);
@@ -134,16 +150,21 @@ impl Follower {
             match convert::decode(kind, resource.value.clone()) {
                 Ok(decoded) => {
                     changes.push(Change::Set(decoded));
+                    self.unreadable.remove(&(kind, resource.name.clone()));
                     self.kept.set(kind, resource.name.clone(), resource.value.clone());
                     self.told.insert((kind, resource.name.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(kind = %received.type_url, name = resource.name, %error, "a resource was refused");
+                    if keeps_out(kind) && !self.kept.has(kind, &resource.name) {
+                        self.unreadable.insert((kind, resource.name.clone()));
+                    }
                     rejected.push((resource.name.clone(), error.to_string()));
                 }
             }
         }
         for name in &received.removed {
+            self.unreadable.remove(&(kind, name.clone()));
             self.kept.remove(kind, name);
             changes.push(Change::Remove(kind, name.clone()));
         }
@@ -158,7 +179,11 @@ impl Follower {
         self.apply(changes);
         let answer = self.session.finish(&received, &rejected);
         if self.session.is_complete() {
-            self.shared.set_synced();
+            match self.unreadable.first() {
+                None => self.shared.set_synced(),
+                // Whom it would keep out nobody knows: what began with policies keeps those, and what did not lets nobody in.
+                Some((_, name)) => tracing::error!(name, of = self.unreadable.len(), "a policy cannot be read"),
+            }
         }
         let versions = self.session.versions().map(|(kind, version)| (kind.to_owned(), version.to_owned()));
         self.shared.set_versions(versions.collect());
@@ -188,5 +213,66 @@ impl Follower {
         {
             tracing::warn!(%error, path = %path.display(), "the configuration could not be kept on disk");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Control};
+    use crate::identity::{Identities, LocalIssuer};
+    use xds::discovery::Any;
+
+    const NAME: &str = "default/new";
+
+    /// One that nothing was told, and keeps nothing.
+    fn follower() -> Follower {
+        let file = || "/nonexistent".into();
+        let (address, server_name) = ("127.0.0.1:1".into(), "plane".into());
+        let plane = ControlPlane { address, server_name, ca: file(), certificate: file(), key: file() };
+        let config = Config { control: Control::Plane(plane), ..Config::default() };
+        let issuer = Arc::new(LocalIssuer::generate(3_600).unwrap());
+        let identities = Identities::new("cluster.local".into(), issuer, tokio::runtime::Handle::current());
+        Follower::new(Arc::new(Shared::new(config, Arc::new(identities), None)))
+    }
+
+    fn told(follower: &mut Follower, kind: ResourceKind, value: Option<&[u8]>) {
+        let resource = value.map(|value| xds::discovery::Resource {
+            name: NAME.into(),
+            resource: Some(Any { type_url: type_url(kind).into(), value: value.to_vec().into() }),
+            ..Default::default()
+        });
+        let response = DeltaDiscoveryResponse {
+            type_url: type_url(kind).into(),
+            nonce: "1".into(),
+            resources: resource.into_iter().collect(),
+            removed_resources: if value.is_none() { vec![NAME.into()] } else { Vec::new() },
+            ..Default::default()
+        };
+        let received = follower.session.receive(response).unwrap();
+        follower.take(received);
+    }
+
+    #[tokio::test]
+    async fn a_policy_that_cannot_be_read_keeps_everybody_out() {
+        let policy = ResourceKind::AuthorizationPolicy;
+        let mut follower = follower();
+        for kind in ResourceKind::ALL.into_iter().filter(|kind| *kind != policy) {
+            told(&mut follower, kind, None);
+        }
+        assert!(!follower.shared.is_informed(), "policies are to come");
+        told(&mut follower, policy, Some(b"\xff"));
+        assert!(!follower.shared.is_informed());
+        told(&mut follower, policy, None);
+        assert!(follower.shared.is_informed(), "it is gone");
+    }
+
+    #[tokio::test]
+    async fn another_kind_that_cannot_be_read_does_not() {
+        let mut follower = follower();
+        for kind in ResourceKind::ALL {
+            told(&mut follower, kind, (kind == ResourceKind::Route).then_some(b"\xff"));
+        }
+        assert!(follower.shared.is_informed());
     }
 }

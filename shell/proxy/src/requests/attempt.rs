@@ -375,7 +375,9 @@ async fn once_extended<'r>(
     match received {
         Ok(Received::Switched) => {
             websocket::switched(head, answer);
-            let opened = switched.map(|receive| Io::Hbone(Box::new(HboneStream::new(stream, receive, None))).into());
+            // It is one of the connection's streams as long as it stands.
+            let of = |receive| HboneStream::of_endpoint(stream, receive, connection.closed.clone());
+            let opened = switched.map(|receive| Io::Hbone(Box::new(of(receive))).into());
             switch(exchange, head, answer, responder, opened, cells).await
         }
         Ok(Received::TryAgain(pause)) => Tried::Again { pause, status: answer.status },

@@ -87,7 +87,7 @@ impl Callee {
         loop {
             let upstream = self.port.choose(&tried, None, worker.now_ms()).ok_or("no endpoint is ready")?;
             let answer = match self.http2(worker, origin, &upstream).await {
-                Ok(connection) => match self.ask(connection.clone(), path, question).await {
+                Ok(connection) => match self.ask(&connection, path, question).await {
                     Ok(bytes) => return A::decode(bytes).map_err(|error| error.to_string()),
                     Err(why) => {
                         worker.http.retire_h2(&self.pool_key(origin, &upstream), &connection);
@@ -108,9 +108,9 @@ impl Callee {
         }
     }
 
-    async fn ask(&self, connection: H2Connection, path: &str, question: &impl Message) -> Result<Bytes, String> {
+    async fn ask(&self, connection: &H2Connection, path: &str, question: &impl Message) -> Result<Bytes, String> {
         let failed = |error: h2::Error| error.to_string();
-        let mut sender = connection.sender.ready().await.map_err(failed)?;
+        let mut sender = connection.sender.clone().ready().await.map_err(failed)?;
         let request = http::Request::post(format!("http://{}{path}", self.authority))
             .header("content-type", "application/grpc")
             .header("te", "trailers")

@@ -62,7 +62,8 @@ pub async fn serve(worker: &Arc<Worker>, site: Arc<Site>, stream: Stream) {
 /// Reads and writes until the connection is over.
 async fn drive(worker: &Arc<Worker>, site: &Arc<Site>, wire: &mut Wire) -> io::Result<()> {
     let patience = worker.shared.config.public_patience;
-    let mut looks = Looks::after(HANDSHAKE_TIMEOUT);
+    let first = if site.is_public() { patience.min(HANDSHAKE_TIMEOUT) } else { HANDSHAKE_TIMEOUT };
+    let mut looks = Looks::after(first);
     let mut told = pin!(told_to_leave(worker, site));
     let (mut greeted, mut leaving) = (false, false);
     poll_fn(|cx| {

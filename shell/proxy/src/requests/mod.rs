@@ -38,6 +38,7 @@ use crate::worker::Worker;
 use model::Key;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 /// First bytes of an HTTP/2 connection.
@@ -100,8 +101,11 @@ impl Site {
         Arc::new(Self { origin, client, place, process: Mutex::new(process), counted: Mutex::default() })
     }
 
+    /// The connection to the process that was made when the caller came, if it has not been left since.
     fn take_process(&self) -> Option<Stream> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let mut stream = self.process.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let left = stream.poll_left(&mut Context::from_waker(Waker::noop())).is_ready();
+        (!left).then_some(stream)
     }
 
     /// Where a request to the local process that names this host is counted; None: it goes elsewhere.

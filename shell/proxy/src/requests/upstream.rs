@@ -25,6 +25,8 @@ pub enum Connected {
     H2(H2Connection),
 }
 
+/// Streams that an endpoint is taken to take until it says so: no fewer are recommended (RFC 9113, 6.5.2).
+const STREAMS_BEFORE_SETTINGS: usize = 100;
 /// How long an endpoint may take to say what it takes in HTTP/2.
 const SETTINGS_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -135,6 +137,7 @@ pub async fn http2(
     let handshake = h2::client::Builder::new()
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(TUNNEL_WINDOW_BYTES)
+        .initial_max_send_streams(STREAMS_BEFORE_SETTINGS)
         .enable_push(false)
         .max_header_list_size(64 << 10)
         .handshake::<_, Bytes>(stream);

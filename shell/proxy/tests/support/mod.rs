@@ -348,6 +348,23 @@ pub fn to(service: &str, weight: u32) -> Backend {
     Backend { target, weight, filters: vec![] }
 }
 
+/// The same of a gateway that passes connections whole.
+pub fn whole(change: Change) -> Change {
+    match change {
+        Change::Set(Resource::Gateway(gateway)) => {
+            let mut gateway = (*gateway).clone();
+            gateway.listeners[0].protocol = ListenerProtocol::Tcp;
+            Change::Set(Resource::Gateway(Arc::new(gateway)))
+        }
+        Change::Set(Resource::Route(route)) => {
+            let mut route = (*route).clone();
+            route.kind = RouteKind::Tcp;
+            Change::Set(Resource::Route(Arc::new(route)))
+        }
+        other => other,
+    }
+}
+
 /// A gateway for everybody on a port of the node, and one route of a prefix to a service.
 pub fn gateway(port: u16, prefix: &str, service: &str) -> Vec<Change> {
     let key = Key::new("default", "edge");
