@@ -31,6 +31,7 @@ pub struct Core {
     pub tls: Tls,
     pub heard: Heard,
     compiler: Mutex<Compiler>,
+    /// Nobody who holds this lock waits for the next one, or the other way round: they have no order.
     catalog: RwLock<Catalog>,
     /// The same in Envoy's words, for each kind of clients from the first one on.
     envoy: RwLock<BTreeMap<Audience, View>>,
@@ -143,9 +144,11 @@ impl Core {
 
     /// Number of the last change of a type for a stream.
     pub fn newest(&self, stream: &Stream, type_url: &str) -> u64 {
-        let envoy = self.envoy.read().unwrap_or_else(PoisonError::into_inner);
-        let view = stream.audience.as_ref().and_then(|audience| envoy.get(audience));
-        let of_envoy = view.map_or(0, |view| view.catalog().type_sequence(type_url));
+        let of_envoy = {
+            let envoy = self.envoy.read().unwrap_or_else(PoisonError::into_inner);
+            let view = stream.audience.as_ref().and_then(|audience| envoy.get(audience));
+            view.map_or(0, |view| view.catalog().type_sequence(type_url))
+        };
         of_envoy.max(self.catalog().type_sequence(type_url))
     }
 
@@ -283,6 +286,7 @@ impl Core {
             for (type_url, name, value) in encoded {
                 catalog.set(type_url, &name, value);
             }
+            drop(catalog);
             for view in self.envoy.write().unwrap_or_else(PoisonError::into_inner).values_mut() {
                 let changes = output.resources.iter();
                 view.apply(changes.map(|((kind, name), resource)| (*kind, name.clone(), resource.clone())));
