@@ -133,7 +133,14 @@ struct Connection {
 impl Connection {
     async fn serve(self, stream: TcpStream, mut room: Room) {
         let _ = stream.set_nodelay(true);
-        let stream = match tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await {
+        let accepted = tokio::select! {
+            accepted = tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)) => accepted,
+            () = room.taken() => {
+                tracing::debug!(address = %self.address, "mesh: another connection took its place in the handshake");
+                return;
+            }
+        };
+        let stream = match accepted {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 tracing::debug!(address = %self.address, %error, "mesh: TLS handshake failed");
