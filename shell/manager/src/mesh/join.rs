@@ -184,12 +184,12 @@ fn is_good(found: &Value, id: &str, secret: &str) -> bool {
         && !expired()
 }
 
-/// What a Secret has under a name; nothing, if it is not there.
+/// What a Secret has under a name; nothing, if it is not there or cannot be read.
 fn data(secret: &Value, name: &str) -> Vec<u8> {
     secret.pointer(&format!("/data/{name}")).and_then(Value::as_str).and_then(decode).unwrap_or_default()
 }
 
-/// What a token may be used for. None: for any.
+/// What a token may be used for. None: for any. Empty: for none; whoever wrote that meant one, by a variable that was not set.
 #[derive(Debug, PartialEq, Eq)]
 struct Scope {
     namespace: Option<Vec<u8>>,
@@ -199,7 +199,8 @@ struct Scope {
 impl Scope {
     /// As the token's Secret says.
     fn of(secret: &Value) -> Self {
-        let said = |name| Some(data(secret, name)).filter(|text| !text.is_empty());
+        // What is there and cannot be read limits too.
+        let said = |name| secret.pointer(&format!("/data/{name}")).map(|_| data(secret, name));
         Scope { namespace: said("join-namespace"), service: said("join-service") }
     }
 
@@ -359,18 +360,24 @@ mod tests {
             protocol: "http".into(),
         };
         for (namespace, service, covered) in [
-            ("", "", true),
-            ("shop", "", true),
-            ("shop", "inventory", true),
-            ("", "inventory", true),
-            ("other", "", false),
-            ("shop", "payments", false),
-            ("other", "inventory", false),
-            ("", "inventory-2", false),
+            (None, None, true),
+            (Some("shop"), None, true),
+            (Some("shop"), Some("inventory"), true),
+            (None, Some("inventory"), true),
+            (Some("other"), None, false),
+            (Some("shop"), Some("payments"), false),
+            (Some("other"), Some("inventory"), false),
+            (None, Some("inventory-2"), false),
+            (Some(""), None, false),
+            (Some("shop"), Some(""), false),
         ] {
-            let data = json!({ "join-namespace": encode(namespace), "join-service": encode(service) });
+            let said = [("join-namespace", namespace), ("join-service", service)];
+            let said = said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), encode(value?).into())));
+            let data = Value::Object(said.collect());
             assert_eq!(Scope::of(&json!({ "data": data })).covers(&wanted), covered, "{namespace:?} {service:?}");
         }
+        let unreadable = json!({ "data": { "join-service": "inventory" } });
+        assert!(!Scope::of(&unreadable).covers(&wanted), "what is no base64 is no leave either");
         assert!(Scope::of(&Value::Null).covers(&wanted), "as before there were scopes");
     }
 

@@ -269,24 +269,28 @@ async fn join_as(peer: &Peer, token: &str, service: &str, host: &str) -> Result<
 }
 
 /// The token `ID.0123456789abcdef`, for one service or for any.
-fn token(id: &str, service: &str) -> Value {
+fn token(id: &str, service: Option<&str>) -> Value {
     use base64::Engine;
     let encode = |text: &str| base64::prelude::BASE64_STANDARD.encode(text);
-    json!({
+    let mut token = json!({
         "metadata": { "namespace": "kube-system", "name": format!("bootstrap-token-{id}") },
         "type": "bootstrap.kubernetes.io/token",
         "data": {
             "token-id": encode(id), "token-secret": encode("0123456789abcdef"),
-            "usage-bootstrap-authentication": encode("true"), "join-service": encode(service),
+            "usage-bootstrap-authentication": encode("true"),
         },
-    })
+    });
+    if let Some(service) = service {
+        token["data"]["join-service"] = encode(service).into();
+    }
+    token
 }
 
 #[tokio::test]
 async fn nobody_becomes_another_by_joining() {
     let api = small();
-    api.put("secrets", token("abcdef", ""));
-    api.put("secrets", token("onlyab", "a-b"));
+    api.put("secrets", token("abcdef", None));
+    api.put("secrets", token("onlyab", Some("a-b")));
     let running = Running::new(api).await;
     let stranger = Peer::connect(running.address, &running.pki.ca_pem, None).await;
     let (any, scoped) = ("abcdef.0123456789abcdef", "onlyab.0123456789abcdef");
@@ -306,7 +310,7 @@ async fn nobody_becomes_another_by_joining() {
 #[tokio::test]
 async fn a_host_joins_leaves_and_comes_back() {
     let api = small();
-    api.put("secrets", token("abcdef", ""));
+    api.put("secrets", token("abcdef", None));
     let running = Running::new(api).await;
     let stranger = Peer::connect(running.address, &running.pki.ca_pem, None).await;
     let (welcome, key) = join(&stranger, "abcdef.0123456789abcdef").await.expect("a good token");
