@@ -10,6 +10,7 @@ use super::hosts;
 use super::identity::Caller;
 use bytes::Bytes;
 use client::{ApiError, PatchKind, Resource};
+use model::Key;
 use serde_json::{Value, json};
 use std::future::Future;
 use std::net::IpAddr;
@@ -67,28 +68,10 @@ impl Join {
             other => Status::internal(other.to_string()),
         })?;
         let core = &self.core;
-        let before = core.api.get(ENTRIES, &wanted.namespace, &entry).await;
-        let before =
-            before.map(Some).or_else(|error| if error.is_not_found() { Ok(None) } else { Err(status(error)) })?;
-        let before = before.map(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap_or(Value::Null));
-        if let Some(other) = before.as_ref().filter(|before| !is_of(before, &wanted)) {
-            let whose = joined_as(other).unwrap_or("what somebody else wrote");
-            tracing::warn!(
-                entry,
-                service = wanted.service,
-                whose,
-                from = self.address,
-                "mesh: join refused: its name is another's"
-            );
-            let why = format!(
-                "WorkloadEntry {entry} is there and is not of service {}: join under another --host",
-                wanted.service
-            );
-            return Err(Status::already_exists(why));
-        }
+        let key = Key::new(wanted.namespace.as_str(), entry.as_str());
+        let before = self.before(&wanted, &key).await?;
         make_service(core, &wanted).await.map_err(status)?;
         put_entry(core, &wanted, &entry, before.as_ref()).await.map_err(status)?;
-        let key = model::Key::new(wanted.namespace.as_str(), entry.as_str());
         // Not ready before its stream is up: until then its proxy could not answer.
         hosts::put_slice(core, &key, false).await.map_err(status)?;
         tracing::info!(host = %key, address = %wanted.address, from = self.address, "mesh: host joined");
@@ -134,6 +117,27 @@ impl Join {
                 other => return Err(Status::invalid_argument(format!("protocol {other:?} is not known"))),
             },
         })
+    }
+
+    /// The entry of a host that comes again. What others have under its name stays theirs.
+    async fn before(&self, wanted: &Wanted, key: &Key) -> Result<Option<Value>, Status> {
+        let core = &self.core;
+        let before = match core.api.get(ENTRIES, &key.namespace, &key.name).await {
+            Ok(bytes) => Some(serde_json::from_slice(&bytes).unwrap_or(Value::Null)),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(status(error)),
+        };
+        let other = before.as_ref().filter(|before| !is_of(before, wanted));
+        let (what, whose) = match other {
+            Some(other) => ("WorkloadEntry", joined_as(other).unwrap_or("what somebody else wrote")),
+            None if hosts::slice_is_free(core, key).await.map_err(status)? => return Ok(before),
+            None => ("EndpointSlice", "what somebody else wrote"),
+        };
+        let (entry, service) = (&key.name, &wanted.service);
+        tracing::warn!(what, %entry, service, whose, from = self.address, "mesh: join refused: its name is another's");
+        let why =
+            format!("{what} {entry} is there and is not of a host of service {service}: join under another --host");
+        Err(Status::already_exists(why))
     }
 
     async fn check_token(&self, token: &str) -> Result<Scope, Status> {

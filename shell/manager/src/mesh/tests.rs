@@ -308,6 +308,35 @@ async fn nobody_becomes_another_by_joining() {
 }
 
 #[tokio::test]
+async fn nobody_has_the_endpoints_of_another_by_joining() {
+    let api = small();
+    api.put("secrets", token("abcdef", None));
+    let mut written = slice("a-b-x7k2p", "a-b", &[("web-1", "10.244.0.5")]);
+    written["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = "endpointslice-controller.k8s.io".into();
+    let written = api.put("endpointslices", written);
+    let running = Running::new(api).await;
+    let stranger = Peer::connect(running.address, &running.pki.ca_pem, None).await;
+    let any = "abcdef.0123456789abcdef";
+    // A controller's slice of the service `a-b` is called as this host's would be.
+    let refused = join_as(&stranger, any, "a", "b-x7k2p").await.expect_err("the slice is another's");
+    assert_eq!(refused.code(), tonic::Code::AlreadyExists, "{refused}");
+    assert_eq!(running.api.get_now("endpointslices", "default", "a-b-x7k2p"), Some(written), "it is as it was");
+    assert!(running.api.get_now("workloadentries", "default", "a-b-x7k2p").is_none(), "and nothing is left behind");
+    assert!(running.api.get_now("services", "default", "a").is_none());
+
+    // A slice that a former entry of the name left is its own.
+    join(&stranger, any).await.expect("a good token");
+    let mut left = running.api.get_now("endpointslices", "default", "inventory-box1").expect("a slice");
+    left["metadata"]["ownerReferences"][0]["uid"] = "of a former one".into();
+    left["endpoints"][0]["addresses"][0] = "172.30.0.9".into();
+    running.api.put("endpointslices", left);
+    running.api.delete("workloadentries", "default", "inventory-box1");
+    join(&stranger, any).await.expect("its own");
+    let slice = running.api.get_now("endpointslices", "default", "inventory-box1").expect("a slice");
+    assert_eq!(slice["endpoints"][0]["addresses"][0], "172.30.0.2");
+}
+
+#[tokio::test]
 async fn a_host_joins_leaves_and_comes_back() {
     let api = small();
     api.put("secrets", token("abcdef", None));
