@@ -22,6 +22,8 @@ use xds::resources::type_url;
 
 /// Facts taken in one go at most, so that a flood is told in between.
 const BATCH: usize = 8_192;
+/// A pod is bound, and its node asks, before the watch has told us; a host joins, and comes with its certificate: so long is waited for it.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// See the [module](self).
 pub struct Core {
@@ -165,6 +167,13 @@ impl Core {
     /// Moves when objects changed.
     pub fn observations(&self) -> watch::Receiver<u64> {
         self.observed.subscribe()
+    }
+
+    /// Whether something is so about the objects, or is soon.
+    pub async fn soon(&self, so: impl Fn() -> bool) -> bool {
+        let mut observations = self.observations();
+        let found = async { observations.wait_for(|_| so()).await.is_ok() };
+        tokio::time::timeout(PATIENCE, found).await.unwrap_or(false)
     }
 
     pub async fn ready(&self) {

@@ -1,14 +1,18 @@
-//! Joined hosts come and go: an endpoint is ready while its proxy's stream is open, and a little longer.
+//! Joined hosts come and go: an endpoint is ready while its proxy's stream is open, and a little longer; a certificate is good for one joining.
 
 use super::core::Core;
+use super::identity::Caller;
 use super::join::ENTRIES;
 use bytes::Bytes;
 use client::{ApiError, PatchKind, Resource};
 use model::Key;
+use model::mesh::api::WorkloadEntry;
 use serde_json::{Value, json};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
+use tonic::Status;
+use traffic::Compiler;
 
 const SERVICES: Resource = Resource { group: "", version: "v1", plural: "services" };
 const SLICES: Resource = Resource { group: "discovery.k8s.io", version: "v1", plural: "endpointslices" };
@@ -67,6 +71,37 @@ async fn settle(core: Arc<Core>, key: Key, grace: Duration) {
                 tokio::time::sleep(RETRY).await;
             }
         }
+    }
+}
+
+/// The entry of a joined host, if it is (still) of the joining that the host's certificate is of: whoever has the name next, perhaps as another
+/// service, is somebody else.
+pub fn entry_of<'a>(objects: &'a Compiler, caller: &Caller) -> Option<&'a WorkloadEntry> {
+    let Caller::Host { namespace, name, id } = caller else { return None };
+    let entry = objects.entry(&Key::new(namespace.as_str(), name.as_str()))?;
+    (entry.joined && *entry.joined_id == **id).then_some(entry)
+}
+
+/// Whether a caller is who its certificate says. Only a joined host may be so no longer.
+pub fn is_current(core: &Core, caller: &Caller) -> bool {
+    !matches!(caller, Caller::Host { .. }) || core.objects(|objects| entry_of(objects, caller).is_some())
+}
+
+/// What is said to a host that is not.
+pub fn put_out() -> Status {
+    Status::permission_denied("this host has not joined, has left, or has joined anew and has another certificate")
+}
+
+/// Returns when a host is put out, and for others never. Its connection has to go: with another certificate it comes on another one.
+pub async fn until_put_out(core: &Core, caller: &Caller) {
+    if !matches!(caller, Caller::Host { .. }) {
+        return std::future::pending().await;
+    }
+    // Before everything is known nobody is.
+    core.ready().await;
+    if core.soon(|| is_current(core, caller)).await {
+        // The sender lives as long as the core.
+        let _ = core.observations().wait_for(|_| !is_current(core, caller)).await;
     }
 }
 

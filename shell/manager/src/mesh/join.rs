@@ -60,7 +60,9 @@ impl Join {
             return Err(Status::permission_denied("the token is for another service or namespace"));
         }
         let entry = format!("{}-{}", wanted.service, wanted.host);
-        let common_name = Caller::host_common_name(&wanted.namespace, &entry);
+        // Whoever had the name before, and perhaps its key still, is worth nothing from now on.
+        let id = fresh_id()?;
+        let common_name = Caller::host_common_name(&wanted.namespace, &entry, &id);
         // Signed before anything is made: a bad request leaves nothing behind.
         let signed = self.core.ca.sign(&request.csr, &Subject::Host(common_name), self.core.config.certificate_ttl);
         let cert_chain = signed.map_err(|error| match error {
@@ -71,9 +73,12 @@ impl Join {
         let key = Key::new(wanted.namespace.as_str(), entry.as_str());
         let before = self.before(&wanted, &key).await?;
         make_service(core, &wanted).await.map_err(status)?;
-        put_entry(core, &wanted, &entry, before.as_ref()).await.map_err(status)?;
-        // Not ready before its stream is up: until then its proxy could not answer.
-        hosts::put_slice(core, &key, false).await.map_err(status)?;
+        put_entry(core, &wanted, &entry, &id, before.as_ref()).await.map_err(status)?;
+        // Not ready before its stream is up: until then its proxy could not answer. From here on it has the new certificate or none: its slice
+        // can wait for the stream.
+        if let Err(error) = hosts::put_slice(core, &key, false).await {
+            tracing::warn!(host = %key, %error, "mesh: endpoint of a joined host cannot be written yet");
+        }
         tracing::info!(host = %key, address = %wanted.address, from = self.address, "mesh: host joined");
         Ok(JoinResponse {
             cert_chain,
@@ -229,6 +234,13 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     base64::prelude::BASE64_STANDARD.decode(text).ok()
 }
 
+/// Tells joinings apart, and is no secret. Short, for it is part of a common name, which should have 64 characters at most.
+fn fresh_id() -> Result<String, Status> {
+    let mut bytes = [0u8; 8];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Status::internal("no random numbers"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// In a time that does not tell how much is right.
 fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |differ, (x, y)| differ | (x ^ y)) == 0
@@ -259,7 +271,7 @@ async fn make_service(core: &Core, wanted: &Wanted) -> Result<(), ApiError> {
 }
 
 /// Makes the entry, or changes the one that was there `before`: that one and no other.
-async fn put_entry(core: &Core, wanted: &Wanted, name: &str, before: Option<&Value>) -> Result<(), ApiError> {
+async fn put_entry(core: &Core, wanted: &Wanted, name: &str, id: &str, before: Option<&Value>) -> Result<(), ApiError> {
     let group = match core.api.get(GROUPS, &wanted.namespace, &wanted.service).await {
         Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
         Err(error) if error.is_not_found() => Value::Null,
@@ -272,7 +284,7 @@ async fn put_entry(core: &Core, wanted: &Wanted, name: &str, before: Option<&Val
             "name": name,
             "namespace": wanted.namespace,
             "labels": { "app": wanted.service },
-            "annotations": { "diolkos.io/joined": "true", "diolkos.io/service": wanted.service },
+            "annotations": { "diolkos.io/joined": "true", "diolkos.io/joined-id": id, "diolkos.io/service": wanted.service },
         },
         "spec": {
             "address": wanted.address.to_string(),

@@ -364,7 +364,9 @@ async fn a_host_joins_leaves_and_comes_back() {
     // And a new certificate to talk to us with, of the same name.
     let renew = CertificateRequest::on_behalf_of(Certificate::request().1, "system:host:default:inventory-box1", 60);
     let renewed = peer.unary::<_, CertificateResponse>(CREATE_CERTIFICATE_PATH, renew).await.expect("its own name");
-    assert!(peer::common_name(&renewed.cert_chain[0]) == "system:host:default:inventory-box1");
+    let own = peer::common_name(&welcome.cert_chain[0]);
+    assert!(own.starts_with("system:host:default:inventory-box1:"), "{own}");
+    assert_eq!(peer::common_name(&renewed.cert_chain[0]), own);
     let another = CertificateRequest::on_behalf_of(Certificate::request().1, "system:host:default:other", 60);
     assert!(peer.unary::<_, CertificateResponse>(CREATE_CERTIFICATE_PATH, another).await.is_err());
 
@@ -384,6 +386,81 @@ async fn a_host_joins_leaves_and_comes_back() {
     let peer = Peer::connect(running.address, &running.pki.ca_pem, Some(certificate)).await;
     proxy.connect(peer).await;
     api::eventually("ready again", || ready(&running.api)).await;
+}
+
+/// What whoever shows a certificate is answered who asks for a certificate of an identity.
+async fn ask_as(running: &Running, certificate: &Certificate, identity: &str) -> Result<String, tonic::Code> {
+    let peer = Peer::connect(running.address, &running.pki.ca_pem, Some(certificate.clone())).await;
+    let request = CertificateRequest::on_behalf_of(Certificate::request().1, identity, 60);
+    let answer = peer.unary::<_, CertificateResponse>(CREATE_CERTIFICATE_PATH, request).await;
+    answer.map(|response| response.cert_chain[0].clone()).map_err(|refused| refused.code())
+}
+
+#[tokio::test]
+async fn a_certificate_is_not_worth_who_joins_later_under_its_name() {
+    let api = small();
+    api.put("secrets", token("abcdef", None));
+    let running = Running::new(api).await;
+    let stranger = Peer::connect(running.address, &running.pki.ca_pem, None).await;
+    let joined = async |service: &str, host: &str| {
+        let (welcome, key) = join_as(&stranger, "abcdef.0123456789abcdef", service, host).await.expect("a good token");
+        Certificate { chain: welcome.cert_chain.concat(), key }
+    };
+    let identity = "spiffe://cluster.local/ns/default/sa/inventory";
+    let refused = Err(tonic::Code::PermissionDenied);
+
+    // Its key was stolen: it is put out, and joins anew.
+    let stolen = joined("inventory", "box1").await;
+    let mut thief = Proxy::new("host/default/inventory-box1");
+    thief.connect(Peer::connect(running.address, &running.pki.ca_pem, Some(stolen.clone())).await).await;
+    thief.until("everything", |proxy| proxy.session.is_complete()).await;
+    running.api.delete("workloadentries", "default", "inventory-box1");
+    thief.until("the end of the connection", |proxy| !proxy.is_connected()).await;
+    let own = joined("inventory", "box1").await;
+    ask_as(&running, &own, identity).await.expect("its own");
+    assert_eq!(ask_as(&running, &stolen, identity).await, refused);
+    let renewal = "system:host:default:inventory-box1";
+    assert_eq!(ask_as(&running, &stolen, renewal).await, refused);
+    let mut thief = Proxy::new("host/default/inventory-box1");
+    thief.connect(Peer::connect(running.address, &running.pki.ca_pem, Some(stolen)).await).await;
+    thief.until("the end of the stream", |proxy| !proxy.is_connected()).await;
+    assert!(thief.names(ResourceKind::TrustBundle).is_empty(), "it was told nothing");
+
+    // Whoever comes again without being put out has another certificate too.
+    let again = joined("inventory", "box1").await;
+    ask_as(&running, &again, renewal).await.expect("its own name");
+    assert_eq!(ask_as(&running, &own, identity).await, refused);
+
+    // One entry's name may be of one service, and then of another.
+    let former = joined("a-b", "c").await;
+    running.api.delete("workloadentries", "default", "a-b-c");
+    joined("a", "b-c").await;
+    assert_eq!(ask_as(&running, &former, "spiffe://cluster.local/ns/default/sa/a").await, refused);
+}
+
+/// Who joined before joinings were told apart, and has not joined again.
+#[tokio::test]
+async fn a_host_that_joined_before_goes_on() {
+    let api = small();
+    api.put("secrets", token("abcdef", None));
+    let running = Running::new(api).await;
+    let before = running.pki.issue("system:host:default:inventory-box1");
+    let mut entry = json!({
+        "metadata": { "namespace": "default", "name": "inventory-box1",
+            "annotations": { "diolkos.io/joined": "true", "diolkos.io/service": "inventory" } },
+        "spec": { "address": "172.30.0.2", "ports": { "http": 9000 }, "serviceAccount": "inventory" },
+    });
+    running.api.put("workloadentries", entry.clone());
+    let renewal = "system:host:default:inventory-box1";
+    let renewed = ask_as(&running, &before, renewal).await.expect("its own name");
+    assert_eq!(peer::common_name(&renewed), renewal);
+    let stranger = Peer::connect(running.address, &running.pki.ca_pem, None).await;
+    join(&stranger, "abcdef.0123456789abcdef").await.expect("it comes again");
+    assert_eq!(ask_as(&running, &before, renewal).await, Err(tonic::Code::PermissionDenied));
+    // An entry that somebody wrote is nobody's who joined.
+    entry["metadata"]["annotations"] = json!({});
+    running.api.put("workloadentries", entry);
+    assert_eq!(ask_as(&running, &before, renewal).await, Err(tonic::Code::PermissionDenied));
 }
 
 #[tokio::test]
