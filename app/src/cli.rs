@@ -2,6 +2,7 @@
 
 use crate::config::{Config, ConfigError, Settings};
 use crate::{logging, role, supervisor};
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -174,10 +175,10 @@ pub enum TokenCommand {
         #[arg(long, default_value_t = 24)]
         hours: u32,
         /// It joins workloads to this namespace alone.
-        #[arg(long)]
+        #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         namespace: Option<String>,
         /// It joins workloads as this service alone.
-        #[arg(long)]
+        #[arg(long, value_parser = NonEmptyStringValueParser::new())]
         service: Option<String>,
     },
     /// A token to sign in to the dashboard (of the ServiceAccount diolkos-dashboard), valid for a day.
@@ -245,4 +246,23 @@ pub fn run() -> Result<(), CommandError> {
 fn with_logs(config: Config, role: impl FnOnce(Config) -> Result<(), CommandError>) -> Result<(), CommandError> {
     logging::init(&config);
     role(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A variable that is not set must not make a token for everything of one for something.
+    #[test]
+    fn a_token_is_not_for_a_name_that_is_empty() {
+        for (arguments, good) in [
+            (&["--namespace", "shop", "--service", "inventory"][..], true),
+            (&["--namespace", ""], false),
+            (&["--namespace", "shop", "--service="], false),
+            (&[], true),
+        ] {
+            let line = ["diolkos", "token", "create"].into_iter().chain(arguments.iter().copied());
+            assert_eq!(parser().try_get_matches_from(line).is_ok(), good, "{arguments:?}");
+        }
+    }
 }

@@ -45,7 +45,7 @@ pub fn run(config: Config) -> Result<(), CommandError> {
     serve(settings, plane, Duration::from_secs(config.proxy_drain_s), Some(host))
 }
 
-/// `host/NAMESPACE/NAME` -> `system:host:NAMESPACE:NAME`.
+/// `host/NAMESPACE/NAME` -> `system:host:NAMESPACE:NAME`, by which a host asks for its certificate anew.
 pub fn common_name(workload: &str) -> String {
     workload.replacen("host/", "system:host:", 1).replacen('/', ":", 1)
 }

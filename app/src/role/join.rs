@@ -164,7 +164,12 @@ async fn ask(args: &JoinArgs, request: JoinRequest) -> Result<Joined, CommandErr
             "the control plane is not verified while joining; give its ca.crt with --ca where the network is not trusted"
         );
     }
-    let asked = proxy::plane::join(&args.control, SERVER_NAME, ca.as_deref(), request).await;
+    let join = || proxy::plane::join(&args.control, SERVER_NAME, ca.as_deref(), request.clone());
+    let mut asked = join().await;
+    if asked.as_ref().is_err_and(|error| error.may_be_done()) {
+        // If it was, the certificate of before is worth nothing any more: what was not heard is asked for again.
+        asked = join().await;
+    }
     asked.map_err(|error| failed(format!("not joined: mesh control: {error}")))
 }
 

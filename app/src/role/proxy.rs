@@ -54,7 +54,7 @@ const READY_PATIENCE: Duration = Duration::from_secs(45);
 /// A joined host, beside what every proxy is.
 pub struct Host {
     pub workload: HostWorkload,
-    /// Of the certificate that it talks to the control plane with, which is renewed by it.
+    /// The name by which it asks anew for the certificate that it talks to the control plane with.
     pub common_name: String,
 }
 

@@ -194,6 +194,7 @@ fn entry(value: &Value) -> WorkloadEntry {
         zone,
         deleting: deleting(value),
         joined: annotation(value, "diolkos.io/joined") == "true",
+        joined_id: annotation(value, "diolkos.io/joined-id").into(),
     }
 }
 

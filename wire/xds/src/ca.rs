@@ -74,7 +74,8 @@ pub struct JoinRequest {
 /// Welcome.
 #[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct JoinResponse {
-    /// PEM chain of the client certificate for xDS and certificate calls (CN `system:host:NAMESPACE:NAME`).
+    /// PEM chain of the client certificate for xDS and certificate calls (CN `system:host:NAMESPACE:NAME:ID`, of this joining
+    /// alone; `system:host:NAMESPACE:NAME` asks for it anew).
     #[prost(string, repeated, tag = "1")]
     pub cert_chain: Vec<String>,
     /// `spiffe://...` to ask certificates for.

@@ -252,6 +252,8 @@ pub struct WorkloadEntry {
     pub deleting: bool,
     /// Its proxy speaks HBONE (it joined).
     pub joined: bool,
+    /// Which joining it is of, as the host's certificate says too; empty: of one before they were told apart.
+    pub joined_id: Arc<str>,
 }
 
 /// A service.

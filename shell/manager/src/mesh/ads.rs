@@ -3,6 +3,7 @@
 use super::certificates::Certificates;
 use super::core::{Core, Stream, now};
 use super::envoy::{Audience, Claim, Role, Secrets};
+use super::hosts;
 use super::identity::Caller;
 use model::Key;
 use prost::Message;
@@ -238,8 +239,13 @@ impl Ads {
             _ = stopped.wait_for(|stop| *stop) => return,
             () = outbound.closed() => return,
         }
+        if !self.core.soon(|| hosts::is_current(&self.core, &self.caller)).await {
+            tracing::warn!(proxy = self.caller.proxy(), address = self.address, "mesh: stream refused: no such host");
+            let _ = outbound.try_send(Err(hosts::put_out()));
+            return;
+        }
         let host = match &self.caller {
-            Caller::Host { namespace, name } => Some(Key::new(namespace.as_str(), name.as_str())),
+            Caller::Host { namespace, name, .. } => Some(Key::new(namespace.as_str(), name.as_str())),
             _ => None,
         };
         let id = self.core.add_stream(Stream {
@@ -252,7 +258,11 @@ impl Ads {
             progress: Vec::new(),
         });
         tracing::info!(proxy = self.caller.proxy(), address = self.address, "mesh: proxy connected");
-        if let Err(status) = self.converse(id, inbound, &outbound, session).await {
+        let ended = tokio::select! {
+            ended = self.converse(id, inbound, &outbound, session) => ended,
+            () = hosts::until_put_out(&self.core, &self.caller) => Err(hosts::put_out()),
+        };
+        if let Err(status) = ended {
             tracing::warn!(proxy = self.caller.proxy(), error = status.message(), "mesh: stream ended");
             let _ = outbound.try_send(Err(status));
         }

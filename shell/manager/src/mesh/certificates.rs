@@ -3,8 +3,9 @@
 use super::ca::{CaError, Subject};
 use super::core::{Core, now};
 use super::envoy::Claim;
+use super::hosts;
 use super::identity::Caller;
-use model::Key;
+use model::mesh::api::WorkloadEntry;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,8 +14,6 @@ use tonic::{Request, Response, Status};
 use xds::ca::{CertificateRequest, CertificateResponse, IMPERSONATED_IDENTITY};
 use xds::workload_api::{JwtSvid, JwtSvidRequest, JwtSvidResponse};
 
-/// A pod is bound, and its node asks, before the watch has told us: so long is waited for it.
-const PATIENCE: Duration = Duration::from_secs(3);
 /// A token lives so long: it is asked for anew for each use, and cannot be called back.
 const JWT_TTL_S: u64 = 300;
 /// For so many a token can be at once.
@@ -79,16 +78,15 @@ impl Certificates {
         let identity = match (&self.caller, asked) {
             (Caller::Anonymous, _) => return Err(Status::unauthenticated("a client certificate is needed")),
             (_, Some(identity)) => identity.to_owned(),
-            (Caller::Host { namespace, name }, None) => self.identity_of_host(namespace, name)?,
+            (Caller::Host { .. }, None) => self.identity_of_host()?,
             (Caller::Node(_), None) => {
                 return Err(Status::invalid_argument("metadata.ImpersonatedIdentity names no identity"));
             }
         };
-        let subject = if self.caller.common_name().as_deref() == Some(&identity) {
+        let subject = match self.caller.renewed(&identity) {
             // A host renews the certificate that it is talking with.
-            Subject::Host(identity.clone())
-        } else {
-            Subject::Workload(identity.clone())
+            Some(common_name) => Subject::Host(common_name),
+            None => Subject::Workload(identity.clone()),
         };
         if !self.is_theirs_soon(&subject).await {
             tracing::warn!(caller = self.caller.proxy(), identity, "mesh: certificate refused: no such workload there");
@@ -108,7 +106,7 @@ impl Certificates {
     /// The identity that an Envoy asks for; none: who should have it is not there.
     pub fn identity_of_claim(&self, claim: &Claim) -> Option<String> {
         let (namespace, account) = match (claim, &self.caller) {
-            (Claim::Host, Caller::Host { namespace, name }) => return self.identity_of_host(namespace, name).ok(),
+            (Claim::Host, Caller::Host { .. }) => return self.identity_of_host().ok(),
             (Claim::Gateway(key), _) => self.core.objects(|objects| {
                 let gateway = objects.gateways().find(|gateway| gateway.key == *key)?;
                 Some((gateway.key.namespace.to_string(), gateway.service_account.to_string()))
@@ -119,36 +117,23 @@ impl Certificates {
         Some(format!("spiffe://{}/ns/{namespace}/sa/{account}", self.core.ca.trust_domain()))
     }
 
-    fn identity_of_host(&self, namespace: &str, name: &str) -> Result<String, Status> {
-        let account = self
-            .core
-            .objects(|objects| objects.entry(&Key::new(namespace, name)).map(|entry| entry.service_account.clone()));
-        let account = account.ok_or_else(|| Status::permission_denied("this host has not joined, or has left"))?;
+    fn identity_of_host(&self) -> Result<String, Status> {
+        let of = |entry: &WorkloadEntry| (entry.key.namespace.clone(), entry.service_account.clone());
+        let found = self.core.objects(|objects| hosts::entry_of(objects, &self.caller).map(of));
+        let (namespace, account) = found.ok_or_else(hosts::put_out)?;
         Ok(format!("spiffe://{}/ns/{namespace}/sa/{account}", self.core.ca.trust_domain()))
     }
 
     async fn is_theirs_soon(&self, subject: &Subject) -> bool {
-        let mut observations = self.core.observations();
-        let found = async {
-            while !self.is_theirs(subject) {
-                if observations.changed().await.is_err() {
-                    return false;
-                }
-            }
-            true
-        };
-        tokio::time::timeout(PATIENCE, found).await.unwrap_or(false)
+        self.core.soon(|| self.is_theirs(subject)).await
     }
 
     /// Whether a workload with this identity runs where the caller is: a stolen node certificate is worth that node's workloads, no more.
-    /// A host that was put out (its entry is gone) gets nothing at all.
+    /// A host that was put out (its entry is gone, or is of another joining) gets nothing at all.
     pub fn is_theirs(&self, subject: &Subject) -> bool {
         let identity = match (subject, &self.caller) {
             (Subject::Workload(identity), _) => identity,
-            (Subject::Host(_), Caller::Host { namespace, name }) => {
-                let key = Key::new(namespace.as_str(), name.as_str());
-                return self.core.objects(|objects| objects.entry(&key).is_some());
-            }
+            (Subject::Host(_), Caller::Host { .. }) => return hosts::is_current(&self.core, &self.caller),
             (Subject::Host(_), _) => return false,
         };
         let Some((namespace, account)) = parts(identity, self.core.ca.trust_domain()) else { return false };
@@ -160,9 +145,8 @@ impl Certificates {
                     objects.gateways().map(|gateway| (&*gateway.key.namespace, &*gateway.service_account));
                 workloads.any(|it| it == (namespace, account)) || gateways.any(|it| it == (namespace, account))
             }
-            Caller::Host { namespace: own, name } => objects
-                .entry(&Key::new(own.as_str(), name.as_str()))
-                .is_some_and(|entry| own == namespace && &*entry.service_account == account),
+            Caller::Host { .. } => hosts::entry_of(objects, &self.caller)
+                .is_some_and(|entry| (&*entry.key.namespace, &*entry.service_account) == (namespace, account)),
             Caller::Anonymous => false,
         })
     }

@@ -22,6 +22,8 @@ use xds::resources::type_url;
 
 /// Facts taken in one go at most, so that a flood is told in between.
 const BATCH: usize = 8_192;
+/// A pod is bound, and its node asks, before the watch has told us; a host joins, and comes with its certificate: so long is waited for it.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// See the [module](self).
 pub struct Core {
@@ -31,6 +33,7 @@ pub struct Core {
     pub tls: Tls,
     pub heard: Heard,
     compiler: Mutex<Compiler>,
+    /// Nobody who holds this lock waits for the next one, or the other way round: they have no order.
     catalog: RwLock<Catalog>,
     /// The same in Envoy's words, for each kind of clients from the first one on.
     envoy: RwLock<BTreeMap<Audience, View>>,
@@ -143,9 +146,11 @@ impl Core {
 
     /// Number of the last change of a type for a stream.
     pub fn newest(&self, stream: &Stream, type_url: &str) -> u64 {
-        let envoy = self.envoy.read().unwrap_or_else(PoisonError::into_inner);
-        let view = stream.audience.as_ref().and_then(|audience| envoy.get(audience));
-        let of_envoy = view.map_or(0, |view| view.catalog().type_sequence(type_url));
+        let of_envoy = {
+            let envoy = self.envoy.read().unwrap_or_else(PoisonError::into_inner);
+            let view = stream.audience.as_ref().and_then(|audience| envoy.get(audience));
+            view.map_or(0, |view| view.catalog().type_sequence(type_url))
+        };
         of_envoy.max(self.catalog().type_sequence(type_url))
     }
 
@@ -162,6 +167,13 @@ impl Core {
     /// Moves when objects changed.
     pub fn observations(&self) -> watch::Receiver<u64> {
         self.observed.subscribe()
+    }
+
+    /// Whether something is so about the objects, or is soon.
+    pub async fn soon(&self, so: impl Fn() -> bool) -> bool {
+        let mut observations = self.observations();
+        let found = async { observations.wait_for(|_| so()).await.is_ok() };
+        tokio::time::timeout(PATIENCE, found).await.unwrap_or(false)
     }
 
     pub async fn ready(&self) {
@@ -283,6 +295,7 @@ impl Core {
             for (type_url, name, value) in encoded {
                 catalog.set(type_url, &name, value);
             }
+            drop(catalog);
             for view in self.envoy.write().unwrap_or_else(PoisonError::into_inner).values_mut() {
                 let changes = output.resources.iter();
                 view.apply(changes.map(|((kind, name), resource)| (*kind, name.clone(), resource.clone())));

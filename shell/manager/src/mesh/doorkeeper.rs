@@ -2,12 +2,16 @@
 //! for few of them, from one address for fewer, and not for long.
 
 use model::map::HashMap;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
 /// Connections at once of those who showed a certificate.
 const KNOWN: usize = 8_192;
-/// Connections in their handshake: in all, and from one address, behind which there may be many nodes.
+/// Connections in their handshake: in all, and from one address, behind which there may be many nodes. Where there are that many in all, the next
+/// takes the place of another.
 const GREETING: (usize, usize) = (4_096, 1_024);
 /// Connections of those who showed none: in all, and from one address.
 const ANONYMOUS: (usize, usize) = (256, 32);
@@ -19,7 +23,7 @@ pub struct Doorkeeper(Mutex<Counts>);
 #[derive(Debug, Default)]
 struct Counts {
     known: usize,
-    greeting: Unknown,
+    greeting: Greeting,
     anonymous: Unknown,
 }
 
@@ -52,6 +56,62 @@ impl Unknown {
     }
 }
 
+/// Those in their handshake. Who means to say who he is does so in a moment; who holds many places and is slow with the first of them makes way.
+#[derive(Debug, Default)]
+struct Greeting {
+    total: usize,
+    /// By their numbers, which are given out in order: the least is of the oldest.
+    by_address: HashMap<IpAddr, BTreeMap<u64, Arc<Notify>>>,
+    next: u64,
+}
+
+impl Greeting {
+    fn enter(&mut self, address: IpAddr) -> Option<Place> {
+        if self.by_address.get(&address).is_some_and(|held| held.len() >= GREETING.1) {
+            return None;
+        }
+        if self.total >= GREETING.0 {
+            self.make_room();
+        }
+        let place = Place { number: self.next, taken: Arc::default() };
+        self.next += 1;
+        self.total += 1;
+        self.by_address.entry(address).or_default().insert(place.number, place.taken.clone());
+        Some(place)
+    }
+
+    /// Of the address that holds most the oldest goes.
+    fn make_room(&mut self) {
+        let oldest = |(address, held): (&IpAddr, &BTreeMap<u64, _>)| {
+            held.first_key_value().map(|(number, _)| (held.len(), Reverse(*number), *address))
+        };
+        if let Some((_, Reverse(number), address)) = self.by_address.iter().filter_map(oldest).max()
+            && let Some(taken) = self.leave(address, number)
+        {
+            taken.notify_one();
+        }
+    }
+
+    /// Nothing, if its place was taken before.
+    fn leave(&mut self, address: IpAddr, number: u64) -> Option<Arc<Notify>> {
+        let held = self.by_address.get_mut(&address)?;
+        let left = held.remove(&number)?;
+        if held.is_empty() {
+            self.by_address.remove(&address);
+        }
+        self.total -= 1;
+        Some(left)
+    }
+}
+
+/// Of one connection in its handshake.
+#[derive(Debug)]
+struct Place {
+    number: u64,
+    /// Told when another has it.
+    taken: Arc<Notify>,
+}
+
 /// What a connection is counted as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -69,14 +129,15 @@ pub struct Room {
     keeper: Arc<Doorkeeper>,
     address: IpAddr,
     standing: Standing,
+    place: Place,
 }
 
 impl Doorkeeper {
     /// Room for a connection that begins. None: there is none.
     pub fn greet(self: &Arc<Self>, address: IpAddr) -> Option<Room> {
         let address = network(address);
-        let fits = self.lock().greeting.enter(address, GREETING);
-        fits.then(|| Room { keeper: self.clone(), address, standing: Standing::Greeting })
+        let place = self.lock().greeting.enter(address)?;
+        Some(Room { keeper: self.clone(), address, standing: Standing::Greeting, place })
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -85,6 +146,11 @@ impl Doorkeeper {
 }
 
 impl Room {
+    /// Returns when the connection has to go, for it took too long to say who it is. To be asked as long as that is not known.
+    pub async fn taken(&self) {
+        self.place.taken.notified().await;
+    }
+
     /// It is known now who it is. False: there is no room for such.
     #[must_use]
     pub fn becomes(&mut self, standing: Standing) -> bool {
@@ -99,7 +165,8 @@ impl Room {
             Standing::Known => false,
         };
         if fits {
-            counts.leave(self.standing, self.address);
+            counts.leave(self);
+            drop(counts);
             self.standing = standing;
         }
         fits
@@ -107,10 +174,10 @@ impl Room {
 }
 
 impl Counts {
-    fn leave(&mut self, standing: Standing, address: IpAddr) {
-        match standing {
-            Standing::Greeting => self.greeting.leave(address),
-            Standing::Anonymous => self.anonymous.leave(address),
+    fn leave(&mut self, room: &Room) {
+        match room.standing {
+            Standing::Greeting => drop(self.greeting.leave(room.address, room.place.number)),
+            Standing::Anonymous => self.anonymous.leave(room.address),
             Standing::Known => self.known -= 1,
         }
     }
@@ -118,7 +185,7 @@ impl Counts {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.keeper.lock().leave(self.standing, self.address);
+        self.keeper.lock().leave(self);
     }
 }
 
@@ -133,6 +200,7 @@ fn network(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
 
     fn enter(keeper: &Arc<Doorkeeper>, address: &str, standing: Standing) -> Option<Room> {
         let mut room = keeper.greet(address.parse().expect("an address"))?;
@@ -170,5 +238,34 @@ mod tests {
         let held: Vec<Room> = std::iter::from_fn(|| keeper.greet(address)).collect();
         assert_eq!(held.len(), GREETING.1);
         assert!(enter(&keeper, "203.0.113.2", Standing::Known).is_some());
+    }
+
+    /// Four addresses that open connections and say nothing closed the port to everybody.
+    #[test]
+    fn who_hold_all_places_and_say_nothing_make_way() {
+        let keeper = Arc::new(Doorkeeper::default());
+        let greet = |address: &str| keeper.greet(address.parse().expect("an address"));
+        let slow = greet("198.51.100.1").expect("a slow node");
+        let fill = |last: usize| -> Vec<Room> { std::iter::from_fn(|| greet(&format!("203.0.113.{last}"))).collect() };
+        let silent: Vec<Vec<Room>> = (1..=GREETING.0 / GREETING.1).map(fill).collect();
+        assert_eq!(keeper.lock().greeting.total, GREETING.0);
+
+        let mut nodes: Vec<Room> = (1..=7).filter_map(|last| greet(&format!("192.0.2.{last}"))).collect();
+        assert_eq!(nodes.len(), 7, "there is room for who has none");
+        let is_taken = |room: &Room| room.taken().now_or_never().is_some();
+        assert!(!is_taken(&slow), "whoever holds few keeps them");
+        for held in &silent {
+            let taken: Vec<bool> = held.iter().map(is_taken).collect();
+            assert!(taken[..2].iter().all(|taken| *taken) && !taken[2..].contains(&true), "the oldest of each in turn");
+        }
+        assert_eq!(keeper.lock().greeting.total, GREETING.0);
+
+        // One that is told to go may have got so far in that moment.
+        let mut late = silent.into_iter().flatten().next().expect("a connection");
+        assert!(late.becomes(Standing::Known) && nodes[0].becomes(Standing::Known));
+        drop((slow, late, nodes));
+        let counts = keeper.lock();
+        assert_eq!((counts.known, counts.greeting.total), (0, 0));
+        assert!(counts.greeting.by_address.is_empty());
     }
 }

@@ -1,17 +1,24 @@
-//! Joined hosts come and go: an endpoint is ready while its proxy's stream is open, and a little longer.
+//! Joined hosts come and go: an endpoint is ready while its proxy's stream is open, and a little longer; a certificate is good for one joining.
 
 use super::core::Core;
+use super::identity::Caller;
 use super::join::ENTRIES;
 use bytes::Bytes;
 use client::{ApiError, PatchKind, Resource};
 use model::Key;
+use model::mesh::api::WorkloadEntry;
 use serde_json::{Value, json};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
+use tonic::Status;
+use traffic::Compiler;
 
 const SERVICES: Resource = Resource { group: "", version: "v1", plural: "services" };
 const SLICES: Resource = Resource { group: "discovery.k8s.io", version: "v1", plural: "endpointslices" };
+/// The label that says who writes an EndpointSlice, and what it says of ours.
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const MANAGER: &str = "mesh.diolkos.io";
 /// After a failed write.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -67,10 +74,41 @@ async fn settle(core: Arc<Core>, key: Key, grace: Duration) {
     }
 }
 
+/// The entry of a joined host, if it is (still) of the joining that the host's certificate is of: whoever has the name next, perhaps as another
+/// service, is somebody else.
+pub fn entry_of<'a>(objects: &'a Compiler, caller: &Caller) -> Option<&'a WorkloadEntry> {
+    let Caller::Host { namespace, name, id } = caller else { return None };
+    let entry = objects.entry(&Key::new(namespace.as_str(), name.as_str()))?;
+    (entry.joined && *entry.joined_id == **id).then_some(entry)
+}
+
+/// Whether a caller is who its certificate says. Only a joined host may be so no longer.
+pub fn is_current(core: &Core, caller: &Caller) -> bool {
+    !matches!(caller, Caller::Host { .. }) || core.objects(|objects| entry_of(objects, caller).is_some())
+}
+
+/// What is said to a host that is not.
+pub fn put_out() -> Status {
+    Status::permission_denied("this host has not joined, has left, or has joined anew and has another certificate")
+}
+
+/// Returns when a host is put out, and for others never. Its connection has to go: with another certificate it comes on another one.
+pub async fn until_put_out(core: &Core, caller: &Caller) {
+    if !matches!(caller, Caller::Host { .. }) {
+        return std::future::pending().await;
+    }
+    // Before everything is known nobody is.
+    core.ready().await;
+    if core.soon(|| is_current(core, caller)).await {
+        // The sender lives as long as the core.
+        let _ = core.observations().wait_for(|_| !is_current(core, caller)).await;
+    }
+}
+
 /// Makes or changes the EndpointSlice of a joined host.
 ///
 /// # Errors
-/// 404: there is no such WorkloadEntry. Otherwise the API's.
+/// 404: there is no such WorkloadEntry. 409: the slice of its name is somebody else's, or has just changed. Otherwise the API's.
 pub async fn put_slice(core: &Core, key: &Key, ready: bool) -> Result<(), ApiError> {
     let entry = core.api.get(ENTRIES, &key.namespace, &key.name).await?;
     let entry: Value = serde_json::from_slice(&entry).unwrap_or(Value::Null);
@@ -82,7 +120,7 @@ pub async fn put_slice(core: &Core, key: &Key, ready: bool) -> Result<(), ApiErr
         return Ok(());
     };
     let (name, protocol) = port_of(core, &key.namespace, &service, &port).await?;
-    let body = json!({
+    let mut body = json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
@@ -90,7 +128,7 @@ pub async fn put_slice(core: &Core, key: &Key, ready: bool) -> Result<(), ApiErr
             "namespace": &*key.namespace,
             "labels": {
                 "kubernetes.io/service-name": service,
-                "endpointslice.kubernetes.io/managed-by": "mesh.diolkos.io",
+                (MANAGED_BY): MANAGER,
             },
             // With the entry the slice goes.
             "ownerReferences": [{
@@ -108,13 +146,42 @@ pub async fn put_slice(core: &Core, key: &Key, ready: bool) -> Result<(), ApiErr
             "targetRef": { "kind": "WorkloadEntry", "namespace": &*key.namespace, "name": &*key.name },
         }],
     });
-    let bytes = Bytes::from(body.to_string());
-    match core.api.create(SLICES, &key.namespace, None, bytes.clone()).await {
-        Err(error) if error.is_conflict() => {
-            core.api.patch(SLICES, &key.namespace, &key.name, None, PatchKind::Merge, bytes).await.map(|_| ())
-        }
-        other => other.map(|_| ()),
+    let made = core.api.create(SLICES, &key.namespace, None, Bytes::from(body.to_string())).await;
+    let Err(error) = made else { return Ok(()) };
+    // One that is not found now is gone again: the next try makes it.
+    let there = if error.is_conflict() { slice(core, key).await? } else { None };
+    let Some(there) = there else { return Err(error) };
+    if !is_of(&there, key) {
+        let why = format!("EndpointSlice {key} is there and is somebody else's");
+        return Err(ApiError::new(409, "AlreadyExists", why));
     }
+    // That one and no other, which may have come in its place.
+    body["metadata"]["resourceVersion"] = there.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
+    let body = Bytes::from(body.to_string());
+    core.api.patch(SLICES, &key.namespace, &key.name, None, PatchKind::Merge, body).await.map(|_| ())
+}
+
+/// Whether nobody else has the EndpointSlice of a joined host's name: controllers call theirs `SERVICE-xxxxx`, people as they like.
+///
+/// # Errors
+/// The API's.
+pub async fn slice_is_free(core: &Core, key: &Key) -> Result<bool, ApiError> {
+    Ok(slice(core, key).await?.is_none_or(|there| is_of(&there, key)))
+}
+
+async fn slice(core: &Core, key: &Key) -> Result<Option<Value>, ApiError> {
+    match core.api.get(SLICES, &key.namespace, &key.name).await {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).unwrap_or(Value::Null))),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether we made an EndpointSlice for this entry, or for one that had its name before.
+fn is_of(slice: &Value, entry: &Key) -> bool {
+    let owners = slice.pointer("/metadata/ownerReferences").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    slice.pointer("/metadata/labels").and_then(|labels| labels.get(MANAGED_BY)).is_some_and(|by| by == MANAGER)
+        && owners.iter().any(|owner| owner["kind"] == "WorkloadEntry" && owner["name"] == *entry.name)
 }
 
 /// Name and protocol of the service's port that the host serves: the one of its number, else the first.

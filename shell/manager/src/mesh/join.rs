@@ -10,6 +10,7 @@ use super::hosts;
 use super::identity::Caller;
 use bytes::Bytes;
 use client::{ApiError, PatchKind, Resource};
+use model::Key;
 use serde_json::{Value, json};
 use std::future::Future;
 use std::net::IpAddr;
@@ -59,7 +60,9 @@ impl Join {
             return Err(Status::permission_denied("the token is for another service or namespace"));
         }
         let entry = format!("{}-{}", wanted.service, wanted.host);
-        let common_name = Caller::host_common_name(&wanted.namespace, &entry);
+        // Whoever had the name before, and perhaps its key still, is worth nothing from now on.
+        let id = fresh_id()?;
+        let common_name = Caller::host_common_name(&wanted.namespace, &entry, &id);
         // Signed before anything is made: a bad request leaves nothing behind.
         let signed = self.core.ca.sign(&request.csr, &Subject::Host(common_name), self.core.config.certificate_ttl);
         let cert_chain = signed.map_err(|error| match error {
@@ -67,30 +70,15 @@ impl Join {
             other => Status::internal(other.to_string()),
         })?;
         let core = &self.core;
-        let before = core.api.get(ENTRIES, &wanted.namespace, &entry).await;
-        let before =
-            before.map(Some).or_else(|error| if error.is_not_found() { Ok(None) } else { Err(status(error)) })?;
-        let before = before.map(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap_or(Value::Null));
-        if let Some(other) = before.as_ref().filter(|before| !is_of(before, &wanted)) {
-            let whose = joined_as(other).unwrap_or("what somebody else wrote");
-            tracing::warn!(
-                entry,
-                service = wanted.service,
-                whose,
-                from = self.address,
-                "mesh: join refused: its name is another's"
-            );
-            let why = format!(
-                "WorkloadEntry {entry} is there and is not of service {}: join under another --host",
-                wanted.service
-            );
-            return Err(Status::already_exists(why));
-        }
+        let key = Key::new(wanted.namespace.as_str(), entry.as_str());
+        let before = self.before(&wanted, &key).await?;
         make_service(core, &wanted).await.map_err(status)?;
-        put_entry(core, &wanted, &entry, before.as_ref()).await.map_err(status)?;
-        let key = model::Key::new(wanted.namespace.as_str(), entry.as_str());
-        // Not ready before its stream is up: until then its proxy could not answer.
-        hosts::put_slice(core, &key, false).await.map_err(status)?;
+        put_entry(core, &wanted, &entry, &id, before.as_ref()).await.map_err(status)?;
+        // Not ready before its stream is up: until then its proxy could not answer. From here on it has the new certificate or none: its slice
+        // can wait for the stream.
+        if let Err(error) = hosts::put_slice(core, &key, false).await {
+            tracing::warn!(host = %key, %error, "mesh: endpoint of a joined host cannot be written yet");
+        }
         tracing::info!(host = %key, address = %wanted.address, from = self.address, "mesh: host joined");
         Ok(JoinResponse {
             cert_chain,
@@ -134,6 +122,27 @@ impl Join {
                 other => return Err(Status::invalid_argument(format!("protocol {other:?} is not known"))),
             },
         })
+    }
+
+    /// The entry of a host that comes again. What others have under its name stays theirs.
+    async fn before(&self, wanted: &Wanted, key: &Key) -> Result<Option<Value>, Status> {
+        let core = &self.core;
+        let before = match core.api.get(ENTRIES, &key.namespace, &key.name).await {
+            Ok(bytes) => Some(serde_json::from_slice(&bytes).unwrap_or(Value::Null)),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(status(error)),
+        };
+        let other = before.as_ref().filter(|before| !is_of(before, wanted));
+        let (what, whose) = match other {
+            Some(other) => ("WorkloadEntry", joined_as(other).unwrap_or("what somebody else wrote")),
+            None if hosts::slice_is_free(core, key).await.map_err(status)? => return Ok(before),
+            None => ("EndpointSlice", "what somebody else wrote"),
+        };
+        let (entry, service) = (&key.name, &wanted.service);
+        tracing::warn!(what, %entry, service, whose, from = self.address, "mesh: join refused: its name is another's");
+        let why =
+            format!("{what} {entry} is there and is not of a host of service {service}: join under another --host");
+        Err(Status::already_exists(why))
     }
 
     async fn check_token(&self, token: &str) -> Result<Scope, Status> {
@@ -184,12 +193,12 @@ fn is_good(found: &Value, id: &str, secret: &str) -> bool {
         && !expired()
 }
 
-/// What a Secret has under a name; nothing, if it is not there.
+/// What a Secret has under a name; nothing, if it is not there or cannot be read.
 fn data(secret: &Value, name: &str) -> Vec<u8> {
     secret.pointer(&format!("/data/{name}")).and_then(Value::as_str).and_then(decode).unwrap_or_default()
 }
 
-/// What a token may be used for. None: for any.
+/// What a token may be used for. None: for any. Empty: for none; whoever wrote that meant one, by a variable that was not set.
 #[derive(Debug, PartialEq, Eq)]
 struct Scope {
     namespace: Option<Vec<u8>>,
@@ -199,7 +208,8 @@ struct Scope {
 impl Scope {
     /// As the token's Secret says.
     fn of(secret: &Value) -> Self {
-        let said = |name| Some(data(secret, name)).filter(|text| !text.is_empty());
+        // What is there and cannot be read limits too.
+        let said = |name| secret.pointer(&format!("/data/{name}")).map(|_| data(secret, name));
         Scope { namespace: said("join-namespace"), service: said("join-service") }
     }
 
@@ -222,6 +232,13 @@ fn is_of(entry: &Value, wanted: &Wanted) -> bool {
 fn decode(text: &str) -> Option<Vec<u8>> {
     use base64::Engine;
     base64::prelude::BASE64_STANDARD.decode(text).ok()
+}
+
+/// Tells joinings apart, and is no secret. Short, for it is part of a common name, which should have 64 characters at most.
+fn fresh_id() -> Result<String, Status> {
+    let mut bytes = [0u8; 8];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Status::internal("no random numbers"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// In a time that does not tell how much is right.
@@ -254,7 +271,7 @@ async fn make_service(core: &Core, wanted: &Wanted) -> Result<(), ApiError> {
 }
 
 /// Makes the entry, or changes the one that was there `before`: that one and no other.
-async fn put_entry(core: &Core, wanted: &Wanted, name: &str, before: Option<&Value>) -> Result<(), ApiError> {
+async fn put_entry(core: &Core, wanted: &Wanted, name: &str, id: &str, before: Option<&Value>) -> Result<(), ApiError> {
     let group = match core.api.get(GROUPS, &wanted.namespace, &wanted.service).await {
         Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
         Err(error) if error.is_not_found() => Value::Null,
@@ -267,7 +284,7 @@ async fn put_entry(core: &Core, wanted: &Wanted, name: &str, before: Option<&Val
             "name": name,
             "namespace": wanted.namespace,
             "labels": { "app": wanted.service },
-            "annotations": { "diolkos.io/joined": "true", "diolkos.io/service": wanted.service },
+            "annotations": { "diolkos.io/joined": "true", "diolkos.io/joined-id": id, "diolkos.io/service": wanted.service },
         },
         "spec": {
             "address": wanted.address.to_string(),
@@ -359,18 +376,24 @@ mod tests {
             protocol: "http".into(),
         };
         for (namespace, service, covered) in [
-            ("", "", true),
-            ("shop", "", true),
-            ("shop", "inventory", true),
-            ("", "inventory", true),
-            ("other", "", false),
-            ("shop", "payments", false),
-            ("other", "inventory", false),
-            ("", "inventory-2", false),
+            (None, None, true),
+            (Some("shop"), None, true),
+            (Some("shop"), Some("inventory"), true),
+            (None, Some("inventory"), true),
+            (Some("other"), None, false),
+            (Some("shop"), Some("payments"), false),
+            (Some("other"), Some("inventory"), false),
+            (None, Some("inventory-2"), false),
+            (Some(""), None, false),
+            (Some("shop"), Some(""), false),
         ] {
-            let data = json!({ "join-namespace": encode(namespace), "join-service": encode(service) });
+            let said = [("join-namespace", namespace), ("join-service", service)];
+            let said = said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), encode(value?).into())));
+            let data = Value::Object(said.collect());
             assert_eq!(Scope::of(&json!({ "data": data })).covers(&wanted), covered, "{namespace:?} {service:?}");
         }
+        let unreadable = json!({ "data": { "join-service": "inventory" } });
+        assert!(!Scope::of(&unreadable).covers(&wanted), "what is no base64 is no leave either");
         assert!(Scope::of(&Value::Null).covers(&wanted), "as before there were scopes");
     }
 

@@ -5,6 +5,7 @@ use super::ca::{CaError, split_pem};
 use super::certificates::{Certificates, Tokens};
 use super::core::Core;
 use super::doorkeeper::{Doorkeeper, Room, Standing};
+use super::hosts;
 use super::identity::Caller;
 use super::join::Join;
 use super::trust::Listener;
@@ -33,6 +34,8 @@ use xds::workload_api::SIGN_JWT_PATH;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// So long may a connection last whose client showed no certificate: to join takes a moment.
 const ANONYMOUS: Duration = Duration::from_secs(30);
+/// Calls that are under way on a connection that has to go may end in this time: more than they wait for what the watch will tell.
+const LAST_WORDS: Duration = Duration::from_secs(4);
 /// A peer that answers no ping for this long is gone: its joined host is taken out of service after it.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(10));
 
@@ -133,7 +136,14 @@ struct Connection {
 impl Connection {
     async fn serve(self, stream: TcpStream, mut room: Room) {
         let _ = stream.set_nodelay(true);
-        let stream = match tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await {
+        let accepted = tokio::select! {
+            accepted = tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)) => accepted,
+            () = room.taken() => {
+                tracing::debug!(address = %self.address, "mesh: another connection took its place in the handshake");
+                return;
+            }
+        };
+        let stream = match accepted {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 tracing::debug!(address = %self.address, %error, "mesh: TLS handshake failed");
@@ -153,6 +163,8 @@ impl Connection {
             return;
         }
         let address = self.address;
+        let core = self.core.clone();
+        let known = caller.clone();
         let handler = Handler { core: self.core, caller, address: self.address.to_string(), stopped: self.stopped };
         let service = hyper::service::service_fn(move |request| {
             let handler = handler.clone();
@@ -161,14 +173,23 @@ impl Connection {
         let mut server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         server.timer(TokioTimer::new());
         server.keep_alive_interval(KEEP_ALIVE.0).keep_alive_timeout(KEEP_ALIVE.1).max_concurrent_streams(256);
-        let served = async {
-            if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
-                tracing::debug!(%address, %error, "mesh: connection ended");
+        let mut served = std::pin::pin!(server.serve_connection(TokioIo::new(stream), service));
+        let ends = async {
+            match life {
+                Some(life) => tokio::time::sleep(life).await,
+                None => hosts::until_put_out(&core, &known).await,
             }
         };
-        match life {
-            Some(life) => drop(tokio::time::timeout(life, served).await),
-            None => served.await,
+        let ended = tokio::select! {
+            ended = served.as_mut() => ended,
+            () = ends => {
+                tracing::debug!(%address, caller = known.proxy(), "mesh: connection has lasted long enough");
+                served.as_mut().graceful_shutdown();
+                tokio::time::timeout(LAST_WORDS, served).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%address, %error, "mesh: connection ended");
         }
     }
 }

@@ -269,24 +269,28 @@ async fn join_as(peer: &Peer, token: &str, service: &str, host: &str) -> Result<
 }
 
 /// The token `ID.0123456789abcdef`, for one service or for any.
-fn token(id: &str, service: &str) -> Value {
+fn token(id: &str, service: Option<&str>) -> Value {
     use base64::Engine;
     let encode = |text: &str| base64::prelude::BASE64_STANDARD.encode(text);
-    json!({
+    let mut token = json!({
         "metadata": { "namespace": "kube-system", "name": format!("bootstrap-token-{id}") },
         "type": "bootstrap.kubernetes.io/token",
         "data": {
             "token-id": encode(id), "token-secret": encode("0123456789abcdef"),
-            "usage-bootstrap-authentication": encode("true"), "join-service": encode(service),
+            "usage-bootstrap-authentication": encode("true"),
         },
-    })
+    });
+    if let Some(service) = service {
+        token["data"]["join-service"] = encode(service).into();
+    }
+    token
 }
 
 #[tokio::test]
 async fn nobody_becomes_another_by_joining() {
     let api = small();
-    api.put("secrets", token("abcdef", ""));
-    api.put("secrets", token("onlyab", "a-b"));
+    api.put("secrets", token("abcdef", None));
+    api.put("secrets", token("onlyab", Some("a-b")));
     let running = Running::new(api).await;
     let stranger = Peer::connect(running.address, &running.pki.ca_pem, None).await;
     let (any, scoped) = ("abcdef.0123456789abcdef", "onlyab.0123456789abcdef");
@@ -304,9 +308,38 @@ async fn nobody_becomes_another_by_joining() {
 }
 
 #[tokio::test]
+async fn nobody_has_the_endpoints_of_another_by_joining() {
+    let api = small();
+    api.put("secrets", token("abcdef", None));
+    let mut written = slice("a-b-x7k2p", "a-b", &[("web-1", "10.244.0.5")]);
+    written["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = "endpointslice-controller.k8s.io".into();
+    let written = api.put("endpointslices", written);
+    let running = Running::new(api).await;
+    let stranger = Peer::connect(running.address, &running.pki.ca_pem, None).await;
+    let any = "abcdef.0123456789abcdef";
+    // A controller's slice of the service `a-b` is called as this host's would be.
+    let refused = join_as(&stranger, any, "a", "b-x7k2p").await.expect_err("the slice is another's");
+    assert_eq!(refused.code(), tonic::Code::AlreadyExists, "{refused}");
+    assert_eq!(running.api.get_now("endpointslices", "default", "a-b-x7k2p"), Some(written), "it is as it was");
+    assert!(running.api.get_now("workloadentries", "default", "a-b-x7k2p").is_none(), "and nothing is left behind");
+    assert!(running.api.get_now("services", "default", "a").is_none());
+
+    // A slice that a former entry of the name left is its own.
+    join(&stranger, any).await.expect("a good token");
+    let mut left = running.api.get_now("endpointslices", "default", "inventory-box1").expect("a slice");
+    left["metadata"]["ownerReferences"][0]["uid"] = "of a former one".into();
+    left["endpoints"][0]["addresses"][0] = "172.30.0.9".into();
+    running.api.put("endpointslices", left);
+    running.api.delete("workloadentries", "default", "inventory-box1");
+    join(&stranger, any).await.expect("its own");
+    let slice = running.api.get_now("endpointslices", "default", "inventory-box1").expect("a slice");
+    assert_eq!(slice["endpoints"][0]["addresses"][0], "172.30.0.2");
+}
+
+#[tokio::test]
 async fn a_host_joins_leaves_and_comes_back() {
     let api = small();
-    api.put("secrets", token("abcdef", ""));
+    api.put("secrets", token("abcdef", None));
     let running = Running::new(api).await;
     let stranger = Peer::connect(running.address, &running.pki.ca_pem, None).await;
     let (welcome, key) = join(&stranger, "abcdef.0123456789abcdef").await.expect("a good token");
@@ -331,7 +364,9 @@ async fn a_host_joins_leaves_and_comes_back() {
     // And a new certificate to talk to us with, of the same name.
     let renew = CertificateRequest::on_behalf_of(Certificate::request().1, "system:host:default:inventory-box1", 60);
     let renewed = peer.unary::<_, CertificateResponse>(CREATE_CERTIFICATE_PATH, renew).await.expect("its own name");
-    assert!(peer::common_name(&renewed.cert_chain[0]) == "system:host:default:inventory-box1");
+    let own = peer::common_name(&welcome.cert_chain[0]);
+    assert!(own.starts_with("system:host:default:inventory-box1:"), "{own}");
+    assert_eq!(peer::common_name(&renewed.cert_chain[0]), own);
     let another = CertificateRequest::on_behalf_of(Certificate::request().1, "system:host:default:other", 60);
     assert!(peer.unary::<_, CertificateResponse>(CREATE_CERTIFICATE_PATH, another).await.is_err());
 
@@ -351,6 +386,81 @@ async fn a_host_joins_leaves_and_comes_back() {
     let peer = Peer::connect(running.address, &running.pki.ca_pem, Some(certificate)).await;
     proxy.connect(peer).await;
     api::eventually("ready again", || ready(&running.api)).await;
+}
+
+/// What whoever shows a certificate is answered who asks for a certificate of an identity.
+async fn ask_as(running: &Running, certificate: &Certificate, identity: &str) -> Result<String, tonic::Code> {
+    let peer = Peer::connect(running.address, &running.pki.ca_pem, Some(certificate.clone())).await;
+    let request = CertificateRequest::on_behalf_of(Certificate::request().1, identity, 60);
+    let answer = peer.unary::<_, CertificateResponse>(CREATE_CERTIFICATE_PATH, request).await;
+    answer.map(|response| response.cert_chain[0].clone()).map_err(|refused| refused.code())
+}
+
+#[tokio::test]
+async fn a_certificate_is_not_worth_who_joins_later_under_its_name() {
+    let api = small();
+    api.put("secrets", token("abcdef", None));
+    let running = Running::new(api).await;
+    let stranger = Peer::connect(running.address, &running.pki.ca_pem, None).await;
+    let joined = async |service: &str, host: &str| {
+        let (welcome, key) = join_as(&stranger, "abcdef.0123456789abcdef", service, host).await.expect("a good token");
+        Certificate { chain: welcome.cert_chain.concat(), key }
+    };
+    let identity = "spiffe://cluster.local/ns/default/sa/inventory";
+    let refused = Err(tonic::Code::PermissionDenied);
+
+    // Its key was stolen: it is put out, and joins anew.
+    let stolen = joined("inventory", "box1").await;
+    let mut thief = Proxy::new("host/default/inventory-box1");
+    thief.connect(Peer::connect(running.address, &running.pki.ca_pem, Some(stolen.clone())).await).await;
+    thief.until("everything", |proxy| proxy.session.is_complete()).await;
+    running.api.delete("workloadentries", "default", "inventory-box1");
+    thief.until("the end of the connection", |proxy| !proxy.is_connected()).await;
+    let own = joined("inventory", "box1").await;
+    ask_as(&running, &own, identity).await.expect("its own");
+    assert_eq!(ask_as(&running, &stolen, identity).await, refused);
+    let renewal = "system:host:default:inventory-box1";
+    assert_eq!(ask_as(&running, &stolen, renewal).await, refused);
+    let mut thief = Proxy::new("host/default/inventory-box1");
+    thief.connect(Peer::connect(running.address, &running.pki.ca_pem, Some(stolen)).await).await;
+    thief.until("the end of the stream", |proxy| !proxy.is_connected()).await;
+    assert!(thief.names(ResourceKind::TrustBundle).is_empty(), "it was told nothing");
+
+    // Whoever comes again without being put out has another certificate too.
+    let again = joined("inventory", "box1").await;
+    ask_as(&running, &again, renewal).await.expect("its own name");
+    assert_eq!(ask_as(&running, &own, identity).await, refused);
+
+    // One entry's name may be of one service, and then of another.
+    let former = joined("a-b", "c").await;
+    running.api.delete("workloadentries", "default", "a-b-c");
+    joined("a", "b-c").await;
+    assert_eq!(ask_as(&running, &former, "spiffe://cluster.local/ns/default/sa/a").await, refused);
+}
+
+/// Who joined before joinings were told apart, and has not joined again.
+#[tokio::test]
+async fn a_host_that_joined_before_goes_on() {
+    let api = small();
+    api.put("secrets", token("abcdef", None));
+    let running = Running::new(api).await;
+    let before = running.pki.issue("system:host:default:inventory-box1");
+    let mut entry = json!({
+        "metadata": { "namespace": "default", "name": "inventory-box1",
+            "annotations": { "diolkos.io/joined": "true", "diolkos.io/service": "inventory" } },
+        "spec": { "address": "172.30.0.2", "ports": { "http": 9000 }, "serviceAccount": "inventory" },
+    });
+    running.api.put("workloadentries", entry.clone());
+    let renewal = "system:host:default:inventory-box1";
+    let renewed = ask_as(&running, &before, renewal).await.expect("its own name");
+    assert_eq!(peer::common_name(&renewed), renewal);
+    let stranger = Peer::connect(running.address, &running.pki.ca_pem, None).await;
+    join(&stranger, "abcdef.0123456789abcdef").await.expect("it comes again");
+    assert_eq!(ask_as(&running, &before, renewal).await, Err(tonic::Code::PermissionDenied));
+    // An entry that somebody wrote is nobody's who joined.
+    entry["metadata"]["annotations"] = json!({});
+    running.api.put("workloadentries", entry);
+    assert_eq!(ask_as(&running, &before, renewal).await, Err(tonic::Code::PermissionDenied));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use super::ca::CaError;
 use super::core::{Core, now};
+use super::hosts;
 use super::identity::Caller;
 use control::trust::{Event, Report, Reports, RootId};
 use serde_json::{Value, json};
@@ -77,7 +78,7 @@ fn behind(core: &Core) -> Vec<Arc<str>> {
 }
 
 fn host(namespace: &str, name: &str) -> Arc<str> {
-    Caller::Host { namespace: namespace.to_owned(), name: name.to_owned() }.proxy().into()
+    Caller::host(namespace, name, "").proxy().into()
 }
 
 /// For `mesh status`.
@@ -119,6 +120,9 @@ impl Listener {
     fn hear(&self, report: TrustReport) -> Result<TrustReportResponse, Status> {
         if self.caller == Caller::Anonymous {
             return Err(Status::unauthenticated("a client certificate is needed"));
+        }
+        if !hosts::is_current(&self.core, &self.caller) {
+            return Err(hosts::put_out());
         }
         if report.trusted.len().max(report.rests_on.len()) > ROOTS_LIMIT {
             return Err(Status::invalid_argument(format!("more than {ROOTS_LIMIT} roots")));

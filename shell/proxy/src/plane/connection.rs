@@ -41,6 +41,14 @@ pub enum PlaneError {
     },
 }
 
+impl PlaneError {
+    /// Whether what was asked may have been done although no answer says so.
+    pub fn may_be_done(&self) -> bool {
+        use tonic::Code::{Cancelled, DeadlineExceeded, Unavailable, Unknown};
+        matches!(self, PlaneError::Refused { code: Cancelled | DeadlineExceeded | Unavailable | Unknown, .. })
+    }
+}
+
 impl From<Status> for PlaneError {
     fn from(status: Status) -> Self {
         PlaneError::Refused { code: status.code(), message: status.message().to_owned() }

@@ -1,6 +1,7 @@
 //! For whom a view is made: what a client understands, whether it has an identity, and where it is.
 use super::Role;
 use crate::mesh::core::Core;
+use crate::mesh::hosts;
 use crate::mesh::identity::Caller;
 use model::{Key, Labels};
 use std::sync::Arc;
@@ -51,8 +52,8 @@ impl Source {
     /// Of several workloads with one account: what all of them have.
     fn of(core: &Core, caller: &Caller, claim: &Claim) -> Option<Source> {
         core.objects(|objects| match (caller, claim) {
-            (Caller::Host { namespace, name }, Claim::Host) => {
-                let entry = objects.entry(&Key::new(namespace.as_str(), name.as_str()))?;
+            (Caller::Host { .. }, Claim::Host) => {
+                let entry = hosts::entry_of(objects, caller)?;
                 Some(Source { namespace: entry.key.namespace.clone(), labels: objects.asked_labels(&entry.labels) })
             }
             (Caller::Node(node), Claim::Account(namespace, account)) => {
@@ -121,9 +122,9 @@ impl Audience {
         };
         let place = core.objects(|objects| match caller {
             Caller::Node(name) => objects.node(name).map(|node| (node.region.clone(), node.zone.clone())),
-            Caller::Host { namespace, name } => objects
-                .entry(&Key::new(namespace.as_str(), name.as_str()))
-                .map(|entry| (entry.region.clone(), entry.zone.clone())),
+            Caller::Host { .. } => {
+                hosts::entry_of(objects, caller).map(|entry| (entry.region.clone(), entry.zone.clone()))
+            }
             Caller::Anonymous => None,
         });
         let (region, zone) = place.unwrap_or_default();

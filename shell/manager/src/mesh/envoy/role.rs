@@ -32,7 +32,7 @@ impl Role {
         }
         match (caller, said("inbound")) {
             _ if node.user_agent_name.to_ascii_lowercase().starts_with("grpc") => Role::Grpc,
-            (Caller::Host { namespace, name }, Some(how @ ("listen" | "capture"))) => {
+            (Caller::Host { namespace, name, .. }, Some(how @ ("listen" | "capture"))) => {
                 Role::Host { entry: Key::new(namespace.as_str(), name.as_str()), captured: how == "capture" }
             }
             _ => Role::Sidecar,

@@ -175,6 +175,11 @@ impl Proxy {
         self.stream = None;
     }
 
+    /// Whether its stream is open, as far as it was read.
+    pub fn is_connected(&self) -> bool {
+        self.stream.is_some()
+    }
+
     /// Takes what comes within a time.
     pub async fn turn(&mut self, time: Duration) {
         let Some((inbound, sender)) = &mut self.stream else { return };
