@@ -124,6 +124,8 @@ struct Polling {
     /// Since when nothing was done.
     idle_since: Instant,
     looking: bool,
+    /// This wait is known to be short or long.
+    counted: bool,
     /// Short waits, less what long ones took back.
     short: u8,
     /// Until then the core is somebody else's.
@@ -133,19 +135,19 @@ struct Polling {
 
 impl Polling {
     fn new(most: Duration, now: Instant) -> Self {
-        Self { most, idle_since: now, looking: false, short: 0, kept_until: now, pause: FIRST_PAUSE }
+        Self { most, idle_since: now, looking: false, counted: false, short: 0, kept_until: now, pause: Duration::ZERO }
     }
 
     /// Nothing is ready. `worked`: something was, since this was asked last.
     fn looks_again(&mut self, worked: bool, now: Instant) -> bool {
         if worked {
-            if std::mem::take(&mut self.looking) {
+            if self.looking {
                 self.count(true);
             }
-            self.idle_since = now;
+            (self.idle_since, self.counted) = (now, false);
         }
         let late = now.duration_since(self.idle_since) >= self.most;
-        if late && std::mem::take(&mut self.looking) {
+        if late && self.looking {
             self.count(false);
         }
         self.looking = !late && self.short >= ENOUGH && now >= self.kept_until;
@@ -160,6 +162,9 @@ impl Polling {
     }
 
     fn count(&mut self, short: bool) {
+        if std::mem::replace(&mut self.counted, true) {
+            return;
+        }
         self.short = if short { (self.short + 1).min(MOST) } else { self.short.saturating_sub(LONG_TAKES) };
     }
 
@@ -169,7 +174,7 @@ impl Polling {
             return;
         }
         let soon = from.duration_since(self.kept_until) < MOST_PAUSE;
-        self.pause = if soon { (self.pause * 2).min(MOST_PAUSE) } else { FIRST_PAUSE };
+        self.pause = if soon { (self.pause * 2).clamp(FIRST_PAUSE, MOST_PAUSE) } else { FIRST_PAUSE };
         self.kept_until = from + took + self.pause;
         self.looking = false;
     }

@@ -3,9 +3,11 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use support::frames::*;
-use support::{Node, curl, eventually, gateway, inside, serve_http};
+use support::{Node, curl, eventually, gateway, inside, listen_in_threads, serve_http, town};
 
 const PORT: u16 = 25096;
 
@@ -21,6 +23,33 @@ fn until_the_end(mut stream: TcpStream) -> Option<Vec<u8>> {
             Err(_) => return None,
         }
     }
+}
+
+/// A process is not held by a client that asks for much and reads none of it.
+#[test]
+fn who_does_not_read_is_let_go() {
+    need_root!("who_does_not_read_is_let_go");
+    let mut node = Node::start(|config| config.public_patience = Duration::from_millis(700));
+    let web = node.pod(6, "web");
+    let let_go = Arc::new(AtomicUsize::new(0));
+    let counted = let_go.clone();
+    listen_in_threads(&web, move |mut stream| {
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n");
+        while stream.write_all(&[b'x'; 65_536]).is_ok() {}
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
+    node.service("web", 50, model::mesh::AppProtocol::Http, &[(6, model::mesh::Health::Ready)]);
+    node.proxy().apply(gateway(PORT + 1, "/", "web"));
+    let (host, at) = (node.net.node(), SocketAddr::from(([127, 0, 0, 1], PORT + 1)));
+    eventually("it listens", || inside(&host, move || TcpStream::connect(at).is_ok()).join().unwrap());
+    let mut stream = town::connect(&host, at);
+    stream.write_all(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut first = [0; 15];
+    stream.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200 OK");
+    eventually("the process is let go", || let_go.load(Ordering::Relaxed) == 1);
+    drop(stream);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::worker::Worker;
 use model::mesh::{Hostname, ListenerProtocol, TlsMode};
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
+use socket2::SockRef;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
@@ -197,6 +198,18 @@ impl Door {
         self.place.port
     }
 
+    /// Whether nothing but requests comes.
+    fn carries_requests(&self) -> bool {
+        match self.place.kind {
+            Kind::Http => true,
+            Kind::Tls => self.users().iter().all(|user| {
+                let here = user.entry.listeners.iter().filter(|it| self.has(it));
+                here.map(|it| it.listener.protocol).all(|protocol| protocol == ListenerProtocol::Https)
+            }),
+            Kind::Tcp | Kind::Udp => false,
+        }
+    }
+
     /// Whether what comes is under TLS.
     pub fn is_tls(&self) -> bool {
         self.place.kind == Kind::Tls
@@ -298,6 +311,10 @@ async fn accept(worker: Arc<Worker>, door: Arc<Door>, listener: TcpListener) {
 
 async fn connection(worker: Arc<Worker>, door: Arc<Door>, mut stream: TcpStream, mut from: SocketAddr) {
     let _busy = worker.shared.busy(Work::Gateway);
+    if door.carries_requests() {
+        // Who does not read what was asked for is not waited for either. Bytes of other protocols may wait as long as their speakers like.
+        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(worker.shared.config.public_patience));
+    }
     if door.requires_proxy_protocol() {
         match Box::pin(proxied::take(&mut stream, from)).await {
             Ok(opened_by) => from = opened_by,
