@@ -6,7 +6,7 @@
 //! others do, and with more there is always something ready.
 //!
 //! Before each look the core is offered to whoever else could run on it, which may be the very process that is to answer. Who then keeps it
-//! for long is not given way to twice: beside somebody who always has something to do, one who sleeps is run sooner than one who gave way.
+//! for long, and soon again, is given way to no more: beside somebody who always has something to do, one who sleeps is run sooner than one who gave way.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -23,6 +23,9 @@ const ENOUGH: u8 = 8;
 const MOST: u8 = 16;
 /// Who keeps the core for so long does not only answer us. The kernel lets one run for about three milliseconds before another who gave way.
 const KEPT: Duration = Duration::from_millis(1);
+/// It is kept once for so long when a virtual machine's host takes it. Who always has something to do keeps it each time: again within so many
+/// looks.
+const AGAIN_WITHIN: u8 = 100;
 /// How long it sleeps then; twice as long each time that it finds the core kept soon again, up to the most.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MOST_PAUSE: Duration = Duration::from_secs(10);
@@ -131,11 +134,22 @@ struct Polling {
     /// Until then the core is somebody else's.
     kept_until: Instant,
     pause: Duration,
+    /// Looks until it is forgotten that the core was kept.
+    kept: u8,
 }
 
 impl Polling {
     fn new(most: Duration, now: Instant) -> Self {
-        Self { most, idle_since: now, looking: false, counted: false, short: 0, kept_until: now, pause: Duration::ZERO }
+        Self {
+            most,
+            idle_since: now,
+            looking: false,
+            counted: false,
+            short: 0,
+            kept_until: now,
+            pause: Duration::ZERO,
+            kept: 0,
+        }
     }
 
     /// Nothing is ready. `worked`: something was, since this was asked last.
@@ -171,6 +185,10 @@ impl Polling {
     /// Others ran for so long.
     fn gave_way(&mut self, took: Duration, from: Instant) {
         if took < KEPT {
+            self.kept = self.kept.saturating_sub(1);
+            return;
+        }
+        if std::mem::replace(&mut self.kept, AGAIN_WITHIN) == 0 {
             return;
         }
         let soon = from.duration_since(self.kept_until) < MOST_PAUSE;
