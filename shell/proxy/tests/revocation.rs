@@ -282,19 +282,24 @@ fn a_policy_that_a_gateway_is_given_holds_for_what_is_open_there() {
     }
 }
 
-#[test]
-fn a_changed_policy_holds_for_calls_that_run() {
-    need_root!("a_changed_policy_holds_for_calls_that_run");
-    let mut node = Node::start(|_| {});
-    let (client, web) = (node.pod(5, "client"), node.pod(6, "web"));
-    serve_requests(&web, async |_| {
+/// A process whose answers do not end.
+fn serve_endless(netns: &str, content_type: &'static str) {
+    serve_requests(netns, move |_| async move {
         let pieces = futures_util::stream::unfold((), |()| async {
             tokio::time::sleep(Duration::from_millis(20)).await;
             Some((Ok(hyper::body::Frame::data(Bytes::from_static(b"\0\0\0\0\0"))), ()))
         });
         let body = http_body_util::StreamBody::new(pieces).boxed();
-        hyper::Response::builder().header("content-type", "application/grpc").body(body).unwrap()
+        hyper::Response::builder().header("content-type", content_type).body(body).unwrap()
     });
+}
+
+#[test]
+fn a_changed_policy_holds_for_calls_that_run() {
+    need_root!("a_changed_policy_holds_for_calls_that_run");
+    let mut node = Node::start(|_| {});
+    let (client, web) = (node.pod(5, "client"), node.pod(6, "web"));
+    serve_endless(&web, "application/grpc");
     node.service("web", 50, AppProtocol::Grpc, &[(6, Health::Ready)]);
     let (opened, open) = mpsc::channel();
     let call = std::thread::spawn(move || {
@@ -312,4 +317,23 @@ fn a_changed_policy_holds_for_calls_that_run() {
     open.recv().unwrap();
     node.proxy().apply([deny_path("/a")]);
     call.join().expect("it ends before its client's patience");
+}
+
+#[test]
+fn a_changed_policy_holds_for_who_listens_to_events() {
+    need_root!("a_changed_policy_holds_for_who_listens_to_events");
+    let mut node = Node::start(|_| {});
+    let (client, web) = (node.pod(5, "client"), node.pod(6, "web"));
+    serve_endless(&web, "text/event-stream");
+    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
+    let mut stream = town::connect(&client, socket(50));
+    stream.write_all(b"GET /a HTTP/1.1\r\nhost: web\r\naccept: text/event-stream\r\n\r\n").unwrap();
+    let mut bytes = [0; 4_096];
+    let length = stream.read(&mut bytes).unwrap();
+    assert!(bytes[..length].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&bytes[..length]));
+    node.proxy().apply([deny_path("/a")]);
+    let begun = Instant::now();
+    while stream.read(&mut bytes).is_ok_and(|length| length > 0) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "it goes on");
+    }
 }

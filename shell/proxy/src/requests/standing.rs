@@ -5,10 +5,14 @@ use crate::worker::Worker;
 use http1::RequestHead;
 use tokio::sync::watch;
 
-/// Follows policy from before a request is decided about: for one that switches protocols, or is a gRPC call. Others are taken to be short, and
-/// their callers to pay for nothing.
+/// What who wants server-sent events says that he takes.
+const EVENTS: &[u8] = b"text/event-stream";
+
+/// Follows policy from before a request is decided about: for one that switches protocols, is a gRPC call, or asks for server-sent events.
+/// Others are taken to be short, and their callers to pay for nothing.
 pub fn follow(worker: &Worker, site: &Site, head: &RequestHead, grpc: bool) -> Option<watch::Receiver<u64>> {
-    let lasts = grpc || head.upgrade().is_some();
+    let asks_for_events = || head.fields.get("accept").is_some_and(|accepts| accepts.starts_with(EVENTS));
+    let lasts = grpc || head.upgrade().is_some() || asks_for_events();
     (lasts && !matches!(site.place, Place::Service { .. })).then(|| worker.shared.mesh.policy_changes())
 }
 
