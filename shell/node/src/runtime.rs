@@ -39,6 +39,9 @@ impl From<tonic::Status> for RuntimeError {
 
 /// Most calls answer in milliseconds; a sandbox may wait for a slow CNI plugin.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How much longer than its limit a command in a container is waited for. The runtime ends it at its limit; but one that begins while its
+/// container is killed may hang there, and hold up the kill until nobody waits for it any more.
+const EXEC_SLACK: Duration = Duration::from_secs(5);
 /// A node full of pods lists some hundreds of containers of some KiB each.
 const MAX_ANSWER_BYTES: usize = 32 << 20;
 
@@ -183,7 +186,7 @@ impl Runtime {
         // Whole seconds on the wire: rounded up, so that a limit never becomes 0, which means none.
         let timeout = i64::try_from(limit.as_secs_f64().ceil() as u64).unwrap_or(i64::MAX).max(1);
         let request = ExecSyncRequest { container_id: id.to_owned(), cmd, timeout };
-        self.call(path::EXEC_SYNC, request, limit.saturating_add(PATIENCE)).await
+        self.call(path::EXEC_SYNC, request, limit.saturating_add(EXEC_SLACK)).await
     }
 
     /// Prepares an interactive command; its streams are at the URL returned.
