@@ -21,8 +21,8 @@ const LONG_TAKES: u8 = 4;
 const ENOUGH: u8 = 8;
 /// No more are counted: what was long ago says nothing.
 const MOST: u8 = 16;
-/// Who keeps the core for so long does not only answer us. The kernel lets one run for about three milliseconds before another who gave way.
-const KEPT: Duration = Duration::from_millis(1);
+/// Who keeps the core for so long does not only answer us. The kernel lets one run for about a millisecond before another who gave way.
+const KEPT: Duration = Duration::from_micros(200);
 /// It is kept once for so long when a virtual machine's host takes it. Who always has something to do keeps it each time: again within so many
 /// looks.
 const AGAIN_WITHIN: u8 = 100;
