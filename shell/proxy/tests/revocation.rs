@@ -209,6 +209,20 @@ fn serve_switching(netns: &str) {
     });
 }
 
+/// A connection that has switched protocols.
+fn switched(mut stream: TcpStream) -> TcpStream {
+    stream.write_all(b"GET /a HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").unwrap();
+    let mut bytes = [0; 4_096];
+    let length = stream.read(&mut bytes).unwrap();
+    assert!(bytes[..length].starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&bytes[..length]));
+    stream
+}
+
+/// Whether what it carries comes back.
+fn echoes(mut stream: &TcpStream) -> bool {
+    stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut [0; 4])).is_ok()
+}
+
 #[test]
 fn a_changed_policy_holds_for_connections_that_have_switched_protocols() {
     need_root!("a_changed_policy_holds_for_connections_that_have_switched_protocols");
@@ -216,12 +230,8 @@ fn a_changed_policy_holds_for_connections_that_have_switched_protocols() {
     let (client, web) = (node.pod(5, "client"), node.pod(6, "web"));
     serve_switching(&web);
     node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
-    let mut stream = town::connect(&client, socket(50));
-    stream.write_all(b"GET /a HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").unwrap();
-    let mut bytes = [0; 4_096];
-    let length = stream.read(&mut bytes).unwrap();
-    assert!(bytes[..length].starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&bytes[..length]));
-    let mut speaks = || stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut bytes[..4])).is_ok();
+    let stream = switched(town::connect(&client, socket(50)));
+    let speaks = || echoes(&stream);
     assert!(speaks());
     // About other requests: what was asked for before may go on.
     node.proxy().apply([deny_path("/b")]);
@@ -238,17 +248,6 @@ fn a_policy_that_a_gateway_is_given_holds_for_what_is_open_there() {
     let mut node = Node::start(|_| {});
     let (host, web) = (node.net.node(), node.pod(6, "web"));
     serve_switching(&web);
-    let chat = |mut stream: TcpStream| {
-        let mut bytes = [0; 4_096];
-        stream.write_all(b"GET /a HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").unwrap();
-        let length = stream.read(&mut bytes).unwrap();
-        assert!(bytes[..length].starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&bytes[..length]));
-        stream
-    };
-    let speaks = |mut stream: &TcpStream| {
-        let mut bytes = [0; 4];
-        stream.write_all(b"ping").and_then(|()| stream.read_exact(&mut bytes)).is_ok()
-    };
     for (protocol, port) in [(AppProtocol::Http, 25_191), (AppProtocol::Tcp, 25_192)] {
         node.service("web", 50, protocol, &[(6, Health::Ready)]);
         let told: Vec<Change> = match protocol {
@@ -258,8 +257,8 @@ fn a_policy_that_a_gateway_is_given_holds_for_what_is_open_there() {
         let at = SocketAddr::from(([127, 0, 0, 1], port));
         node.proxy().apply(told.clone());
         eventually("it listens", || inside(&host, move || TcpStream::connect(at).is_ok()).join().unwrap());
-        let stream = chat(town::connect(&host, at));
-        assert!(speaks(&stream));
+        let stream = switched(town::connect(&host, at));
+        assert!(echoes(&stream));
         let policy = AuthorizationPolicy {
             key: Key::new("default", "deny-all"),
             scope: Scope::Workload,
@@ -270,7 +269,7 @@ fn a_policy_that_a_gateway_is_given_holds_for_what_is_open_there() {
         };
         node.proxy().apply([Change::Set(Resource::AuthorizationPolicy(Arc::new(policy)))]);
         std::thread::sleep(Duration::from_millis(300));
-        assert!(speaks(&stream), "the gateway does not list it");
+        assert!(echoes(&stream), "the gateway does not list it");
         node.proxy().apply(told.into_iter().filter_map(|change| match change {
             Change::Set(Resource::Gateway(mut gateway)) => {
                 Arc::make_mut(&mut gateway).authorization_policies = vec![Key::new("default", "deny-all")];
@@ -278,7 +277,7 @@ fn a_policy_that_a_gateway_is_given_holds_for_what_is_open_there() {
             }
             _ => None,
         }));
-        eventually("it ends", || !speaks(&stream));
+        eventually("it ends", || !echoes(&stream));
     }
 }
 
