@@ -135,10 +135,14 @@ impl Attacher {
         Ok(pod)
     }
 
-    /// Serves node agents until the process ends. While a successor takes over nobody is heard: they come again, and find it or us.
+    /// Serves node agents until the process ends. While a successor takes over nobody is heard: they come again, and find it or us. Who came
+    /// meanwhile is let go with the socket: in its queue a node agent would wait until the last connection here has ended.
     pub async fn serve(self, listener: UnixListener) {
         loop {
-            self.shared.orders_held(false).await;
+            tokio::select! {
+                () = self.shared.orders_held(false) => {}
+                () = self.shared.stopped() => return,
+            }
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = self.shared.orders_held(true) => continue,

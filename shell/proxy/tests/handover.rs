@@ -5,12 +5,14 @@ use diolkos_proxy::{Config, Proxy, handover};
 use model::mesh::*;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use support::town::{self, connect, say};
 use support::{Node, curl, eventually, inside, under_load, workload};
+use xds::attach::{AttachOrder, AttachRequest, PodRef, encode};
 
 fn path(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("diolkos-{name}-{}.sock", std::process::id()))
@@ -40,11 +42,61 @@ fn node(socket: &std::path::Path) -> (Node, String) {
     (node, client)
 }
 
+fn serve_orders(node: &Node, path: &std::path::Path) {
+    let attacher = node.proxy().attacher.clone();
+    let listener = {
+        let _entered = node.proxy().runtime().enter();
+        attacher.listen(path).unwrap()
+    };
+    node.proxy().runtime().spawn(attacher.serve(listener));
+}
+
+/// A node agent that gives one order after the other, and comes again when its connection ends.
+struct Orders {
+    done: Arc<AtomicUsize>,
+    over: Arc<AtomicBool>,
+}
+
+impl Orders {
+    fn start(path: &std::path::Path) -> Self {
+        let this = Self { done: Arc::default(), over: Arc::default() };
+        let (path, done, over) = (path.to_owned(), this.done.clone(), this.over.clone());
+        let order = AttachRequest { id: 1, order: AttachOrder::Drain(PodRef { uid: "none".into() }) };
+        let order = encode(&order).unwrap();
+        std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(10));
+                let Ok(mut agent) = UnixStream::connect(&path) else { continue };
+                while agent.write_all(&order).is_ok() && agent.read(&mut [0; 64]).is_ok_and(|read| read > 0) {
+                    if over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    done.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+        });
+        this
+    }
+
+    fn done(&self) -> usize {
+        self.done.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Orders {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_successor_takes_over_without_a_failed_request() {
     need_root!("a_successor_takes_over_without_a_failed_request");
     let (socket, attach) = (path("handover"), path("handover-attach"));
     let (mut node, client) = node(&socket);
+    serve_orders(&node, &attach);
+    let orders = Orders::start(&attach);
     let stop = Arc::new(AtomicBool::new(false));
     let load = under_load(&client, &stop);
     let mut long = connect(&client, support::socket(60));
@@ -78,6 +130,8 @@ fn a_successor_takes_over_without_a_failed_request() {
     assert!(!node.proxy().shared.is_stopping());
     assert!(say(&mut long), "what runs goes on");
     assert!(ask(&mut kept).contains("connection: close"), "an idle connection is told to close with its next answer");
+    let before = orders.done();
+    eventually("the successor takes the node agent's orders", || orders.done() > before + 5);
     std::thread::sleep(Duration::from_secs(1));
     let ended = std::thread::spawn(move || {
         old.runtime().block_on(old.leave(Duration::from_secs(30)));
@@ -104,12 +158,8 @@ fn a_successor_that_dies_leaves_the_old_one_serving() {
     need_root!("a_successor_that_dies_leaves_the_old_one_serving");
     let (socket, attach) = (path("crash"), path("crash-attach"));
     let (node, client) = node(&socket);
-    let attacher = node.proxy().attacher.clone();
-    let listener = {
-        let _entered = node.proxy().runtime().enter();
-        attacher.listen(&attach).unwrap()
-    };
-    node.proxy().runtime().spawn(attacher.serve(listener));
+    serve_orders(&node, &attach);
+    let orders = Orders::start(&attach);
     let stop = Arc::new(AtomicBool::new(false));
     let load = under_load(&client, &stop);
     for _ in 0..3 {
@@ -126,16 +176,8 @@ fn a_successor_that_dies_leaves_the_old_one_serving() {
     let length = (&stranger).read(&mut answer).unwrap();
     assert!(String::from_utf8_lossy(&answer[..length]).contains("refused"));
     drop(stranger);
-    eventually("orders are taken again", || {
-        let order = xds::attach::AttachRequest {
-            id: 1,
-            order: xds::attach::AttachOrder::Drain(xds::attach::PodRef { uid: "none".into() }),
-        };
-        let Ok(mut agent) = std::os::unix::net::UnixStream::connect(&attach) else { return false };
-        agent.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-        agent.write_all(&xds::attach::encode(&order).unwrap()).unwrap();
-        agent.read(&mut [0; 64]).is_ok_and(|read| read > 0)
-    });
+    let before = orders.done();
+    eventually("orders are taken again", || orders.done() > before + 5);
     stop.store(true, Ordering::Relaxed);
     let (answers, failures) = load.join().unwrap();
     assert!(failures.is_empty() && answers > 0, "{answers} answers, failures: {failures:?}");

@@ -172,7 +172,14 @@ fn operations(p: &Platform, begun: Instant) -> Check<String> {
     let changed = changing.join().map_err(|_| "the changes broke off")??;
     note(&format!("{changed} changes of routes were made; upgrading the proxy"));
     p.diolkos(&["proxy", "upgrade"]).ok()?;
-    note("another proxy serves; another root is wanted");
+    note("another proxy serves; pods come and go while the one before it finishes its streams");
+    let before = p.role_pids("proxy")?.len();
+    k(p, &["rollout", "restart", "deployment/ratings"]).ok()?;
+    k(p, &["rollout", "status", "deployment/ratings", "--timeout=20s"]).ok()?;
+    if before < 2 || p.role_pids("proxy")?.len() < 2 {
+        return Err("the proxy that was replaced had nothing to finish".into());
+    }
+    note("they did; another root is wanted");
     p.diolkos(&["mesh", "rotate-root"]).ok()?;
     eventually(Duration::from_secs(20), || match phase(p)?.as_str() {
         "switched" => Ok(()),
