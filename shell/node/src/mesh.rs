@@ -33,6 +33,8 @@ pub struct Mesh {
 /// A proxy that knows what to do answers in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 const RECONNECT: Duration = Duration::from_millis(200);
+/// A proxy that is being replaced hears nobody for a moment, and one that was killed is started again. Both are there within this.
+const BACK_WITHIN: Duration = Duration::from_secs(2);
 
 impl Mesh {
     /// Starts the connection to the proxy at `socket`.
@@ -53,17 +55,29 @@ impl Mesh {
     /// The pod's namespace goes away.
     ///
     /// # Errors
-    /// The proxy is down: then it has no sockets there either.
+    /// The proxy is down, and did not come back: then it has no sockets there either.
     pub async fn detach(&self, uid: &str) -> Result<(), MeshError> {
-        self.ask(AttachOrder::Detach(PodRef { uid: uid.to_owned() })).await
+        self.insist(AttachOrder::Detach(PodRef { uid: uid.to_owned() })).await
     }
 
     /// The pod is about to end: no new requests for it.
     ///
     /// # Errors
-    /// The proxy is down: nothing reaches the pod through it.
+    /// The proxy is down, and did not come back: nothing reaches the pod through it.
     pub async fn drain(&self, uid: &str) -> Result<(), MeshError> {
-        self.ask(AttachOrder::Drain(PodRef { uid: uid.to_owned() })).await
+        self.insist(AttachOrder::Drain(PodRef { uid: uid.to_owned() })).await
+    }
+
+    /// What ends a pod is not told again when the proxy comes back, as attaching is, and goes on without it. So it is asked until the proxy must
+    /// have been there: one that is being replaced serves the pod meanwhile.
+    async fn insist(&self, order: AttachOrder) -> Result<(), MeshError> {
+        let until = tokio::time::Instant::now() + BACK_WITHIN;
+        loop {
+            match self.ask(order.clone()).await {
+                Err(MeshError::Down) if tokio::time::Instant::now() < until => tokio::time::sleep(RECONNECT).await,
+                done => return done,
+            }
+        }
     }
 
     async fn ask(&self, order: AttachOrder) -> Result<(), MeshError> {
@@ -240,12 +254,7 @@ mod tests {
         assert_eq!(mesh.attach(pod("a")).await, Err(MeshError::Down));
         let listener = UnixListener::bind(&socket).unwrap();
         let proxy = tokio::spawn(async move { (answer(&listener, 4).await, listener) });
-        loop {
-            match mesh.drain("a").await {
-                Err(MeshError::Down) => tokio::time::sleep(Duration::from_millis(10)).await,
-                other => break assert_eq!(other, Ok(())),
-            }
-        }
+        assert_eq!(mesh.drain("a").await, Ok(()), "it is asked until the proxy is there");
         assert_eq!(mesh.attach(pod("b")).await, Ok(()));
         assert_eq!(mesh.attach(pod("bad")).await, Err(MeshError::Refused("no such namespace".into())));
         let (seen, listener) = proxy.await.unwrap();

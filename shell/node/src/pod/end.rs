@@ -92,7 +92,7 @@ impl Worker {
     async fn drain(&mut self) {
         let Some(mesh) = self.shared.mesh.clone().filter(|_| self.attached.is_some()) else { return };
         if let Err(error) = mesh.drain(self.pod.uid()).await {
-            tracing::debug!(pod = %self.pod.key(), %error, "not drained");
+            tracing::warn!(pod = %self.pod.key(), %error, "not drained");
         }
         // The drain comes out of the grace period's first part: what is asked for is when the pod is gone at the latest.
         tokio::time::sleep(self.shared.config.drain_delay.min(self.grace() / 2)).await;
@@ -166,7 +166,7 @@ impl Worker {
     async fn detach(&mut self) {
         let Some(mesh) = self.shared.mesh.clone().filter(|_| self.attached.take().is_some()) else { return };
         if let Err(error) = mesh.detach(self.pod.uid()).await {
-            tracing::debug!(pod = %self.pod.key(), %error, "not detached");
+            tracing::warn!(pod = %self.pod.key(), %error, "not detached");
         }
     }
 
