@@ -31,6 +31,9 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: 
     if pod.ports.contains(to.port()) {
         return tracing::debug!(pod = %pod.attachment.name, %to, "a connection to the proxy's own port is refused");
     }
+    if let Err(error) = netns::ask_in_silence(&stream) {
+        return tracing::debug!(%error, pod = %pod.attachment.name, "a caller is gone already");
+    }
     let caller = Caller::in_plain_text(from);
     let mut stream = Stream::from(stream);
     if !policy::is_known(&worker, &pod).await {

@@ -135,13 +135,18 @@ async fn begin(socket: Socket, to: SocketAddr) -> io::Result<tokio::net::TcpStre
     tokio::net::TcpSocket::from_std_stream(socket.into()).connect(to).await
 }
 
-/// Ends a connection whose peer vanishes without a word: without this its callers would wait for answers for a quarter of an hour. For peers that
-/// always read; one that is slow to take what is sent would be taken for one that is gone.
+/// Asks a peer that says nothing whether it is still there, and ends the connection when it is not. What goes on behind it asks in vain: the proxy
+/// answers it.
+pub fn ask_in_silence(stream: &tokio::net::TcpStream) -> io::Result<()> {
+    let asking = TcpKeepalive::new().with_time(SILENCE).with_interval(PROBE_EVERY).with_retries(PROBES);
+    socket2::SockRef::from(stream).set_tcp_keepalive(&asking)
+}
+
+/// The same, and ends a connection whose peer vanishes in the middle of it: without this its callers would wait for answers for a quarter of an hour.
+/// For peers that always read; one that is slow to take what is sent would be taken for one that is gone.
 pub fn end_in_silence(stream: &tokio::net::TcpStream) -> io::Result<()> {
-    let socket = socket2::SockRef::from(stream);
-    socket
-        .set_tcp_keepalive(&TcpKeepalive::new().with_time(SILENCE).with_interval(PROBE_EVERY).with_retries(PROBES))?;
-    socket.set_tcp_user_timeout(Some(SILENCE))
+    ask_in_silence(stream)?;
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(SILENCE))
 }
 
 /// Asks a silent peer whether it is still there, as a service's policy says.

@@ -2,19 +2,23 @@
 mod support;
 
 use bytes::Bytes;
+use diolkos_proxy::identity::trust::RootId;
 use diolkos_proxy::identity::{LocalIssuer, spiffe};
 use model::mesh::*;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, StreamOwned};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 use support::frames::*;
 use support::tls::{certificate, client, roots};
-use support::{Node, address, curl, inside, serve_http, town, workload};
+use support::{Node, address, curl, eventually, inside, serve_http, town, workload};
 
 type Tunnel = Peer<StreamOwned<ClientConnection, TcpStream>>;
 
@@ -266,4 +270,32 @@ fn a_proxy_that_is_not_ours() {
     assert_eq!(said, "RBAC: access denied 403");
     assert_eq!(questions.recv().unwrap().1, "CONNECT 10.250.0.8:9090");
     assert!(questions.try_recv().is_err(), "a refusal is not asked about twice");
+}
+
+/// As where a pod's network goes before its connections.
+#[test]
+fn a_caller_that_vanished_is_let_go() {
+    need_root!("a_caller_that_vanished_is_let_go");
+    let mut node = Node::start(|_| {});
+    let web = node.pod(6, "web");
+    serve_http(&web, "web");
+    let zt = node.net.pod(8);
+    let own = (&*node.issuer, "spiffe://cluster.local/ns/default/sa/zt");
+    let mut tunnel = open(&zt, &client(&node.issuer, Some(own), &["h2"]));
+    assert_eq!(verdict(&mut tunnel, 1, &head(1, &to("10.250.0.6:8080"))), Status(200));
+    let direct = town::connect(&zt, SocketAddr::new(address(6), 8080));
+    let session =
+        ClientConnection::new(client(&node.issuer, Some(own), &["istio"]), ServerName::IpAddress(address(6).into()));
+    let mut direct = StreamOwned::new(session.unwrap(), direct);
+    direct.write_all(b"GET /a HTTP/1.1\r\nHost: web\r\n\r\n").unwrap();
+    assert!(direct.read(&mut [0; 64]).unwrap() > 0);
+    let resting =
+        || node.proxy().shared.identities.anchors().resting_besides(RootId::of(&CertificateDer::from(vec![])));
+    assert_eq!(resting(), 4, "two ends of each");
+    // The kernel acknowledges after 40 ms; an answer that was not acknowledged is sent again for a quarter of an hour.
+    std::thread::sleep(Duration::from_millis(200));
+    let down = Command::new("ip").args(["-n", &zt, "link", "set", "eth0", "down"]).status();
+    assert!(down.unwrap().success());
+    eventually("the tunnel is let go", || resting() == 2);
+    eventually("and what is no tunnel, later", || resting() == 0);
 }

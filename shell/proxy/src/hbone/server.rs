@@ -6,6 +6,7 @@ use super::{
 use crate::dial;
 use crate::identity::trust::RootId;
 use crate::inbound;
+use crate::netns;
 use crate::outbox::Tcp;
 use crate::peer_tls::{self, Secured};
 use crate::pods::{Phase, Pod};
@@ -43,7 +44,13 @@ pub async fn serve(worker: Arc<Worker>, pod: Arc<Pod>, stream: TcpStream, from: 
         Ok(Err(error)) => return tracing::debug!(%error, %from, pod = %pod.attachment.name, "no tunnel"),
         Err(_) => return tracing::debug!(%from, pod = %pod.attachment.name, "the handshake took too long"),
     };
-    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let (tcp, session) = stream.get_ref();
+    // What a network takes along says no goodbye; a tunnel to nobody would rest on its roots for ever.
+    let kept = if direct.is_some() { netns::ask_in_silence } else { netns::end_in_silence }(tcp.stream());
+    if let Err(error) = kept {
+        return tracing::debug!(%error, %from, pod = %pod.attachment.name, "a caller is gone already");
+    }
+    let chain = session.peer_certificates().unwrap_or_default();
     let resting = pod.origin.identity.anchors().rest(root, chain);
     let Some(identity) = peer_tls::identity(&worker, &pod, chain, from) else { return };
     let caller = Caller { identity: Some(identity), ..Caller::in_plain_text(from) };
