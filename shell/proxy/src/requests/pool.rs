@@ -263,7 +263,7 @@ impl HttpPool {
         let now = Instant::now();
         let fresh = |since: Instant, life: Life| now.duration_since(since) < life.idle;
         lock(&self.h1).retain(|_, idle| {
-            idle.retain(|connection| fresh(connection.idle_since, connection.life));
+            idle.retain(|connection| fresh(connection.idle_since, connection.life) && !connection.reader.is_leaving());
             !idle.is_empty()
         });
         // Streams that run keep their connection; only the pool lets go of it.
