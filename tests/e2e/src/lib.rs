@@ -1,5 +1,6 @@
 //! End-to-end tests with the real clients: a platform, the tools that drive it, and a runner that says what it skips.
 
+pub mod envoy;
 pub mod network;
 pub mod platform;
 pub mod runner;

@@ -1,7 +1,9 @@
 //! The mesh: identity, routes, policy, names, a workload from outside, and no request lost while pods come and go.
 
+use e2e::envoy::Bootstrap;
 use e2e::shell::{Check, run as run_program};
 use e2e::{Platform, Runner, contains, eventually, platform};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -22,12 +24,20 @@ pub fn run(runner: &mut Runner, p: &Platform) {
         super::istio::checks(runner, p);
         super::traffic_policy::checks(runner, p);
         super::operations::checks(runner, p);
+        match platform::binary("ENVOY") {
+            Some(envoy) => _ = runner.check(AN_ENVOY, || an_envoy(p, &envoy)),
+            None => runner.skip(AN_ENVOY, "ENVOY names no Envoy"),
+        }
     }
     drop(guests);
-    let _ = run_program(Command::new("ip").args(["netns", "del", "dk-e2e"]), None);
+    let _ = run_program(Command::new("ip").args(["netns", "del", ELSEWHERE]), None);
 }
 
 const NS: &str = "bookstore";
+const AN_ENVOY: &str = "mesh::an Envoy in place of our gateway calls pods as who it is";
+/// The machine that is no node: its network, and this machine there.
+const ELSEWHERE: &str = "dk-e2e";
+const THIS_MACHINE: &str = "172.31.251.1";
 pub const GATEWAY: &str = "http://127.0.0.1:8088/";
 
 /// Processes of the machine that is no node.
@@ -84,15 +94,15 @@ fn join(p: &Platform, guests: &mut Guests) -> Check {
     let log = std::fs::File::create(p.dir.join("logs/join.log")).map_err(|error| error.to_string())?;
     let mut inventory = Command::new("ip");
     inventory
-        .args(["netns", "exec", "dk-e2e"])
+        .args(["netns", "exec", ELSEWHERE])
         .arg(bookstore)
         .arg("inventory")
         .env("PORT", "9090")
         .env("BIND", "127.0.0.1");
     let mut join = Command::new("ip");
-    join.args(["netns", "exec", "dk-e2e"]).arg(diolkos).args(["join", "--service=inventory", "--namespace=bookstore"]);
+    join.args(["netns", "exec", ELSEWHERE]).arg(diolkos).args(["join", "--service=inventory", "--namespace=bookstore"]);
     join.args(["--port=9090", "--address=172.31.251.2", "--run-dir=/run/diolkos-e2e-legacy"]);
-    join.arg(format!("--control=172.31.251.1:{}", platform::MESH)).arg("--data-dir=/var/lib/diolkos-e2e/legacy");
+    join.arg(format!("--control={THIS_MACHINE}:{}", platform::MESH)).arg("--data-dir=/var/lib/diolkos-e2e/legacy");
     join.env("DIOLKOS_JOIN_TOKEN", token.trim());
     for mut command in [inventory, join] {
         let (out, err) = (log.try_clone(), log.try_clone());
@@ -278,4 +288,62 @@ fn conditions(p: &Platform) -> Check {
     })?;
     contains(&curl(&["-o", "/dev/null", "-w", "%{http_code}", &format!("{GATEWAY}lost")]), &["500"])?;
     k(p, &["delete", "httproute/lost"]).ok().map(drop)
+}
+
+/// On the machine that is no node; pods take nothing in plain text.
+fn an_envoy(p: &Platform, envoy: &Path) -> Check {
+    let objects = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: envoy}
+spec: {gatewayClassName: diolkos, listeners: [{name: http, protocol: HTTP, port: 8098}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: envoy}
+spec: {parentRefs: [{name: envoy}], rules: [{backendRefs: [{name: catalog, port: 80}]}]}";
+    p.kubectl_in(&["-n", NS, "apply", "-f", "-"], objects).ok()?;
+    k(p, &["apply", "-f", &example("40-strict.yaml")]).ok()?;
+    let pki = |name: &str| p.dir.join("pki").join(name);
+    let bootstrap = Bootstrap {
+        id: "elsewhere",
+        kind: "DELTA_GRPC",
+        metadata: &serde_json::json!({ "gateway": "bookstore/envoy" }),
+        control: (THIS_MACHINE, platform::MESH),
+        admin: 8097,
+        certificate: (&pki("node.crt"), &pki("node.key")),
+        ca: &pki("ca.crt"),
+    };
+    let file = p.dir.join("envoy.json");
+    std::fs::write(&file, bootstrap.text()).map_err(|error| error.to_string())?;
+    let log = std::fs::File::create(p.dir.join("logs/envoy.log")).map_err(|error| error.to_string())?;
+    let there = || {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", ELSEWHERE]);
+        command
+    };
+    let mut command = there();
+    e2e::envoy::arguments(command.arg(envoy), &file);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+    let _running = Guests(vec![child.map_err(|error| error.to_string())?]);
+    let ask = || run_program(there().args(["curl", "-sS", "-i", "-m", "3", "http://127.0.0.1:8098/titles"]), None).ok();
+    let answered = || contains(&ask()?, &["200 OK", "\"catalog\"", "sa/envoy-diolkos"]);
+    eventually(Duration::from_secs(20), answered)?;
+    let deny = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: not-envoy}
+spec:
+  selector: {matchLabels: {app: catalog}}
+  action: DENY
+  rules: [{from: [{source: {principals: [cluster.local/ns/bookstore/sa/envoy-diolkos]}}]}]";
+    p.kubectl_in(&["-n", NS, "apply", "-f", "-"], deny).ok()?;
+    eventually(Duration::from_secs(5), || contains(&ask()?, &["403"]))?;
+    k(p, &["delete", "authorizationpolicy/not-envoy"]).ok()?;
+    eventually(Duration::from_secs(5), answered)?;
+    // Other pods, at other addresses: it follows them.
+    k(p, &["rollout", "restart", "deployment/catalog"]).ok()?;
+    k(p, &["rollout", "status", "deployment/catalog", "--timeout=60s"]).ok()?;
+    eventually(Duration::from_secs(5), answered)?;
+    k(p, &["delete", "gateway/envoy", "httproute/envoy"]).ok().map(drop)
 }

@@ -12,6 +12,7 @@ mod tuned;
 
 use bytes::Bytes;
 use client::{DeleteOptions, HttpsApi, ObjectApi, Resource};
+use e2e::envoy::{self, Bootstrap};
 use e2e::{Check, Runner, Server, contains, eventually, platform, shell};
 use serde_json::{Value, json};
 use std::net::UdpSocket;
@@ -329,31 +330,17 @@ impl World {
 
     /// The bootstrap of an Envoy that knows nothing but where to ask: its file.
     fn envoy_of(&self, of: &Envoy<'_>) -> Check<PathBuf> {
-        let (kind, metadata, control) = (of.kind, of.metadata, of.control);
-        let file = |path: &Path| json!({ "filename": path });
-        let tls = json!({ "name": "envoy.transport_sockets.tls", "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-            "common_tls_context": {
-                "tls_certificates": [{ "certificate_chain": file(of.certificate), "private_key": file(of.key) }],
-                "validation_context": { "trusted_ca": file(&self.dir.join("pki/ca.crt")) } } } });
-        let http2 = json!({ "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            "explicit_http_config": { "http2_protocol_options": {} } } });
-        let endpoint =
-            json!({ "endpoint": { "address": { "socket_address": { "address": control, "port_value": MESH_PORT } } } });
-        let bootstrap = json!({
-            "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": ADMIN_PORT } } },
-            "node": { "id": format!("test-{kind}"), "cluster": "test", "metadata": metadata },
-            "dynamic_resources": {
-                "ads_config": { "api_type": kind, "transport_api_version": "V3",
-                    "grpc_services": [{ "envoy_grpc": { "cluster_name": "diolkos" } }] },
-                "lds_config": { "ads": {}, "resource_api_version": "V3" },
-                "cds_config": { "ads": {}, "resource_api_version": "V3" } },
-            "static_resources": { "clusters": [{ "name": "diolkos", "type": "STATIC", "connect_timeout": "2s",
-                "typed_extension_protocol_options": http2, "transport_socket": tls,
-                "load_assignment": { "cluster_name": "diolkos", "endpoints": [{ "lb_endpoints": [endpoint] }] } }] } });
-        let path = self.dir.join(format!("{kind}.json"));
-        std::fs::write(&path, bootstrap.to_string()).map_err(|error| error.to_string())?;
+        let bootstrap = Bootstrap {
+            id: &format!("test-{}", of.kind),
+            kind: of.kind,
+            metadata: of.metadata,
+            control: (of.control, MESH_PORT),
+            admin: ADMIN_PORT,
+            certificate: (of.certificate, of.key),
+            ca: &self.dir.join("pki/ca.crt"),
+        };
+        let path = self.dir.join(format!("{}.json", of.kind));
+        std::fs::write(&path, bootstrap.text()).map_err(|error| error.to_string())?;
         Ok(path)
     }
 
@@ -366,8 +353,7 @@ impl World {
             std::fs::File::create(self.dir.join(format!("{kind}.{what}"))).map_err(|error| error.to_string())
         };
         let mut command = Command::new(binary);
-        command.arg("-c").arg(path).args(["--concurrency", "1", "--use-dynamic-base-id", "-l", "warn"]);
-        command.args(["--file-flush-interval-msec", "100"]);
+        envoy::arguments(&mut command, &path);
         Process::heard(command.stderr(file("log")?).stdout(file("out")?))
     }
 

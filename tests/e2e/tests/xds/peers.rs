@@ -89,11 +89,9 @@ impl Guest {
         std::fs::write(&own, bootstrap.to_string()).map_err(|error| error.to_string())?;
         let file = |name: &str| std::fs::File::create(self.dir.join(name)).map_err(|error| error.to_string());
         let mut command = self.inside();
-        command.arg(envoy).arg("-c").arg(own).args(["--concurrency", "1", "--use-dynamic-base-id", "-l", "warn"]);
+        e2e::envoy::arguments(command.arg(envoy), &own);
         // As `diolkos join` says.
-        command
-            .args(["--drain-time-s", "1", "--drain-strategy", "immediate"])
-            .args(["--file-flush-interval-msec", "100"]);
+        command.args(["--drain-time-s", "1", "--drain-strategy", "immediate"]);
         Process::heard(command.stderr(file("envoy.log")?).stdout(file("envoy.out")?))
     }
 
@@ -237,7 +235,7 @@ impl World {
             key: &join.join("host.key"),
         })?;
         let mut command = guest.inside();
-        command.arg(envoy).arg("-c").arg(own).args(["--concurrency", "1", "--use-dynamic-base-id", "-l", "warn"]);
+        e2e::envoy::arguments(command.arg(envoy), &own);
         let log = std::fs::File::create(self.dir.join("DELTA_GRPC.log")).map_err(|error| error.to_string())?;
         let _envoy = Process::start(command.stderr(log))?;
         let get = || {
