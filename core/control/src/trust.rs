@@ -114,6 +114,30 @@ pub struct Report {
     pub trusted: BTreeSet<RootId>,
     /// Roots of its own certificates, and of both ends of its open connections.
     pub rests_on: BTreeSet<RootId>,
+    /// What rests on another root than the one that signs, in words.
+    pub because: Vec<String>,
+}
+
+/// Why a proxy keeps a phase from ending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lag {
+    /// It has said nothing of late.
+    Unheard,
+    /// It does not trust the next root yet.
+    Untold,
+    /// Something of it rests on the old root: this, as far as it said.
+    Resting(Vec<String>),
+}
+
+impl std::fmt::Display for Lag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unheard => write!(f, "says nothing of late"),
+            Self::Untold => write!(f, "does not trust the next root yet"),
+            Self::Resting(what) if what.is_empty() => write!(f, "rests on the old root"),
+            Self::Resting(what) => write!(f, "rests on the old root: {}", what.join(", ")),
+        }
+    }
 }
 
 /// What proxies said last. A proxy that is just being replaced by its successor has two processes.
@@ -132,7 +156,7 @@ impl Reports {
         self.0.clear();
     }
 
-    /// Those of the expected proxies that keep the phase from ending.
+    /// Those of the expected proxies that keep the phase from ending, by name, and why.
     pub fn behind(
         &self,
         phase: Phase,
@@ -140,21 +164,20 @@ impl Reports {
         old: &str,
         next: &str,
         now_s: u64,
-    ) -> Vec<Arc<str>> {
-        let good = |report: &Report| match phase {
-            Phase::Steady => true,
-            Phase::Announced { .. } => report.trusted.contains(next),
-            Phase::Switched { .. } => !report.rests_on.contains(old),
+    ) -> BTreeMap<Arc<str>, Lag> {
+        let lag = |report: &Report| match phase {
+            Phase::Announced { .. } if !report.trusted.contains(next) => Some(Lag::Untold),
+            Phase::Switched { .. } if report.rests_on.contains(old) => Some(Lag::Resting(report.because.clone())),
+            Phase::Steady | Phase::Announced { .. } | Phase::Switched { .. } => None,
         };
+        let mut behind: BTreeMap<_, _> = expected.iter().map(|proxy| (proxy.clone(), Lag::Unheard)).collect();
         let fresh = |at_s: u64| now_s.saturating_sub(at_s) < REPORT_LIFE_S;
-        let mut heard: BTreeMap<&Arc<str>, bool> = BTreeMap::new();
-        for ((proxy, _), (_, report)) in self.0.iter().filter(|(_, (at_s, _))| fresh(*at_s)) {
-            *heard.entry(proxy).or_insert(true) &= good(report);
+        let heard = || self.0.iter().filter(|(_, (at_s, _))| fresh(*at_s));
+        for ((proxy, _), _) in heard() {
+            behind.remove(proxy);
         }
-        let unheard = expected.iter().filter(|proxy| !heard.contains_key(proxy)).cloned();
-        let not_yet = heard.iter().filter(|(_, good)| !**good).map(|(proxy, _)| (*proxy).clone());
-        let mut behind: Vec<Arc<str>> = unheard.chain(not_yet).collect();
-        behind.sort();
+        // Of a proxy's processes one that lags is enough.
+        behind.extend(heard().filter_map(|((proxy, _), (_, report))| Some((proxy.clone(), lag(report)?))));
         behind
     }
 }
@@ -234,32 +257,48 @@ switched long ago | old root, all agree | steady, withdraw
     fn who_is_waited_for() {
         let expected: BTreeSet<Arc<str>> = ["a", "b"].map(Into::into).into();
         let set = |roots: &[&str]| roots.iter().map(|root| Arc::from(*root)).collect();
-        let report = |trusted: &[&str], rests_on: &[&str]| Report { trusted: set(trusted), rests_on: set(rests_on) };
+        let report = |trusted: &[&str], rests_on: &[&str]| {
+            let because = rests_on.iter().map(|root| format!("a connection ({root})")).collect();
+            Report { trusted: set(trusted), rests_on: set(rests_on), because }
+        };
         let behind = |reports: &Reports, phase, now_s| {
             reports
                 .behind(phase, &expected, "old", "next", now_s)
                 .iter()
-                .map(|it| it.to_string())
+                .map(|(proxy, lag)| format!("{proxy} {lag}"))
                 .collect::<Vec<_>>()
-                .join(" ")
+                .join("; ")
         };
         let (announced, switched) = (Phase::Announced { since_s: 0 }, Phase::Switched { since_s: 0 });
         let mut reports = Reports::default();
-        assert_eq!(behind(&reports, announced, 10), "a b", "nobody was heard");
+        assert_eq!(
+            behind(&reports, announced, 10),
+            "a says nothing of late; b says nothing of late",
+            "nobody was heard"
+        );
         reports.take("a".into(), 1, report(&["old", "next"], &["old"]), 10);
-        assert_eq!(behind(&reports, announced, 10), "b");
-        assert_eq!(behind(&reports, switched, 10), "a b");
+        assert_eq!(behind(&reports, announced, 10), "b says nothing of late");
+        assert_eq!(
+            behind(&reports, switched, 10),
+            "a rests on the old root: a connection (old); b says nothing of late"
+        );
         reports.take("b".into(), 1, report(&["old", "next"], &["next"]), 10);
         assert_eq!(behind(&reports, announced, 10), "");
-        assert_eq!(behind(&reports, switched, 10), "a");
+        assert_eq!(behind(&reports, switched, 10), "a rests on the old root: a connection (old)");
         // Its successor is clean, but connections of the old process go on.
         reports.take("a".into(), 2, report(&["old", "next"], &["next"]), 11);
-        assert_eq!(behind(&reports, switched, 11), "a");
+        assert_eq!(behind(&reports, switched, 11), "a rests on the old root: a connection (old)");
         reports.take("a".into(), 1, report(&["old", "next"], &[]), 12);
         assert_eq!(behind(&reports, switched, 12), "");
-        assert_eq!(behind(&reports, switched, 10 + REPORT_LIFE_S), "b", "what was not repeated does not count");
+        assert_eq!(
+            behind(&reports, switched, 10 + REPORT_LIFE_S),
+            "b says nothing of late",
+            "what was not repeated does not count"
+        );
         // One that the API does not know, and that speaks all the same, is heard.
         reports.take("c".into(), 1, report(&["old"], &["old"]), 12);
-        assert_eq!(behind(&reports, switched, 12), "c");
+        assert_eq!(behind(&reports, switched, 12), "c rests on the old root: a connection (old)");
+        reports.take("c".into(), 1, report(&["old"], &[]), 12);
+        assert_eq!(behind(&reports, announced, 12), "c does not trust the next root yet");
     }
 }

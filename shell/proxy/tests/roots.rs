@@ -70,9 +70,12 @@ fn one_root_follows_another_without_a_failed_request() {
     });
     std::thread::sleep(Duration::from_millis(500));
     assert!(identities.rests_on().contains(&id(&authorities.old)), "a connection is open that was opened before");
+    let why = identities.rests_on_others(4);
+    assert!(matches!(why.as_slice(), [one] if one.ends_with("ends of connections")), "{why:?}");
     assert!(say(&mut long), "and it goes on");
     drop(long);
     eventually("nothing rests on the old root", || identities.rests_on() == [id(&authorities.new)].into());
+    assert!(identities.rests_on_others(4).is_empty());
     identities.set_roots([new].into_iter());
     std::thread::sleep(Duration::from_millis(300));
     stop.store(true, Ordering::Relaxed);

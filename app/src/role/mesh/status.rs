@@ -37,9 +37,8 @@ pub fn text(status: &Value, now_unix_s: i64) -> String {
     let phase = said(&trust["phase"]);
     let of = if roots.len() == 1 { "root" } else { "roots" };
     let _ = write!(out, "\nTrust domain {}: {} {of}, {phase}", said(&status["trustDomain"]), roots.len());
-    let waiting: Vec<String> = list(&trust["waitingFor"]).iter().map(said).collect();
-    if !waiting.is_empty() {
-        let _ = write!(out, ", waits for {}", waiting.join(", "));
+    for waiting in list(&trust["waitingFor"]) {
+        let _ = write!(out, "\n  waits for {}: {}", said(&waiting["proxy"]), said(&waiting["why"]));
     }
     let counts = status["resources"].as_object().into_iter().flatten().filter(|(_, count)| **count != 0);
     let counts: Vec<String> = counts.map(|(kind, count)| format!("{kind} {count}")).collect();
@@ -70,7 +69,7 @@ mod tests {
         let of = |kind: &str, state: &str, error: Value| json!({"type": kind, "version": 7, "sent": 9, "newest": 9, "state": state, "error": error});
         let status = json!({
             "version": 9, "trustDomain": "cluster.local",
-            "trust": {"phase": "spreading", "roots": [{}, {}], "waitingFor": ["vm"]},
+            "trust": {"phase": "spreading", "roots": [{}, {}], "waitingFor": [{"proxy": "vm", "why": "says nothing of late"}]},
             "resources": {"Route": 2, "Secret": 0, "Service": 5},
             "proxies": [
                 {"proxy": "vm", "address": "127.0.0.1:9", "connectedSinceUnixS": 940, "state": "synced", "types": [of("Route", "synced", Value::Null)]},
@@ -87,7 +86,8 @@ envoy e1 at vm  refused   0s          10.0.0.2:9
     no such [2Jfilter vm2
   Cluster: behind (runs 7, newest 9)
 
-Trust domain cluster.local: 2 roots, spreading, waits for vm
+Trust domain cluster.local: 2 roots, spreading
+  waits for vm: says nothing of late
 Resources: Route 2, Service 5
 Not usable: HttpRoute shop/web: no port
 ";

@@ -4,18 +4,20 @@ use super::ca::CaError;
 use super::core::{Core, now};
 use super::hosts;
 use super::identity::Caller;
-use control::trust::{Event, Report, Reports, RootId};
+use control::trust::{Event, Lag, Report, Reports, RootId};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tonic::{Request, Response, Status};
-use xds::trust::{ROOTS_LIMIT, TrustReport, TrustReportResponse};
+use xds::trust::{REASONS_LIMIT, ROOTS_LIMIT, TrustReport, TrustReportResponse};
 
 /// How often is looked whether it can go on.
 const LOOK: Duration = Duration::from_millis(500);
+/// So much of what a proxy says for people is kept.
+const REASON_CHARS: usize = 300;
 
 /// What proxies say.
 #[derive(Default)]
@@ -68,8 +70,8 @@ fn told(core: &Core) {
 }
 
 /// The proxies that the succession waits for.
-fn behind(core: &Core) -> Vec<Arc<str>> {
-    let Some((old, next)) = core.ca.old_and_next() else { return Vec::new() };
+fn behind(core: &Core) -> BTreeMap<Arc<str>, Lag> {
+    let Some((old, next)) = core.ca.old_and_next() else { return BTreeMap::new() };
     let expected: BTreeSet<Arc<str>> = core.objects(|objects| {
         let hosts = objects.joined_hosts().map(|entry| host(&entry.key.namespace, &entry.key.name));
         objects.nodes().cloned().chain(hosts).collect()
@@ -95,7 +97,9 @@ pub fn report(core: &Core) -> Value {
         Phase::Announced { since_s } => ("announced", Some(since_s)),
         Phase::Switched { since_s } => ("switched", Some(since_s)),
     };
-    let waiting: Vec<String> = behind(core).iter().map(ToString::to_string).collect();
+    let waiting = behind(core);
+    let waiting: Vec<Value> =
+        waiting.iter().map(|(proxy, lag)| json!({ "proxy": **proxy, "why": lag.to_string() })).collect();
     json!({ "phase": phase, "sinceUnixS": since_s, "roots": roots, "waitingFor": waiting })
 }
 
@@ -128,7 +132,9 @@ impl Listener {
             return Err(Status::invalid_argument(format!("more than {ROOTS_LIMIT} roots")));
         }
         let set = |roots: Vec<String>| roots.into_iter().map(RootId::from).collect();
-        let said = Report { trusted: set(report.trusted), rests_on: set(report.rests_on) };
+        let shortened = |text: String| text.chars().take(REASON_CHARS).collect();
+        let because = report.because.into_iter().take(REASONS_LIMIT).map(shortened).collect();
+        let said = Report { trusted: set(report.trusted), rests_on: set(report.rests_on), because };
         self.core.heard.lock().take(self.caller.proxy().into(), report.process, said, now().as_secs());
         Ok(TrustReportResponse {})
     }

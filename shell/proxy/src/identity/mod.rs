@@ -203,6 +203,22 @@ impl Identities {
         roots
     }
 
+    /// What rests on another root than the one that signs, for people: `most` things at most.
+    pub fn rests_on_others(&self, most: usize) -> Vec<String> {
+        let Some(first) = self.anchors.trust().first() else { return Vec::new() };
+        let connections = match self.anchors.resting_besides(first) {
+            0 => None,
+            1 => Some("an end of a connection".to_owned()),
+            ends => Some(format!("{ends} ends of connections")),
+        };
+        let client = *self.client_root.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = client.filter(|root| *root != first).map(|_| "the certificate for the control plane".to_owned());
+        let live = self.live();
+        let former = live.iter().filter(|identity| identity.root().is_some_and(|root| root != first));
+        let certificates = former.map(|identity| format!("the certificate of {}", identity.name));
+        connections.into_iter().chain(client).chain(certificates).take(most).collect()
+    }
+
     /// A JWT-SVID of an identity, for these.
     ///
     /// # Errors

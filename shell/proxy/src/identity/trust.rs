@@ -136,6 +136,11 @@ impl Anchors {
         self.lock().keys().copied().collect()
     }
 
+    /// Ends of open connections that rest on another root.
+    pub fn resting_besides(&self, root: RootId) -> usize {
+        self.lock().iter().filter(|(id, _)| **id != root).map(|(_, ends)| ends).sum()
+    }
+
     /// Notes a connection between a certificate of ours and a verified chain.
     pub fn rest(self: &Arc<Self>, own: RootId, peer: &[CertificateDer<'_>]) -> Resting {
         let peer = self.trust().anchor(peer);

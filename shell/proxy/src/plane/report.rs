@@ -6,7 +6,7 @@ use crate::identity::trust::RootId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use xds::trust::{REPORT_PATH, TrustReport, TrustReportResponse};
+use xds::trust::{REASONS_LIMIT, REPORT_PATH, TrustReport, TrustReportResponse};
 
 /// How often is looked for changes, while there is more than one root.
 const LOOK: Duration = Duration::from_millis(250);
@@ -30,6 +30,7 @@ pub async fn run(identities: Arc<Identities>, connection: Connection) {
             process: std::process::id().into(),
             trusted: names(&trusted),
             rests_on: names(&identities.rests_on()),
+            because: identities.rests_on_others(REASONS_LIMIT),
         };
         let news = said.as_ref().is_none_or(|(at, last)| *last != report || at.elapsed() >= REPEAT);
         if news {

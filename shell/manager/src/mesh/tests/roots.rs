@@ -33,7 +33,12 @@ fn ids(running: &Running) -> Vec<String> {
 }
 
 async fn report(peer: &Peer, trusted: &[String], rests_on: &[String]) {
-    let report = TrustReport { process: 1, trusted: trusted.to_vec(), rests_on: rests_on.to_vec() };
+    let report = TrustReport {
+        process: 1,
+        trusted: trusted.to_vec(),
+        rests_on: rests_on.to_vec(),
+        because: vec!["an end of a connection".into()],
+    };
     let _: TrustReportResponse = peer.unary(REPORT_PATH, report).await.expect("is heard");
 }
 
@@ -64,7 +69,8 @@ async fn the_old_root_goes_when_every_proxy_can_do_without_it() {
     report(&one, &both, &both[..1]).await;
     tokio::time::sleep(Duration::from_millis(1_200)).await;
     let now = trust(&running);
-    assert_eq!((now["phase"].as_str(), now["waitingFor"][0].as_str()), (Some("announced"), Some("n2")), "{now}");
+    assert_eq!(now["phase"], "announced");
+    assert_eq!(now["waitingFor"], serde_json::json!([{ "proxy": "n2", "why": "says nothing of late" }]));
     report(&two, &both, &both[..1]).await;
     proxy.until("the other order", |proxy| roots(proxy).len() == 2 && roots(proxy)[1] == old).await;
     let new = roots(&proxy)[0].clone();
@@ -73,7 +79,10 @@ async fn the_old_root_goes_when_every_proxy_can_do_without_it() {
     report(&one, &both, &both[1..]).await;
     report(&two, &both, &both).await;
     tokio::time::sleep(Duration::from_millis(1_200)).await;
-    assert_eq!(trust(&running)["phase"], "switched");
+    let now = trust(&running);
+    assert_eq!(now["phase"], "switched");
+    let why = "rests on the old root: an end of a connection";
+    assert_eq!(now["waitingFor"], serde_json::json!([{ "proxy": "n2", "why": why }]));
     report(&two, &both, &both[1..]).await;
     proxy.until("the new root alone", |proxy| roots(proxy) == [new.clone()]).await;
     assert_eq!(trust(&running)["phase"], "steady");
@@ -176,8 +185,9 @@ async fn a_joined_host_is_waited_for_too() {
     let running = Running::new(api).await;
     running.handle.rotate_root().expect("begins");
     api::eventually("all are waited for", || {
-        let waiting = trust(&running)["waitingFor"].clone();
-        waiting == serde_json::json!(["host/default/inventory-box1", "n1", "n2"])
+        let trust = trust(&running);
+        let waiting: Vec<_> = trust["waitingFor"].as_array().into_iter().flatten().map(|it| &it["proxy"]).collect();
+        waiting == ["host/default/inventory-box1", "n1", "n2"]
     })
     .await;
 }
