@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, StreamOwned};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -298,4 +298,32 @@ fn a_caller_that_vanished_is_let_go() {
     assert!(down.unwrap().success());
     eventually("the tunnel is let go", || resting() == 2);
     eventually("and what is no tunnel, later", || resting() == 0);
+}
+
+/// As where a machine is off: what waits for the same tunnel waits for it once, and not one after the other.
+#[test]
+fn a_tunnel_that_does_not_open_is_waited_for_once() {
+    need_root!("a_tunnel_that_does_not_open_is_waited_for_once");
+    const TOGETHER: usize = 40;
+    let mut node = Node::start(|_| {});
+    let silent = node.net.pod(9);
+    let caller = node.pod(5, "client");
+    let _listener = inside(&silent, || TcpListener::bind("0.0.0.0:15008").unwrap()).join().unwrap();
+    node.proxy().apply([diolkos_proxy::mesh::Change::Set(Resource::Workload(Arc::new(workload(9, "web"))))]);
+    node.proxy().apply(support::service("web", 50, AppProtocol::Http, &[(9, Health::Ready)]));
+    let ask = |netns: String| {
+        move || curl(&netns, &["-m", "60", "-o", "/dev/null", "-w", "%{http_code}", "http://10.96.0.50/a"])
+    };
+    // Each tries the only endpoint several times, for 4 s.
+    let together: Vec<_> = (0..TOGETHER).map(|_| std::thread::spawn(ask(caller.clone()))).collect();
+    assert!(together.into_iter().all(|one| one.join().unwrap() == "503"), "all are told within a minute");
+    // Nor by who has left.
+    curl(&caller, &["-m", "1", "-o", "/dev/null", "http://10.96.0.50/a"]);
+    eventually("who left is seen", || node.edges().iter().any(|edge| edge["codes"]["0"] == 1));
+    // Nor longer than the route allows.
+    let timeouts = Timeouts { request_ms: Some(500), ..Timeouts::default() };
+    let (matches, backends) = (vec![Match::default()], vec![support::to("web", 100)]);
+    let rule = Rule { timeouts, matches, backends, ..Rule::default() };
+    node.proxy().apply([support::route(vec![rule])]);
+    eventually("the route's time holds", || ask(caller.clone())() == "504");
 }

@@ -39,6 +39,9 @@ pub enum TunnelError {
     Draining,
     #[error("timed out while {0}")]
     Timeout(&'static str),
+    /// The tunnel was not opened, for all who waited for it.
+    #[error(transparent)]
+    Shared(Arc<TunnelError>),
 }
 
 impl TunnelError {

@@ -33,8 +33,15 @@ struct Key {
 #[derive(Debug, Default)]
 struct Slot {
     tunnels: Mutex<Vec<Arc<Tunnel>>>,
-    /// Held while a tunnel is opened: a burst of streams opens one, not many.
-    opening: tokio::sync::Mutex<()>,
+    /// Held while a tunnel is opened: a burst of streams opens one, not many. How the last one failed, if it did.
+    opening: tokio::sync::Mutex<Option<Failed>>,
+}
+
+/// A tunnel that was not opened.
+#[derive(Debug)]
+struct Failed {
+    at: Instant,
+    why: Arc<TunnelError>,
 }
 
 /// One TLS connection to another proxy.
@@ -141,11 +148,23 @@ impl Pool {
         if let Some(held) = slot.take() {
             return Ok((held, false));
         }
-        let _opening = slot.opening.lock().await;
+        let asked = Instant::now();
+        let mut opening = slot.opening.lock().await;
         if let Some(held) = slot.take() {
             return Ok((held, false));
         }
-        let tunnel = Arc::new(open_tunnel(origin, destination, identity).await?);
+        // Who waited for it is told what came of it: one after the other they would wait for the same silence.
+        if let Some(failed) = opening.as_ref().filter(|failed| failed.at >= asked) {
+            return Err(TunnelError::Shared(failed.why.clone()));
+        }
+        let tunnel = match open_tunnel(origin, destination, identity).await {
+            Ok(tunnel) => Arc::new(tunnel),
+            Err(error) => {
+                let why = Arc::new(error);
+                *opening = Some(Failed { at: Instant::now(), why: why.clone() });
+                return Err(TunnelError::Shared(why));
+            }
+        };
         tunnel.streams.fetch_add(1, Ordering::Relaxed);
         lock(&slot.tunnels).push(tunnel.clone());
         Ok((Held(tunnel), true))

@@ -320,11 +320,12 @@ async fn open(
     request: http::Request<()>,
     ended: bool,
 ) -> Result<(ResponseFuture, SendStream<Bytes>), Tried> {
-    let opened = async {
+    let opened = exchange.while_wanted(async {
         let mut sender = connection.sender.clone().ready().await?;
         sender.send_request(request, ended)
-    };
-    opened.await.map_err(|error: h2::Error| {
+    });
+    let opened = opened.await.map_err(|failure| failed(failure, "no stream was free in time".into(), false))?;
+    opened.map_err(|error: h2::Error| {
         // The connection takes no more streams; those that run may finish.
         exchange.worker.http.retire_h2(&exchange.pool_key(upstream), connection);
         failed(Failure::NotSent, error.to_string(), connection.reused)
