@@ -18,7 +18,7 @@ use ours::OTHER;
 use peers::{Peer, Ports, TUNED};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Any buffer holds so much.
@@ -39,6 +39,9 @@ pub struct Options {
     /// Another build of this bench, whose proxy runs as well (`other`): which of two builds is cheaper only one run can tell.
     #[arg(long)]
     beside: Option<PathBuf>,
+    /// How long the proxy looks for more to do before it sleeps, in microseconds (`proxy-poll-us`); not that of `--beside`.
+    #[arg(long)]
+    poll_us: Option<u64>,
     /// Only these scenarios.
     #[arg(long)]
     scenario: Vec<String>,
@@ -82,7 +85,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     let wanted = |name: &str| options.scenario.is_empty() || options.scenario.iter().any(|only| only == name);
     let work = net::Scratch::new()?;
     certs::write(&work)?;
-    let proxies = proxies(&work, options.beside.as_deref())?;
+    let proxies = proxies(&work, options)?;
     let tuned = peers::nginx_tuned(&work).ok();
     let bench = Bench { options, backend: peers::backend(&work, None)?, proxies, tuned, work };
     if wanted("idle") {
@@ -103,9 +106,9 @@ pub fn run(options: &Options) -> Result<(), String> {
     report.write()
 }
 
-fn proxies(work: &net::Scratch, other: Option<&Path>) -> Result<Vec<Peer>, String> {
-    let mut proxies = vec![ours::start(work)?];
-    if let Some(other) = other {
+fn proxies(work: &net::Scratch, options: &Options) -> Result<Vec<Peer>, String> {
+    let mut proxies = vec![ours::start(work, options.poll_us)?];
+    if let Some(other) = &options.beside {
         proxies.push(ours::start_other(work, other)?);
     }
     for (name, started) in

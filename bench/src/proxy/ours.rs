@@ -15,6 +15,7 @@ use proxy::{Config, Proxy};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use xds::attach::PodAttachment;
 
 const MTLS_PORT: u16 = 25_911;
@@ -40,21 +41,32 @@ pub struct Options {
     /// Added to the ports of a gateway.
     #[arg(long, default_value_t = 0)]
     shift: u16,
+    /// How long its worker looks before it sleeps, in microseconds.
+    #[arg(long)]
+    poll_us: Option<u64>,
 }
 
-/// A gateway before the backend.
-pub fn start(work: &Scratch) -> Result<Peer, String> {
-    gateway_of("self", &this()?, work, 0)
+/// A gateway before the backend, whose worker looks for so many microseconds before it sleeps; none: as it does by itself.
+pub fn start(work: &Scratch, poll_us: Option<u64>) -> Result<Peer, String> {
+    let polling: Vec<String> = poll_us.iter().map(|us| format!("--poll-us={us}")).collect();
+    gateway_of("self", &this()?, work, 0, &polling)
 }
 
 /// The same of another build.
 pub fn start_other(work: &Scratch, build: &Path) -> Result<Peer, String> {
-    gateway_of(OTHER, build, work, OTHER_SHIFT)
+    gateway_of(OTHER, build, work, OTHER_SHIFT, &[])
 }
 
-fn gateway_of(name: &'static str, build: &Path, work: &Scratch, shift: u16) -> Result<Peer, String> {
+fn gateway_of(
+    name: &'static str,
+    build: &Path,
+    work: &Scratch,
+    shift: u16,
+    more: &[String],
+) -> Result<Peer, String> {
     let mut command = on_core(0, None);
     command.arg(build).args(["proxy-under-test", "--shift", &shift.to_string()]).arg("--certs").arg(work.path());
+    command.args(more);
     let http = HTTP_PORT + shift;
     let ports = Ports { http, http2: Some(http), mtls: Some(MTLS_PORT + shift), tcp: Some(TCP_PORT + shift) };
     Peer::start(name, ports, command, true)
@@ -71,14 +83,16 @@ pub fn start_for_pods(work: &Scratch, pods: &Pods) -> Result<Peer, String> {
     command.args(["--pods", &pods.client, &pods.server]).arg("--certs").arg(work.path());
     let peer = Peer::start("self", Ports { http: VIP_PORT, ..Ports::default() }, command, false)?;
     // Attaching takes nft's time.
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    std::thread::sleep(Duration::from_secs(2));
     Ok(peer)
 }
 
 /// The child: serves until it is killed.
 pub fn run(options: &Options) -> Result<(), String> {
     let issuer = Arc::new(LocalIssuer::generate(86_400).map_err(|error| error.to_string())?);
-    let config = Config { workers: 1, gateways: options.pods.is_empty(), ..Config::default() };
+    let own = Config::default();
+    let polling = options.poll_us.map_or(own.polling, Duration::from_micros);
+    let config = Config { workers: 1, gateways: options.pods.is_empty(), polling, ..own };
     let proxy = Proxy::start(config, issuer.clone()).map_err(|error| error.to_string())?;
     proxy.shared.identities.set_roots([issuer.root_pem()].into_iter());
     proxy.apply([Change::Set(Resource::AuthorizationPolicy(Arc::new(policy(TCP_PORT + options.shift))))]);
