@@ -5,8 +5,10 @@
 //! back). Waits are that short where a worker has some thousands of requests a second and is about half busy: with less to do it sleeps as
 //! others do, and with more there is always something ready.
 //!
-//! Before each look the core is offered to whoever else could run on it, which may be the very process that is to answer. Who then keeps it
-//! for long, and soon again, is given way to no more: beside somebody who always has something to do, one who sleeps is run sooner than one who gave way.
+//! Before each look the core is offered to whoever else could run on it, which may be the very process that is to answer. Where others then keep
+//! it for long, and for a good part of the time, the worker sleeps as others do: beside somebody who has much to do, one who is woken is run sooner
+//! than one who gave way. (That a virtual machine's host takes the core, or the process that answers had many requests to answer after that,
+//! is not much of the time.)
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -23,10 +25,11 @@ const ENOUGH: u8 = 8;
 const MOST: u8 = 16;
 /// Who keeps the core for so long does not only answer us. The kernel lets one run for about a millisecond before another who gave way.
 const KEPT: Duration = Duration::from_micros(200);
-/// It is kept once for so long when a virtual machine's host takes it. Who always has something to do keeps it each time: again within so many
-/// looks.
-const AGAIN_WITHIN: u8 = 100;
-/// How long it sleeps then; twice as long each time that it finds the core kept soon again, up to the most.
+/// One part in so many of the time may be kept by others, without end.
+const SUFFERED: u32 = 10;
+/// And so much beyond it before it is much.
+const MUCH: Duration = Duration::from_millis(6);
+/// How long it sleeps as others do then; twice as long when it finds the core kept again sooner than that, up to the most.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MOST_PAUSE: Duration = Duration::from_secs(10);
 /// Time is told to others in portions of this.
@@ -131,11 +134,12 @@ struct Polling {
     counted: bool,
     /// Short waits, less what long ones took back.
     short: u8,
+    /// How long others kept the core, beyond what is suffered, and when that was so.
+    kept: Duration,
+    counted_at: Instant,
     /// Until then the core is somebody else's.
     kept_until: Instant,
     pause: Duration,
-    /// Looks until it is forgotten that the core was kept.
-    kept: u8,
 }
 
 impl Polling {
@@ -146,9 +150,10 @@ impl Polling {
             looking: false,
             counted: false,
             short: 0,
+            kept: Duration::ZERO,
+            counted_at: now,
             kept_until: now,
             pause: Duration::ZERO,
-            kept: 0,
         }
     }
 
@@ -185,16 +190,18 @@ impl Polling {
     /// Others ran for so long.
     fn gave_way(&mut self, took: Duration, from: Instant) {
         if took < KEPT {
-            self.kept = self.kept.saturating_sub(1);
             return;
         }
-        if std::mem::replace(&mut self.kept, AGAIN_WITHIN) == 0 {
+        let now = from + took;
+        let suffered = now.duration_since(self.counted_at) / SUFFERED;
+        self.kept = self.kept.saturating_sub(suffered) + took;
+        self.counted_at = now;
+        if self.kept < MUCH {
             return;
         }
-        let soon = from.duration_since(self.kept_until) < MOST_PAUSE;
-        self.pause = if soon { (self.pause * 2).clamp(FIRST_PAUSE, MOST_PAUSE) } else { FIRST_PAUSE };
-        self.kept_until = from + took + self.pause;
-        self.looking = false;
+        let soon = from.duration_since(self.kept_until) < self.pause;
+        self.pause = if soon { (self.pause * 2).min(MOST_PAUSE) } else { FIRST_PAUSE };
+        (self.kept, self.kept_until, self.looking) = (Duration::ZERO, now + self.pause, false);
     }
 }
 

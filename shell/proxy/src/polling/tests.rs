@@ -76,30 +76,55 @@ fn a_core_that_somebody_keeps_is_left_to_them() {
     for _ in 0..MOST {
         waits.wait(50);
     }
+    let slice = Duration::from_micros(1_400);
     let mut pause = FIRST_PAUSE;
     for _ in 0..10 {
-        for _ in 0..2 {
-            assert!(waits.polling.looks_again(true, waits.now), "once says nothing");
-            waits.polling.gave_way(3 * KEPT, waits.now);
+        let mut looks = 0;
+        while waits.polling.looks_again(true, waits.now) {
+            waits.polling.gave_way(slice, waits.now);
+            waits.now += slice;
+            looks += 1;
         }
-        for _ in 0..AGAIN_WITHIN {
-            waits.polling.gave_way(KEPT / 2, waits.now);
-        }
-        waits.now += 3 * KEPT + pause - Duration::from_micros(1);
+        assert_eq!(looks, 5, "each of them somebody waited for");
+        waits.now += pause - Duration::from_micros(1);
         assert!(!waits.polling.looks_again(true, waits.now), "{pause:?}");
         waits.pass(1);
         pause = (pause * 2).min(MOST_PAUSE);
     }
-    // Who answers in a part of a millisecond keeps nothing.
-    assert!(waits.polling.looks_again(true, waits.now));
-    waits.polling.gave_way(KEPT / 2, waits.now);
-    assert!(waits.polling.looks_again(false, waits.now));
-    // Long after it nothing of it is known.
-    waits.now += 2 * MOST_PAUSE;
-    for _ in 0..2 {
-        waits.polling.gave_way(3 * KEPT, waits.now);
+    // When it was left alone for longer than that, it is the first time again.
+    waits.now += MOST_PAUSE;
+    while waits.polling.looks_again(true, waits.now) {
+        waits.polling.gave_way(slice, waits.now);
+        waits.now += slice;
     }
     assert_eq!(waits.polling.pause, FIRST_PAUSE);
+}
+
+/// Who keeps the core for `kept` out of each of these times, all in microseconds; whether it is left to them.
+#[test]
+fn what_is_kept_now_and_then_is_suffered() {
+    for (kept, of, left) in [
+        (150, 300, false),
+        // A host that takes the core, and what is done after it.
+        (4_000, 100_000, false),
+        (3_000, 30_000, false),
+        (500, 5_100, false),
+        // A batch that works half of the time, or a quarter of it.
+        (1_000, 2_000, true),
+        (1_400, 5_600, true),
+        (700, 3_500, true),
+    ] {
+        let mut waits = Waits::new();
+        for _ in 0..MOST {
+            waits.wait(50);
+        }
+        let is_left = (0..200).any(|_| {
+            waits.polling.gave_way(Duration::from_micros(kept), waits.now);
+            waits.pass(of);
+            !waits.polling.looks_again(true, waits.now)
+        });
+        assert_eq!(is_left, left, "{kept} of {of}");
+    }
 }
 
 /// On a runtime: what comes while it looks is found, and it sleeps when nothing comes.
