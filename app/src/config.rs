@@ -79,7 +79,7 @@ pub struct Settings {
     /// Worker threads of the proxy [default: one a core].
     #[arg(long, env = "DIOLKOS_PROXY_WORKERS", global = true, value_name = "N")]
     pub proxy_workers: Option<usize>,
-    /// A worker whose waits were that short lately looks for more for so many microseconds before it sleeps; 0: it sleeps [default: 0].
+    /// A worker whose waits were that short lately looks for more for so many microseconds before it sleeps; 0: it sleeps [default: 200].
     #[arg(long, env = "DIOLKOS_PROXY_POLL_US", global = true, value_name = "US")]
     pub proxy_poll_us: Option<u64>,
     /// A proxy that was replaced finishes what it has within this time, in seconds [default: 600].
@@ -330,7 +330,7 @@ impl Settings {
             mesh_listen: self.mesh_listen.unwrap_or_else(|| any(15012)),
             proxy_admin: self.proxy_admin.unwrap_or_else(|| loopback(15020)),
             proxy_workers: self.proxy_workers.unwrap_or(cores),
-            proxy_poll_us: self.proxy_poll_us.unwrap_or(0),
+            proxy_poll_us: self.proxy_poll_us.unwrap_or(200),
             proxy_drain_s: self.proxy_drain_s.unwrap_or(600),
             access_log: self.access_log.unwrap_or(false),
             access_log_format: self.access_log_format,

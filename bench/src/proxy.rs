@@ -25,7 +25,7 @@ use std::time::Duration;
 const SMALL: usize = 4 * 1024;
 
 /// Turns of a proxy in a second when latency is measured.
-const TURNS_A_SECOND: u64 = 4;
+const TURNS_A_SECOND: u64 = 10;
 
 #[derive(Args)]
 pub struct Options {

@@ -190,7 +190,7 @@ impl Default for Config {
             tracing: Tracing::default(),
             gateways: true,
             public_patience: Duration::from_secs(60),
-            polling: Duration::ZERO,
+            polling: Duration::from_micros(200),
         }
     }
 }
