@@ -57,13 +57,7 @@ pub fn start_other(work: &Scratch, build: &Path) -> Result<Peer, String> {
     gateway_of(OTHER, build, work, OTHER_SHIFT, &[])
 }
 
-fn gateway_of(
-    name: &'static str,
-    build: &Path,
-    work: &Scratch,
-    shift: u16,
-    more: &[String],
-) -> Result<Peer, String> {
+fn gateway_of(name: &'static str, build: &Path, work: &Scratch, shift: u16, more: &[String]) -> Result<Peer, String> {
     let mut command = on_core(0, None);
     command.arg(build).args(["proxy-under-test", "--shift", &shift.to_string()]).arg("--certs").arg(work.path());
     command.args(more);
