@@ -320,12 +320,11 @@ async fn open(
     request: http::Request<()>,
     ended: bool,
 ) -> Result<(ResponseFuture, SendStream<Bytes>), Tried> {
-    let opened = exchange.while_wanted(async {
+    let opened = async {
         let mut sender = connection.sender.clone().ready().await?;
         sender.send_request(request, ended)
-    });
-    let opened = opened.await.map_err(|failure| failed(failure, "no stream was free in time".into(), false))?;
-    opened.map_err(|error: h2::Error| {
+    };
+    opened.await.map_err(|error: h2::Error| {
         // The connection takes no more streams; those that run may finish.
         exchange.worker.http.retire_h2(&exchange.pool_key(upstream), connection);
         failed(Failure::NotSent, error.to_string(), connection.reused)

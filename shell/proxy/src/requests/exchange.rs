@@ -22,14 +22,11 @@ use bytes::{Bytes, BytesMut};
 use http1::{Framing, RequestHead, ResponseHead};
 use model::mesh::Retry;
 use std::borrow::Cow;
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::time::{Sleep, timeout};
+use tokio::time::timeout;
 use traffic::outlier::Outcome as Ended;
 use traffic::retry::{Attempt, Budget, Failure, decide};
 
@@ -470,18 +467,7 @@ impl Exchange<'_> {
 
     /// A connection to an endpoint.
     pub async fn reach(&self, upstream: &Upstream) -> Result<Connected, Unreached> {
-        let connected = self.while_wanted(upstream::connect(self, upstream)).await.map_err(|failure| {
-            let over = self.deadline.is_some_and(|at| at <= Instant::now());
-            if failure == Failure::TryTimeout {
-                self.report(upstream, Some(Failure::NotSent));
-            }
-            Unreached {
-                address: Some(upstream.address),
-                why: "not reached while somebody waited for it".to_owned(),
-                last: Some(failure).filter(|failure| over || *failure == Failure::Status(0)),
-            }
-        })?;
-        connected.map_err(|error| {
+        upstream::connect(self, upstream).await.map_err(|error| {
             tracing::debug!(%error, address = %upstream.address, "an endpoint is not reached");
             let last = match (error.is_refusal(), error.is_retriable()) {
                 // An answer: the endpoint is as healthy as before, for others.
@@ -494,34 +480,6 @@ impl Exchange<'_> {
             }
             Unreached { address: Some(upstream.address), why: error.to_string(), last }
         })
-    }
-
-    /// Waits for what comes before a request is sent, while its client is there and a try's time is not over.
-    ///
-    /// # Errors
-    /// `TryTimeout`, or `Status(0)`: the client went away.
-    pub async fn while_wanted<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
-        let mut work = pin!(work);
-        let mut timer: Option<Option<Pin<Box<Sleep>>>> = None;
-        poll_fn(|cx| {
-            if let Poll::Ready(done) = work.as_mut().poll(cx) {
-                return Poll::Ready(Ok(done));
-            }
-            if self.caller.poll_gone(cx, true).is_ready() {
-                return Poll::Ready(Err(Failure::Status(0)));
-            }
-            // Most connections are there, and nothing is waited for.
-            let timer = timer.get_or_insert_with(|| {
-                let own = self.try_ms().map(|ms| Instant::now() + Duration::from_millis(ms));
-                let until = [self.deadline, own].into_iter().flatten().min();
-                until.map(|at| Box::pin(tokio::time::sleep_until(at.into())))
-            });
-            match timer.as_mut().map(|timer| timer.as_mut().poll(cx)) {
-                Some(Poll::Ready(())) => Poll::Ready(Err(Failure::TryTimeout)),
-                _ => Poll::Pending,
-            }
-        })
-        .await
     }
 
     /// Tells the service's policy how a try at an endpoint ended.
@@ -631,11 +589,6 @@ impl Exchange<'_> {
         count_unsent(self.worker, self.site, Some(&self.plan), head, self.grpc, &reply, self.started);
         // The answer has begun: all that is left is to break it off.
         let Some(responder) = responder.take() else { return Outcome::Close };
-        if failure == Failure::Status(0) {
-            // Nobody is there to hear of it but who keeps the record.
-            end_record(self.worker, self.take_record(), &over_with(&reply, self.grpc, 0, self.started), &reply);
-            return Outcome::Close;
-        }
         let source = match body {
             Body::Whole(_) => Source::Empty,
             Body::Stream(kept) => kept.rest(),
@@ -647,7 +600,6 @@ impl Exchange<'_> {
         let before_process = matches!(self.plan.target, Target::Process(_));
         let (reply, word) = match failure {
             Failure::TryTimeout => return Reply::new(504, "upstream request timeout").flagged(Flag::Timeout),
-            Failure::Status(0) => return Reply::new(0, "the client is gone").flagged(Flag::DownstreamTermination),
             Failure::Status(400) => return Reply::new(400, "bad request").flagged(Flag::DownstreamProtocolError),
             Failure::Status(403) => return Reply::denied(),
             Failure::Status(502) => {
@@ -731,7 +683,10 @@ async fn answer(
     }
     let mut body = if head.framing == Framing::Empty { Source::Empty } else { Source::Bytes(bytes) };
     let sent = super::body::pump(&mut body, &mut sink, None).await;
-    end_record(worker, record, &over_with(reply, grpc, length, started), reply);
+    if let Some(record) = record {
+        let details = Went { details: reply.why, ..Went::default() };
+        record.end(worker, &over_with(reply, grpc, length, started), details);
+    }
     if sent.is_err() || !keep {
         return Outcome::Close;
     }
@@ -739,12 +694,6 @@ async fn answer(
     match timeout(Duration::from_millis(200), drain(&mut source)).await {
         Ok(true) => Outcome::Keep,
         _ => Outcome::Close,
-    }
-}
-
-fn end_record(worker: &Worker, record: Option<Box<Record>>, over: &Over, reply: &Reply) {
-    if let Some(record) = record {
-        record.end(worker, over, Went { details: reply.why, ..Went::default() });
     }
 }
 
