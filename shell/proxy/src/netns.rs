@@ -17,10 +17,13 @@ use std::time::Duration;
 /// other tools on the node recognise it.
 pub const MARK: u32 = 0x539;
 
-/// A peer that acknowledges nothing for so long is gone; one that has nothing to say is probed after it.
+/// A peer that acknowledges nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(10);
-const PROBE_EVERY: Duration = Duration::from_secs(5);
-const PROBES: u32 = 3;
+/// One that has nothing to say is asked before, several times: where such a limit is set the kernel ends a connection by it, however few questions
+/// went unanswered.
+const ASK_AFTER: Duration = Duration::from_secs(4);
+const ASK_EVERY: Duration = Duration::from_secs(2);
+const QUESTIONS: u32 = 3;
 
 const BACKLOG: i32 = 4096;
 
@@ -138,7 +141,7 @@ async fn begin(socket: Socket, to: SocketAddr) -> io::Result<tokio::net::TcpStre
 /// Asks a peer that says nothing whether it is still there, and ends the connection when it is not. What goes on behind it asks in vain: the proxy
 /// answers it.
 pub fn ask_in_silence(stream: &tokio::net::TcpStream) -> io::Result<()> {
-    let asking = TcpKeepalive::new().with_time(SILENCE).with_interval(PROBE_EVERY).with_retries(PROBES);
+    let asking = TcpKeepalive::new().with_time(ASK_AFTER).with_interval(ASK_EVERY).with_retries(QUESTIONS);
     socket2::SockRef::from(stream).set_tcp_keepalive(&asking)
 }
 

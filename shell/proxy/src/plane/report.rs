@@ -32,7 +32,9 @@ pub async fn run(identities: Arc<Identities>, connection: Connection) {
             rests_on: names(&identities.rests_on()),
             because: identities.rests_on_others(REASONS_LIMIT),
         };
-        let news = said.as_ref().is_none_or(|(at, last)| *last != report || at.elapsed() >= REPEAT);
+        // How many rest on it is for people, and changes with each connection.
+        let differs = |last: &TrustReport| last.trusted != report.trusted || last.rests_on != report.rests_on;
+        let news = said.as_ref().is_none_or(|(at, last)| differs(last) || at.elapsed() >= REPEAT);
         if news {
             let heard: Result<TrustReportResponse, _> = connection.unary(REPORT_PATH, report.clone()).await;
             match heard {
