@@ -342,8 +342,12 @@ spec:
     k(p, &["delete", "authorizationpolicy/not-envoy"]).ok()?;
     eventually(Duration::from_secs(5), answered)?;
     // Other pods, at other addresses: it follows them.
+    let before = k(p, &["get", "pods", "-l", "app=catalog", "-o", "name"]).ok()?;
     k(p, &["rollout", "restart", "deployment/catalog"]).ok()?;
     k(p, &["rollout", "status", "deployment/catalog", "--timeout=60s"]).ok()?;
-    eventually(Duration::from_secs(5), answered)?;
+    for pod in before.lines() {
+        k(p, &["wait", "--for=delete", pod, "--timeout=60s"]).ok()?;
+    }
+    eventually(Duration::from_secs(5), || (0..10).try_for_each(|_| answered()))?;
     k(p, &["delete", "gateway/envoy", "httproute/envoy"]).ok().map(drop)
 }
