@@ -54,9 +54,11 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// A text without control characters: the Envoy of a joined host chooses its name and the words of its refusals, and a terminal would obey them.
+/// A text without control characters, and without those that turn the direction of writing: joined hosts and their Envoys choose names and words in
+/// it, and a terminal would obey them.
 fn said(value: &Value) -> String {
-    value.as_str().unwrap_or("-").chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    value.as_str().unwrap_or("-").chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -76,7 +78,7 @@ mod tests {
                 {"proxy": "envoy e1 at vm", "address": "10.0.0.2:9", "connectedSinceUnixS": 1000, "state": "refused",
                  "types": [of("Listener", "refused", json!("no such\u{1b}[2Jfilter\nvm2")), of("Cluster", "behind", Value::Null)]},
             ],
-            "unusableObjects": [{"kind": "HttpRoute", "object": "shop/web", "error": "no port"}],
+            "unusableObjects": [{"kind": "HttpRoute", "object": "shop/web", "error": "no \u{202e}port"}],
         });
         let expected = "\
 PROXY           STATE     CONNECTED   ADDRESS
@@ -89,7 +91,7 @@ envoy e1 at vm  refused   0s          10.0.0.2:9
 Trust domain cluster.local: 2 roots, spreading
   waits for vm: says nothing of late
 Resources: Route 2, Service 5
-Not usable: HttpRoute shop/web: no port
+Not usable: HttpRoute shop/web: no  port
 ";
         assert_eq!(text(&status, 1_000), expected);
         let none = text(
