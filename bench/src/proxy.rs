@@ -237,7 +237,7 @@ impl Bench<'_> {
     fn pod_to_pod(&self, report: &mut Report) -> Result<(), String> {
         let pods = net::Pods::new()?;
         let _backend = peers::backend(&self.work, Some(&pods.server))?;
-        let own = ours::start_for_pods(&self.work, &pods)?;
+        let own = ours::start_for_pods(&self.work, &pods, self.options.poll_us)?;
         let through = Load {
             netns: Some(&pods.client),
             address: format!("{}:{}", ours::VIP, own.ports.http),

@@ -48,22 +48,31 @@ pub struct Options {
 
 /// A gateway before the backend, whose worker looks for so many microseconds before it sleeps; none: as it does by itself.
 pub fn start(work: &Scratch, poll_us: Option<u64>) -> Result<Peer, String> {
-    let polling: Vec<String> = poll_us.iter().map(|us| format!("--poll-us={us}")).collect();
-    gateway_of("self", &this()?, work, 0, &polling)
+    gateway_of("self", &this()?, work, 0, poll_us)
 }
 
 /// The same of another build.
 pub fn start_other(work: &Scratch, build: &Path) -> Result<Peer, String> {
-    gateway_of(OTHER, build, work, OTHER_SHIFT, &[])
+    gateway_of(OTHER, build, work, OTHER_SHIFT, None)
 }
 
-fn gateway_of(name: &'static str, build: &Path, work: &Scratch, shift: u16, more: &[String]) -> Result<Peer, String> {
+fn gateway_of(
+    name: &'static str,
+    build: &Path,
+    work: &Scratch,
+    shift: u16,
+    poll_us: Option<u64>,
+) -> Result<Peer, String> {
     let mut command = on_core(0, None);
     command.arg(build).args(["proxy-under-test", "--shift", &shift.to_string()]).arg("--certs").arg(work.path());
-    command.args(more);
+    command.args(polling(poll_us));
     let http = HTTP_PORT + shift;
     let ports = Ports { http, http2: Some(http), mtls: Some(MTLS_PORT + shift), tcp: Some(TCP_PORT + shift) };
     Peer::start(name, ports, command, true)
+}
+
+fn polling(us: Option<u64>) -> Option<String> {
+    us.map(|us| format!("--poll-us={us}"))
 }
 
 fn this() -> Result<PathBuf, String> {
@@ -71,10 +80,10 @@ fn this() -> Result<PathBuf, String> {
 }
 
 /// The proxy of a node with two pods.
-pub fn start_for_pods(work: &Scratch, pods: &Pods) -> Result<Peer, String> {
+pub fn start_for_pods(work: &Scratch, pods: &Pods, poll_us: Option<u64>) -> Result<Peer, String> {
     let mut command = on_core(0, Some(&pods.node));
     command.arg(this()?).arg("proxy-under-test");
-    command.args(["--pods", &pods.client, &pods.server]).arg("--certs").arg(work.path());
+    command.args(["--pods", &pods.client, &pods.server]).arg("--certs").arg(work.path()).args(polling(poll_us));
     let peer = Peer::start("self", Ports { http: VIP_PORT, ..Ports::default() }, command, false)?;
     // Attaching takes nft's time.
     std::thread::sleep(Duration::from_secs(2));
