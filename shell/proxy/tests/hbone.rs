@@ -296,8 +296,7 @@ fn a_caller_that_vanished_is_let_go() {
     std::thread::sleep(Duration::from_millis(200));
     let down = Command::new("ip").args(["-n", &zt, "link", "set", "eth0", "down"]).status();
     assert!(down.unwrap().success());
-    eventually("the tunnel is let go", || resting() == 2);
-    eventually("and what is no tunnel, later", || resting() == 0);
+    eventually("both are let go", || resting() == 0);
 }
 
 /// As where a machine is off: what waits for the same tunnel waits for it once, and not one after the other.
