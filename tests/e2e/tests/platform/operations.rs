@@ -175,7 +175,7 @@ fn operations(p: &Platform, begun: Instant) -> Check<String> {
     note("another proxy serves; pods come and go while the one before it finishes its streams");
     let before = p.role_pids("proxy")?.len();
     k(p, &["rollout", "restart", "deployment/ratings"]).ok()?;
-    k(p, &["rollout", "status", "deployment/ratings", "--timeout=20s"]).ok()?;
+    k(p, &["rollout", "status", "deployment/ratings", "--timeout=40s"]).ok()?;
     if before < 2 || p.role_pids("proxy")?.len() < 2 {
         return Err("the proxy that was replaced had nothing to finish".into());
     }
