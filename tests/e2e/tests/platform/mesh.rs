@@ -1,6 +1,7 @@
 //! The mesh: identity, routes, policy, names, a workload from outside, and no request lost while pods come and go.
 
 use e2e::envoy::Bootstrap;
+use e2e::network::Network;
 use e2e::shell::{Check, run as run_program};
 use e2e::{Platform, Runner, contains, eventually, platform};
 use std::path::Path;
@@ -11,8 +12,9 @@ pub fn run(runner: &mut Runner, p: &Platform) {
     if !runner.wants("mesh") && !runner.wants("operations") {
         return;
     }
-    let mut guests = Guests::default();
-    if runner.always("mesh::the bookstore comes up", || deploy(p, &mut guests)) {
+    let mut guests = None;
+    let up = runner.always("mesh::the bookstore comes up", || deploy(p, guests.insert(Guests::new()?)));
+    if let Some(guests) = guests.as_mut().filter(|_| up) {
         runner.check("mesh::every hop proves its identity", || identities(p));
         runner.check("mesh::names", || names(p));
         runner.check("mesh::routes by weight, header and path", || routes(p));
@@ -25,28 +27,31 @@ pub fn run(runner: &mut Runner, p: &Platform) {
         super::traffic_policy::checks(runner, p);
         super::operations::checks(runner, p);
         match platform::binary("ENVOY") {
-            Some(envoy) => _ = runner.check(AN_ENVOY, || an_envoy(p, &envoy)),
+            Some(envoy) => _ = runner.check(AN_ENVOY, || an_envoy(p, guests, &envoy)),
             None => runner.skip(AN_ENVOY, "ENVOY names no Envoy"),
         }
     }
-    drop(guests);
-    let _ = run_program(Command::new("ip").args(["netns", "del", ELSEWHERE]), None);
 }
 
 const NS: &str = "bookstore";
 const AN_ENVOY: &str = "mesh::an Envoy in place of our gateway calls pods as who it is";
-/// The machine that is no node: its network, and this machine there.
-const ELSEWHERE: &str = "dk-e2e";
-const THIS_MACHINE: &str = "172.31.251.1";
 pub const GATEWAY: &str = "http://127.0.0.1:8088/";
 
-/// Processes of the machine that is no node.
-#[derive(Default)]
-struct Guests(Vec<Child>);
+/// The machine that is no node, and its processes.
+struct Guests {
+    processes: Vec<Child>,
+    network: Network,
+}
+
+impl Guests {
+    fn new() -> Check<Self> {
+        Ok(Self { processes: Vec::new(), network: Network::new("dk-e2e", 251)? })
+    }
+}
 
 impl Drop for Guests {
     fn drop(&mut self) {
-        for child in &mut self.0 {
+        for child in &mut self.processes {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -82,33 +87,24 @@ fn deploy(p: &Platform, guests: &mut Guests) -> Check {
 }
 
 fn join(p: &Platform, guests: &mut Guests) -> Check {
-    let script = "ip netns del dk-e2e 2>/dev/null; ip link del dk-e2e0 2>/dev/null; set -e
-        ip netns add dk-e2e; ip link add dk-e2e0 type veth peer name eth0 netns dk-e2e
-        ip addr add 172.31.251.1/24 dev dk-e2e0; ip link set dk-e2e0 up; ip -n dk-e2e link set lo up
-        ip -n dk-e2e addr add 172.31.251.2/24 dev eth0; ip -n dk-e2e link set eth0 up
-        ip -n dk-e2e route add default via 172.31.251.1";
-    run_program(Command::new("sh").args(["-c", script]), None).ok()?;
     let token = p.diolkos(&["token", "create"]).ok()?;
     let bookstore = platform::binary("BOOKSTORE_BIN").ok_or("no bookstore")?;
     let diolkos = platform::binary("DIOLKOS_BIN").ok_or("no diolkos")?;
     let log = std::fs::File::create(p.dir.join("logs/join.log")).map_err(|error| error.to_string())?;
-    let mut inventory = Command::new("ip");
-    inventory
-        .args(["netns", "exec", ELSEWHERE])
-        .arg(bookstore)
-        .arg("inventory")
-        .env("PORT", "9090")
-        .env("BIND", "127.0.0.1");
-    let mut join = Command::new("ip");
-    join.args(["netns", "exec", ELSEWHERE]).arg(diolkos).args(["join", "--service=inventory", "--namespace=bookstore"]);
-    join.args(["--port=9090", "--address=172.31.251.2", "--run-dir=/run/diolkos-e2e-legacy"]);
-    join.arg(format!("--control={THIS_MACHINE}:{}", platform::MESH)).arg("--data-dir=/var/lib/diolkos-e2e/legacy");
+    let mut inventory = guests.network.inside();
+    inventory.arg(bookstore).arg("inventory").env("PORT", "9090").env("BIND", "127.0.0.1");
+    let mut join = guests.network.inside();
+    join.arg(diolkos).args(["join", "--service=inventory", "--namespace=bookstore"]);
+    join.arg(format!("--address={}", guests.network.address()))
+        .args(["--port=9090", "--run-dir=/run/diolkos-e2e-legacy"]);
+    join.arg(format!("--control={}:{}", guests.network.outside(), platform::MESH));
+    join.arg("--data-dir=/var/lib/diolkos-e2e/legacy");
     join.env("DIOLKOS_JOIN_TOKEN", token.trim());
     for mut command in [inventory, join] {
         let (out, err) = (log.try_clone(), log.try_clone());
         let (out, err) = (out.map_err(|e| e.to_string())?, err.map_err(|e| e.to_string())?);
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
-        guests.0.push(child.map_err(|error| error.to_string())?);
+        guests.processes.push(child.map_err(|error| error.to_string())?);
     }
     Ok(())
 }
@@ -291,7 +287,7 @@ fn conditions(p: &Platform) -> Check {
 }
 
 /// On the machine that is no node; pods take nothing in plain text.
-fn an_envoy(p: &Platform, envoy: &Path) -> Check {
+fn an_envoy(p: &Platform, guests: &mut Guests, envoy: &Path) -> Check {
     let objects = "
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -309,7 +305,7 @@ spec: {parentRefs: [{name: envoy}], rules: [{backendRefs: [{name: catalog, port:
         id: "elsewhere",
         kind: "DELTA_GRPC",
         metadata: &serde_json::json!({ "gateway": "bookstore/envoy" }),
-        control: (THIS_MACHINE, platform::MESH),
+        control: (&guests.network.outside(), platform::MESH),
         admin: 8097,
         certificate: (&pki("node.crt"), &pki("node.key")),
         ca: &pki("ca.crt"),
@@ -317,16 +313,17 @@ spec: {parentRefs: [{name: envoy}], rules: [{backendRefs: [{name: catalog, port:
     let file = p.dir.join("envoy.json");
     std::fs::write(&file, bootstrap.text()).map_err(|error| error.to_string())?;
     let log = std::fs::File::create(p.dir.join("logs/envoy.log")).map_err(|error| error.to_string())?;
-    let there = || {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", ELSEWHERE]);
-        command
-    };
-    let mut command = there();
+    let mut command = guests.network.inside();
     e2e::envoy::arguments(command.arg(envoy), &file);
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-    let _running = Guests(vec![child.map_err(|error| error.to_string())?]);
-    let ask = || run_program(there().args(["curl", "-sS", "-i", "-m", "3", "http://127.0.0.1:8098/titles"]), None).ok();
+    guests.processes.push(child.map_err(|error| error.to_string())?);
+    let ask = || {
+        run_program(
+            guests.network.inside().args(["curl", "-sS", "-i", "-m", "3", "http://127.0.0.1:8098/titles"]),
+            None,
+        )
+        .ok()
+    };
     let answered = || contains(&ask()?, &["200 OK", "\"catalog\"", "sa/envoy-diolkos"]);
     eventually(Duration::from_secs(20), answered)?;
     let deny = "
