@@ -30,13 +30,13 @@ pub async fn run(identities: Arc<Identities>, connection: Connection) {
             process: std::process::id().into(),
             trusted: names(&trusted),
             rests_on: names(&identities.rests_on()),
-            because: identities.rests_on_others(REASONS_LIMIT),
+            because: Vec::new(),
         };
-        // How many rest on it is for people, and changes with each connection.
-        let differs = |last: &TrustReport| last.trusted != report.trusted || last.rests_on != report.rests_on;
-        let news = said.as_ref().is_none_or(|(at, last)| differs(last) || at.elapsed() >= REPEAT);
+        let news = said.as_ref().is_none_or(|(at, last)| *last != report || at.elapsed() >= REPEAT);
         if news {
-            let heard: Result<TrustReportResponse, _> = connection.unary(REPORT_PATH, report.clone()).await;
+            // For people. It changes with each connection, which is no news.
+            let whole = TrustReport { because: identities.rests_on_others(REASONS_LIMIT), ..report.clone() };
+            let heard: Result<TrustReportResponse, _> = connection.unary(REPORT_PATH, whole).await;
             match heard {
                 Ok(_) => said = Some((Instant::now(), report)),
                 Err(error) => tracing::debug!(%error, "the report about roots was not heard"),
