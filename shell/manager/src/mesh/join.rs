@@ -74,6 +74,11 @@ impl Join {
         let before = self.before(&wanted, &key).await?;
         make_service(core, &wanted).await.map_err(status)?;
         put_entry(core, &wanted, &entry, &id, before.as_ref()).await.map_err(status)?;
+        // Whoever was told that it has joined finds its new certificate good and its former one worth nothing: our own view must have it first.
+        let caller = Caller::Host { namespace: key.namespace.to_string(), name: key.name.to_string(), id: id.clone() };
+        if !core.soon(|| hosts::is_current(core, &caller)).await {
+            tracing::warn!(host = %key, "mesh: a host joined, and we do not see its entry yet");
+        }
         // Not ready before its stream is up: until then its proxy could not answer. From here on it has the new certificate or none: its slice
         // can wait for the stream.
         if let Err(error) = hosts::put_slice(core, &key, false).await {

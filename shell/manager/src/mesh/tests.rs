@@ -445,22 +445,25 @@ async fn a_host_that_joined_before_goes_on() {
     api.put("secrets", token("abcdef", None));
     let running = Running::new(api).await;
     let before = running.pki.issue("system:host:default:inventory-box1");
-    let mut entry = json!({
-        "metadata": { "namespace": "default", "name": "inventory-box1",
-            "annotations": { "diolkos.io/joined": "true", "diolkos.io/service": "inventory" } },
+    let written = json!({
+        "metadata": { "namespace": "default", "name": "inventory-box2" },
         "spec": { "address": "172.30.0.2", "ports": { "http": 9000 }, "serviceAccount": "inventory" },
     });
-    running.api.put("workloadentries", entry.clone());
+    let mut entry = written.clone();
+    entry["metadata"]["name"] = "inventory-box1".into();
+    entry["metadata"]["annotations"] = json!({ "diolkos.io/joined": "true", "diolkos.io/service": "inventory" });
+    running.api.put("workloadentries", written);
+    running.api.put("workloadentries", entry);
     let renewal = "system:host:default:inventory-box1";
     let renewed = ask_as(&running, &before, renewal).await.expect("its own name");
     assert_eq!(peer::common_name(&renewed), renewal);
     let stranger = Peer::connect(running.address, &running.pki.ca_pem, None).await;
     join(&stranger, "abcdef.0123456789abcdef").await.expect("it comes again");
     assert_eq!(ask_as(&running, &before, renewal).await, Err(tonic::Code::PermissionDenied));
-    // An entry that somebody wrote is nobody's who joined.
-    entry["metadata"]["annotations"] = json!({});
-    running.api.put("workloadentries", entry);
-    assert_eq!(ask_as(&running, &before, renewal).await, Err(tonic::Code::PermissionDenied));
+    // An entry that somebody wrote is nobody's who joined. (It was seen before the one of the host that came again.)
+    let nobody = running.pki.issue("system:host:default:inventory-box2");
+    let renewal = "system:host:default:inventory-box2";
+    assert_eq!(ask_as(&running, &nobody, renewal).await, Err(tonic::Code::PermissionDenied));
 }
 
 #[tokio::test]
