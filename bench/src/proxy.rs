@@ -71,6 +71,18 @@ const SCENARIOS: [Scenario; 9] = [
     Scenario { name: "tcp_64k", mode: Mode::H1, bytes: 64 * 1024, port: |it| it.tcp },
 ];
 
+/// Connections that wait.
+struct Idle {
+    name: &'static str,
+    mode: Mode,
+    port: fn(&Ports) -> Option<u16>,
+}
+
+const IDLE: [Idle; 2] = [
+    Idle { name: "connection", mode: Mode::Idle, port: |it| Some(it.http) },
+    Idle { name: "mtls_connection", mode: Mode::IdleMtls, port: |it| it.mtls },
+];
+
 /// What the rounds found, each in the order of the rounds.
 #[derive(Default)]
 struct Rounds {
@@ -85,12 +97,17 @@ pub fn run(options: &Options) -> Result<(), String> {
     let wanted = |name: &str| options.scenario.is_empty() || options.scenario.iter().any(|only| only == name);
     let work = net::Scratch::new()?;
     certs::write(&work)?;
-    let proxies = proxies(&work, options)?;
-    let tuned = peers::nginx_tuned(&work).ok();
-    let bench = Bench { options, backend: peers::backend(&work, None)?, proxies, tuned, work };
+    let mut bench = Bench { options, backend: peers::backend(&work, None)?, proxies: Vec::new(), tuned: None, work };
     if wanted("idle") {
-        bench.idle(&mut report)?;
+        for kind in IDLE {
+            bench.proxies = proxies(&bench.work, options)?;
+            bench.idle(&kind, &mut report)?;
+            // Ended before others take their ports.
+            bench.proxies.clear();
+        }
     }
+    bench.proxies = proxies(&bench.work, options)?;
+    bench.tuned = peers::nginx_tuned(&bench.work).ok();
     for scenario in SCENARIOS.iter().filter(|scenario| wanted(scenario.name)) {
         bench.compare(scenario, &mut report)?;
     }
@@ -205,29 +222,26 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Memory of a process that nobody has asked anything yet, and what a connection adds that waits.
-    fn idle(&self, report: &mut Report) -> Result<(), String> {
+    /// Memory of a process that nobody has asked anything yet, and what a connection adds that waits. Of processes that held no others before: an
+    /// allocator may have kept what those took, or have given it back.
+    fn idle(&self, kind: &Idle, report: &mut Report) -> Result<(), String> {
         let count = self.options.idle_connections;
         for proxy in &self.proxies {
             let begun = net::resident_bytes(proxy.pid());
-            report.add("idle", &format!("process_mb_{}", proxy.name), begun / 1e6, "MB");
-            let kinds = [
-                ("connection", Mode::Idle, Some(proxy.ports.http)),
-                ("mtls_connection", Mode::IdleMtls, proxy.ports.mtls),
-            ];
-            for (kind, mode, port) in kinds {
-                let Some(port) = port else { continue };
-                let load = self.load(port, mode, 100);
-                // The first few fill pools and caches that do not grow with the rest.
-                drop(load.hold(100)?);
-                std::thread::sleep(Duration::from_millis(300));
-                let before = net::resident_bytes(proxy.pid());
-                let held = load.hold(count)?;
-                std::thread::sleep(Duration::from_millis(500));
-                let cost = (net::resident_bytes(proxy.pid()) - before) / count as f64;
-                report.add("idle", &format!("{kind}_bytes_{}", proxy.name), cost, "bytes");
-                drop(held);
+            if kind.mode == Mode::Idle {
+                report.add("idle", &format!("process_mb_{}", proxy.name), begun / 1e6, "MB");
             }
+            let Some(port) = (kind.port)(&proxy.ports) else { continue };
+            let load = self.load(port, kind.mode, 100);
+            // The first few fill pools and caches that do not grow with the rest.
+            drop(load.hold(100)?);
+            std::thread::sleep(Duration::from_millis(300));
+            let before = net::resident_bytes(proxy.pid());
+            let held = load.hold(count)?;
+            std::thread::sleep(Duration::from_millis(500));
+            let cost = (net::resident_bytes(proxy.pid()) - before) / count as f64;
+            report.add("idle", &format!("{}_bytes_{}", kind.name, proxy.name), cost, "bytes");
+            drop(held);
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
 //! A place where gateways listen, and who of them takes what comes there.
+use super::tls::Carrier;
 use super::{proxied, streams, tls, udp};
 use crate::netns;
 use crate::origin::Origin;
@@ -309,31 +310,46 @@ async fn accept(worker: Arc<Worker>, door: Arc<Door>, listener: TcpListener) {
     }
 }
 
-async fn connection(worker: Arc<Worker>, door: Arc<Door>, mut stream: TcpStream, mut from: SocketAddr) {
-    let _busy = worker.shared.busy(Work::Gateway);
-    if door.carries_requests() {
-        // Who does not read what was asked for is not waited for either. Bytes of other protocols may wait as long as their speakers like.
-        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(worker.shared.config.public_patience));
-    }
-    if door.requires_proxy_protocol() {
-        match Box::pin(proxied::take(&mut stream, from)).await {
-            Ok(opened_by) => from = opened_by,
-            Err(error) => {
-                tracing::debug!(%error, %from, place = %door.place, "no PROXY header");
-                return Stream::from(stream).abort();
+#[expect(clippy::manual_async_fn, reason = "a waiting connection would hold its arguments twice: rust-lang/rust#62958")]
+fn connection(
+    worker: Arc<Worker>,
+    door: Arc<Door>,
+    mut stream: TcpStream,
+    mut from: SocketAddr,
+) -> impl Future<Output = ()> {
+    async move {
+        let _busy = worker.shared.busy(Work::Gateway);
+        if door.carries_requests() {
+            // Who does not read what was asked for is not waited for either. Bytes of other protocols may wait as long as their speakers like.
+            let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(worker.shared.config.public_patience));
+        }
+        if door.requires_proxy_protocol() {
+            match Box::pin(proxied::take(&mut stream, from)).await {
+                Ok(opened_by) => from = opened_by,
+                Err(error) => {
+                    tracing::debug!(%error, %from, place = %door.place, "no PROXY header");
+                    return Stream::from(stream).abort();
+                }
             }
         }
-    }
-    match door.place.kind {
-        Kind::Http => {
-            let Some(origin) = door.first_origin() else { return };
-            requests::serve(&worker, Site::gateway(origin, door, from, None), stream.into()).await;
-        }
-        Kind::Tls => Box::pin(tls::serve(&worker, &door, stream, from)).await,
-        Kind::Tcp => match door.listener("") {
-            Some(found) => Box::pin(streams::serve(&worker, &door, &found, Stream::from(stream), from, "")).await,
-            None => Stream::from(stream).abort(),
-        },
-        Kind::Udp => {}
+        let (site, stream) = match door.place.kind {
+            Kind::Http => {
+                let Some(origin) = door.first_origin() else { return };
+                (Site::gateway(origin, door, from, None), stream.into())
+            }
+            Kind::Tls => match Box::pin(tls::accept(&worker, &door, stream, from)).await {
+                Some(Carrier { site, stream, http2: false }) => (site, stream),
+                Some(Carrier { site, stream, .. }) => return requests::serve_http2(&worker, site, stream).await,
+                None => return,
+            },
+            Kind::Tcp => match door.listener("") {
+                Some(found) => {
+                    return Box::pin(streams::serve(&worker, &door, &found, Stream::from(stream), from, "")).await;
+                }
+                None => return Stream::from(stream).abort(),
+            },
+            Kind::Udp => return,
+        };
+        requests::serve(&worker, site, stream).await;
     }
 }

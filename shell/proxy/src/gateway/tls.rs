@@ -4,7 +4,7 @@ use super::streams;
 use crate::identity::tls::roots;
 use crate::outbox::Tcp;
 use crate::peer_tls;
-use crate::requests::{self, Site};
+use crate::requests::Site;
 use crate::stream::{Io, Stream};
 use crate::worker::Worker;
 use client::PROVIDER;
@@ -29,33 +29,46 @@ use tokio_rustls::server::TlsStream;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves one connection.
-pub async fn serve(worker: &Arc<Worker>, door: &Arc<Door>, stream: TcpStream, from: SocketAddr) {
+/// A connection that carries requests, once its TLS has ended here.
+pub struct Carrier {
+    pub site: Arc<Site>,
+    pub stream: Stream,
+    /// HTTP/2 was agreed on (ALPN): nothing else may follow.
+    pub http2: bool,
+}
+
+/// Ends a connection's TLS, if that is to end here. What carries no requests is served to its end; what does is whose it is to serve who calls: it
+/// is to hold no room then that only the beginning needs.
+pub async fn accept(worker: &Arc<Worker>, door: &Arc<Door>, stream: TcpStream, from: SocketAddr) -> Option<Carrier> {
     let agreed = if door.passes_tls() {
         let mut stream = Stream::from(stream);
-        let Some(name) = peer_tls::server_name(&mut stream).await else { return };
-        let Some(found) = door.listener(&name) else { return stream.abort() };
+        let name = peer_tls::server_name(&mut stream).await?;
+        let Some(found) = door.listener(&name) else {
+            stream.abort();
+            return None;
+        };
         if found.listener().listener.tls == TlsMode::Passthrough {
-            return Box::pin(streams::serve(worker, door, &found, stream, from, &name)).await;
+            Box::pin(streams::serve(worker, door, &found, stream, from, &name)).await;
+            return None;
         }
         timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake(door, stream, Io::TlsPeer))).await
     } else {
         timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake(door, Tcp::from(stream), Io::TlsServer))).await
     };
-    match agreed {
-        Ok(Ok(Agreed { found, name, http2, stream })) => {
-            if found.listener().listener.protocol == ListenerProtocol::Tls {
-                return Box::pin(streams::serve(worker, door, &found, stream, from, &name)).await;
-            }
-            let site = Site::gateway(found.origin().clone(), door.clone(), from, Some(name.into()));
-            match http2 {
-                true => requests::serve_http2(worker, site, stream).await,
-                false => requests::serve(worker, site, stream).await,
-            }
+    let Agreed { found, name, http2, stream } = match agreed {
+        Ok(Ok(agreed)) => agreed,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, %from, port = door.port(), "no TLS");
+            return None;
         }
-        Ok(Err(error)) => tracing::debug!(%error, %from, port = door.port(), "no TLS"),
-        Err(_) => {}
+        Err(_) => return None,
+    };
+    if found.listener().listener.protocol == ListenerProtocol::Tls {
+        Box::pin(streams::serve(worker, door, &found, stream, from, &name)).await;
+        return None;
     }
+    let site = Site::gateway(found.origin().clone(), door.clone(), from, Some(name.into()));
+    Some(Carrier { site, stream, http2 })
 }
 
 /// A connection whose TLS ends here.

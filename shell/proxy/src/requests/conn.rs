@@ -8,6 +8,7 @@ use http1::{
     BodyDecoder, BodyError, Fields, Framing, HeadError, Limits, RequestHead, RequestKind, ResponseHead, Step,
     encode_chunk_head, encode_last_chunk,
 };
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -20,6 +21,12 @@ use tokio::time::{Instant, Sleep};
 
 /// A writer keeps its memory up to this.
 const KEPT_OUT_BYTES: usize = 8 * 1024;
+/// Writers' memory that a worker keeps for the next; more is in use only while peers are slow.
+const SPARE_OUTS: usize = 16;
+
+thread_local! {
+    static FREE_OUTS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
 /// Up to this a piece of a body is copied behind what waits to be sent: one plain write costs the kernel less than a vectored one.
 const COPIED_BYTES: usize = 4 * 1024;
 
@@ -462,6 +469,25 @@ impl Writer {
         .await?;
         self.clear();
         Ok(())
+    }
+
+    /// Something is to be written soon: gets memory for it, which the last one to rest gave back.
+    pub fn stir(&mut self) {
+        if self.out.capacity() == 0 {
+            self.out = FREE_OUTS.with_borrow_mut(Vec::pop).unwrap_or_default();
+        }
+    }
+
+    /// Nothing is to be written until its peer has said something: holds no memory meanwhile.
+    pub fn rest(&mut self) {
+        if self.out.is_empty() && self.out.capacity() > 0 {
+            let memory = std::mem::take(&mut self.out);
+            FREE_OUTS.with_borrow_mut(|free| {
+                if free.len() < SPARE_OUTS {
+                    free.push(memory);
+                }
+            });
+        }
     }
 
     /// Forgets what was sent.

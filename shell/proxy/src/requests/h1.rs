@@ -22,42 +22,54 @@ use tokio::time::timeout;
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Serves requests one after the other.
-pub async fn serve(worker: &Arc<Worker>, site: Arc<Site>, mut reader: Reader, mut writer: Writer) {
-    let mut head = RequestHead::default();
-    let stopped = site.closing(worker);
-    tokio::pin!(stopped);
-    loop {
-        let read = tokio::select! {
-            biased;
-            read = reader.request(Limits::default(), &mut head) => read,
-            () = &mut stopped => return close(&mut writer).await,
-        };
-        match read {
-            Ok(Some(())) => {}
-            Ok(None) => return close(&mut writer).await,
-            Err(ReadError::Head(error)) => {
-                tracing::debug!(%error, client = %site.client, "a request is refused");
-                let _ = refuse(&mut writer, error.status()).await;
-                return Box::pin(part(reader, writer)).await;
+#[expect(clippy::manual_async_fn, reason = "a waiting connection would hold its arguments twice: rust-lang/rust#62958")]
+pub fn serve(
+    worker: &Arc<Worker>,
+    site: Arc<Site>,
+    mut reader: Reader,
+    mut writer: Writer,
+) -> impl Future<Output = ()> {
+    async move {
+        let mut head = RequestHead::default();
+        let stopped = site.closing(worker);
+        tokio::pin!(stopped);
+        loop {
+            let read = tokio::select! {
+                biased;
+                read = reader.request(Limits::default(), &mut head) => read,
+                () = &mut stopped => return close(&mut writer).await,
+            };
+            match read {
+                Ok(Some(())) => {}
+                Ok(None) => return close(&mut writer).await,
+                Err(ReadError::Head(error)) => {
+                    tracing::debug!(%error, client = %site.client, "a request is refused");
+                    let _ = Box::pin(refuse(&mut writer, error.status())).await;
+                    return Box::pin(part(reader, writer)).await;
+                }
+                Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                    return close(&mut writer).await;
+                }
+                Err(_) => return,
             }
-            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::TimedOut => return close(&mut writer).await,
-            Err(_) => return,
+            writer.stir();
+            // Apart, so that a connection that waits holds no room for what a request needs; the allocator gives the next one the same.
+            // Made where it stays: to make it first and then move it would copy all of it.
+            let served = Box::write(Box::new_uninit(), one(worker, &site, &mut reader, &mut writer, &mut head));
+            match Box::into_pin(served).await {
+                Outcome::Keep => {}
+                // Of such a request all was read; and a client that is told so sends no other one.
+                Outcome::Close if head.framing == Framing::Empty && reader.buffered().is_empty() => {
+                    return close(&mut writer).await;
+                }
+                Outcome::Close => return Box::pin(part(reader, writer)).await,
+                Outcome::Switched(upstream, standing) => {
+                    return Box::pin(switched(worker, &site, reader, writer, upstream, standing)).await;
+                }
+            }
+            writer.rest();
+            reader.wait_anew();
         }
-        // Apart, so that a connection that waits holds no room for what a request needs; the allocator gives the next one the same.
-        // Made where it stays: to make it first and then move it would copy all of it.
-        let served = Box::write(Box::new_uninit(), one(worker, &site, &mut reader, &mut writer, &mut head));
-        match Box::into_pin(served).await {
-            Outcome::Keep => {}
-            // Of such a request all was read; and a client that is told so sends no other one.
-            Outcome::Close if head.framing == Framing::Empty && reader.buffered().is_empty() => {
-                return close(&mut writer).await;
-            }
-            Outcome::Close => return Box::pin(part(reader, writer)).await,
-            Outcome::Switched(upstream, standing) => {
-                return Box::pin(switched(worker, &site, reader, writer, upstream, standing)).await;
-            }
-        }
-        reader.wait_anew();
     }
 }
 

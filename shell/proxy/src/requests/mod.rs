@@ -159,31 +159,34 @@ impl Site {
 }
 
 /// Serves a connection that carries requests, in whichever HTTP it begins.
-pub async fn serve(worker: &Arc<Worker>, site: Arc<Site>, stream: Stream) {
-    let (mut reader, writer) = conn::halves(stream);
-    if site.is_public() {
-        reader.limit_silence(worker.shared.config.public_patience);
-    }
-    {
-        // Gone when the connection is served: an idle one would hold it for ever.
-        let stopped = worker.shared.closing();
-        tokio::pin!(stopped);
-        loop {
-            let first = reader.buffered();
-            if first.len() >= PREFACE.len() || !PREFACE.starts_with(first) {
-                break;
-            }
-            tokio::select! {
-                read = reader.fill() => if read.map_or(true, |read| read == 0) { return },
-                () = &mut stopped => return,
+#[expect(clippy::manual_async_fn, reason = "a waiting connection would hold its arguments twice: rust-lang/rust#62958")]
+pub fn serve(worker: &Arc<Worker>, site: Arc<Site>, stream: Stream) -> impl Future<Output = ()> {
+    async move {
+        let (mut reader, writer) = conn::halves(stream);
+        if site.is_public() {
+            reader.limit_silence(worker.shared.config.public_patience);
+        }
+        {
+            // Gone when the connection is served: an idle one would hold it for ever.
+            let stopped = worker.shared.closing();
+            tokio::pin!(stopped);
+            loop {
+                let first = reader.buffered();
+                if first.len() >= PREFACE.len() || !PREFACE.starts_with(first) {
+                    break;
+                }
+                tokio::select! {
+                    read = reader.fill() => if read.map_or(true, |read| read == 0) { return },
+                    () = &mut stopped => return,
+                }
             }
         }
-    }
-    if reader.buffered().starts_with(PREFACE) {
-        let Some(stream) = conn::join(reader, writer) else { return };
-        Box::pin(h2_server::serve(worker, site, stream)).await;
-    } else {
-        h1::serve(worker, site, reader, writer).await;
+        if reader.buffered().starts_with(PREFACE) {
+            let Some(stream) = conn::join(reader, writer) else { return };
+            Box::pin(h2_server::serve(worker, site, stream)).await;
+        } else {
+            h1::serve(worker, site, reader, writer).await;
+        }
     }
 }
 
