@@ -165,20 +165,10 @@ async fn failures_say_what_kubectl_users_know() {
     late["spec"]["terminationGracePeriodSeconds"] = json!(0);
     node.api.put("pods", &late);
 
-    let done = node.api.wait_phase("done", "Succeeded").await;
-    assert_eq!(container(&done, 0)["state"]["terminated"]["reason"], "Completed");
     let waiting = |reason: &'static str| {
         move |pod: &Value| pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == reason
     };
-    let never = node.api.wait("never", "ErrImageNeverPull", waiting("ErrImageNeverPull")).await;
-    assert_eq!(never["status"]["phase"], "Pending");
-    node.api.wait("invalid", "InvalidImageName", waiting("InvalidImageName")).await;
-    let config = node.api.wait("config", "CreateContainerConfigError", waiting("CreateContainerConfigError")).await;
-    assert_eq!(container(&config, 0)["state"]["waiting"]["message"], "configmap \"absent\" not found");
-    let program = node.api.wait_phase("program", "Failed").await;
-    assert_eq!(container(&program, 0)["state"]["terminated"]["reason"], "StartError");
-    let hungry = node.api.wait_phase("hungry", "Failed").await;
-    assert_eq!(container(&hungry, 0)["state"]["terminated"]["reason"], "OOMKilled");
+    // First: in ten seconds it runs again.
     let crash = node.api.wait("crash", "CrashLoopBackOff", waiting("CrashLoopBackOff")).await;
     assert_eq!(crash["status"]["phase"], "Running");
     let status = container(&crash, 0);
@@ -191,6 +181,17 @@ async fn failures_say_what_kubectl_users_know() {
     );
     let (code, previous) = node.get("/containerLogs/default/crash/c?previous=true").await;
     assert_eq!((code, previous.as_str()), (200, "run\n"));
+    let done = node.api.wait_phase("done", "Succeeded").await;
+    assert_eq!(container(&done, 0)["state"]["terminated"]["reason"], "Completed");
+    let never = node.api.wait("never", "ErrImageNeverPull", waiting("ErrImageNeverPull")).await;
+    assert_eq!(never["status"]["phase"], "Pending");
+    node.api.wait("invalid", "InvalidImageName", waiting("InvalidImageName")).await;
+    let config = node.api.wait("config", "CreateContainerConfigError", waiting("CreateContainerConfigError")).await;
+    assert_eq!(container(&config, 0)["state"]["waiting"]["message"], "configmap \"absent\" not found");
+    let program = node.api.wait_phase("program", "Failed").await;
+    assert_eq!(container(&program, 0)["state"]["terminated"]["reason"], "StartError");
+    let hungry = node.api.wait_phase("hungry", "Failed").await;
+    assert_eq!(container(&hungry, 0)["state"]["terminated"]["reason"], "OOMKilled");
     let (code, why) = node.get("/containerLogs/default/config/c").await;
     assert_eq!(
         (code, why.as_str()),

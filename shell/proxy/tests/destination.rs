@@ -273,7 +273,7 @@ fn connections_are_kept_as_long_as_the_policy_says() {
     assert!((2..=3).contains(&opened_for(82, 2)), "two and two, or one each for those that found none");
 
     // A connection that is passed whole ends by itself.
-    let pool = ConnectionPool { tcp_idle_timeout_ms: 100, connect_timeout_ms: 2_000, ..none };
+    let pool = ConnectionPool { tcp_idle_timeout_ms: 2_000, connect_timeout_ms: 2_000, ..none };
     let policy = TrafficPolicy { pool, ..TrafficPolicy::default() };
     node.proxy().apply(outside("raw", 70, 9080, AppProtocol::Tcp, policy));
     let ended = inside(&client, || {
@@ -323,7 +323,9 @@ fn who_answers_no_ping_is_gone() {
     node.proxy().apply(changes);
     let status = |vip: u8, path: &str| {
         let url = format!("http://10.96.0.{vip}{path}");
-        let told = support::curl_output(&client, &["-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", &url]);
+        let patience = if path == "/slow" { "20" } else { "4" };
+        let args = ["-m", patience, "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", &url];
+        let told = support::curl_output(&client, &args);
         String::from_utf8_lossy(&told.stdout).into_owned()
     };
     assert_eq!(status(90, "/"), "000", "nobody asks: the client gives up first");

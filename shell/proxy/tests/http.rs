@@ -260,7 +260,7 @@ fn a_caller_may_be_silent_for_longer_than_the_process_waits() {
     let mut node = Node::start(|_| {});
     let web = node.pod(6, "web");
     support::listen_in_threads(&web, |mut stream| {
-        let _ = stream.set_read_timeout(Some(Duration::from_millis(200)));
+        let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));
         let mut bytes = [0; 4096];
         if stream.read(&mut bytes).is_ok_and(|length| length > 0) {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
@@ -268,7 +268,7 @@ fn a_caller_may_be_silent_for_longer_than_the_process_waits() {
     });
     node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
     let mut stream = support::town::connect(&node.net.node(), (support::address(6), 8080).into());
-    std::thread::sleep(Duration::from_millis(600));
+    std::thread::sleep(Duration::from_millis(2_500));
     stream.write_all(b"POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 0\r\n\r\n").unwrap();
     let mut bytes = [0; 4096];
     let length = stream.read(&mut bytes).unwrap();

@@ -57,7 +57,7 @@ fn everybody_leaves(port: u16, said: &'static [u8]) {
         (&host, &["--http2-prior-knowledge", "-d", "body"], &edge),
     ];
     for (index, (netns, args, url)) in ways.into_iter().enumerate() {
-        let answer = curl(netns, &[args, &["-m", "1", url]].concat());
+        let answer = curl(netns, &[args, &["-m", "2", url]].concat());
         assert!(!answer.contains("HTTP"), "{answer}");
         let now = || [0, 1].map(|which| counts[which].load(Ordering::Relaxed));
         eventually(&format!("the process learns it: {args:?}"), || now() == [index + 1; 2]);

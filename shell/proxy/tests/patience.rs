@@ -29,7 +29,7 @@ fn until_the_end(mut stream: TcpStream) -> Option<Vec<u8>> {
 #[test]
 fn who_does_not_read_is_let_go() {
     need_root!("who_does_not_read_is_let_go");
-    let mut node = Node::start(|config| config.public_patience = Duration::from_millis(700));
+    let mut node = Node::start(|config| config.public_patience = Duration::from_secs(2));
     let web = node.pod(6, "web");
     let let_go = Arc::new(AtomicUsize::new(0));
     let counted = let_go.clone();
@@ -55,7 +55,7 @@ fn who_does_not_read_is_let_go() {
 #[test]
 fn who_stops_in_the_middle_is_let_go() {
     need_root!("who_stops_in_the_middle_is_let_go");
-    let mut node = Node::start(|config| config.public_patience = Duration::from_millis(700));
+    let mut node = Node::start(|config| config.public_patience = Duration::from_secs(2));
     let web = node.pod(6, "web");
     serve_http(&web, "web");
     node.service("web", 50, model::mesh::AppProtocol::Http, &[(6, model::mesh::Health::Ready)]);
@@ -92,7 +92,7 @@ fn who_stops_in_the_middle_is_let_go() {
     }
     // Who waits for an answer says nothing for longer, and is served.
     for version in ["--http1.1", "--http2-prior-knowledge"] {
-        let slow = curl(&host, &[version, &format!("http://127.0.0.1:{PORT}/slow")]);
+        let slow = curl(&host, &["-m", "20", version, &format!("http://127.0.0.1:{PORT}/slow")]);
         assert!(slow.starts_with("web GET /slow"), "{version}: {slow}");
     }
 }

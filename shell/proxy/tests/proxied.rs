@@ -219,7 +219,7 @@ fn a_session_stays_where_it_began() {
         node.proxy().apply([route(header)]);
         let name = if header { "stay: " } else { "set-cookie: stay=" };
         let mut met = std::collections::BTreeSet::new();
-        for _ in 0..12 {
+        for _ in 0..24 {
             let first = curl(&client, &["-i", "http://10.96.0.50/"]);
             let line = first.lines().find_map(|line| line.strip_prefix(name)).expect("a token is made");
             let token = line.split(';').next().unwrap().trim();

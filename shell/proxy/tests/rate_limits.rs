@@ -111,7 +111,7 @@ fn a_rate_limit_service_is_asked() {
         let value = question.descriptors[0].entries[0].value.clone();
         heard.lock().unwrap().push(question);
         if value == "slow" {
-            std::thread::sleep(Duration::from_secs(1));
+            std::thread::sleep(Duration::from_secs(3));
         }
         if value == "broken" {
             return Err(tonic::Status::internal("no"));
@@ -136,7 +136,7 @@ fn a_rate_limit_service_is_asked() {
         domain: "shop".into(),
         service: Key::new("default", "rls"),
         port: 80,
-        timeout_ms: 500,
+        timeout_ms: 2_000,
         fail_open,
         descriptors: vec![
             Descriptor {

@@ -118,7 +118,7 @@ fn a_changed_policy_holds_for_open_connections() {
     let (client, web, tcp) = (node.pod(5, "client"), node.pod(6, "web"), node.pod(7, "tcp"));
     serve_http(&web, "web");
     serve_tcp(&tcp);
-    node.service("web", 50, AppProtocol::Unspecified, &[(6, Health::Ready)]);
+    node.service("web", 50, AppProtocol::Http, &[(6, Health::Ready)]);
     node.proxy().apply(service("tcp", 51, AppProtocol::Tcp, &[(7, Health::Ready)]));
     let (opened, open) = mpsc::channel();
     let (ended, end) = mpsc::channel();

@@ -32,8 +32,8 @@ struct Running {
 }
 
 impl Running {
-    async fn start(api: Arc<MemoryApi>, pki: Pki, listen: SocketAddr) -> Running {
-        Running::start_with(api, pki, listen, |_| {}).await
+    async fn start(api: Arc<MemoryApi>, pki: Pki) -> Running {
+        Running::start_with(api, pki, SocketAddr::from(([127, 0, 0, 1], 0)), |_| {}).await
     }
 
     async fn start_with(
@@ -58,13 +58,13 @@ impl Running {
     }
 
     async fn new(api: Arc<MemoryApi>) -> Running {
-        Running::start(api, Pki::make(), SocketAddr::from(([127, 0, 0, 1], 0))).await
+        Running::start(api, Pki::make()).await
     }
 
-    async fn stop(mut self) -> (Arc<MemoryApi>, Pki, SocketAddr) {
+    async fn stop(mut self) -> (Arc<MemoryApi>, Pki) {
         let _ = self.stop.take().map(|stop| stop.send(()));
         let _ = self.done.await;
-        (self.api, self.pki, self.address)
+        (self.api, self.pki)
     }
 
     async fn node(&self, name: &str) -> Peer {
@@ -167,11 +167,11 @@ async fn a_proxy_that_comes_back_gets_only_what_differs() {
     proxy.until("everything", |proxy| proxy.session.is_complete()).await;
     proxy.disconnect();
 
-    // While it is away the world changes, and the control plane restarts on the same port.
+    // While it is away the world changes, and the control plane restarts.
     running.api.delete("pods", "default", "web-2");
-    let (api, pki, address) = running.stop().await;
+    let (api, pki) = running.stop().await;
     api.put("pods", pod("web-3", "n1", "10.244.0.6", "web"));
-    let running = Running::start(api, pki, address).await;
+    let running = Running::start(api, pki).await;
     proxy.connect(running.node("n1").await).await;
     proxy.until("everything again", |proxy| proxy.session.is_complete()).await;
     assert_eq!(proxy.names(ResourceKind::Workload), ["pod/default/web-1", "pod/default/web-3"]);

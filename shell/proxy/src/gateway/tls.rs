@@ -37,8 +37,8 @@ pub struct Carrier {
     pub http2: bool,
 }
 
-/// Ends a connection's TLS, if that is to end here. What carries no requests is served to its end; what does is whose it is to serve who calls: it
-/// is to hold no room then that only the beginning needs.
+/// Ends a connection's TLS, if that is to end here. One that carries no requests is served to its end. One that does is handed back: whoever serves
+/// it then holds no room that only its beginning needs.
 pub async fn accept(worker: &Arc<Worker>, door: &Arc<Door>, stream: TcpStream, from: SocketAddr) -> Option<Carrier> {
     let agreed = if door.passes_tls() {
         let mut stream = Stream::from(stream);
