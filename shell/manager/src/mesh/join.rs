@@ -75,7 +75,7 @@ impl Join {
         make_service(core, &wanted).await.map_err(status)?;
         put_entry(core, &wanted, &entry, &id, before.as_ref()).await.map_err(status)?;
         // Whoever was told that it has joined finds its new certificate good and its former one worth nothing: our own view must have it first.
-        let caller = Caller::Host { namespace: key.namespace.to_string(), name: key.name.to_string(), id: id.clone() };
+        let caller = Caller::Host { namespace: key.namespace.to_string(), name: key.name.to_string(), id };
         if !core.soon(|| hosts::is_current(core, &caller)).await {
             tracing::warn!(host = %key, "mesh: a host joined, and we do not see its entry yet");
         }

@@ -1,6 +1,7 @@
 //! A connection that speaks HTTP/1.1, as two halves that two futures can hold.
 use super::inbox::Inbox;
 use super::patience::Patience;
+use super::spares::Spares;
 use crate::splice::{LARGE_BYTES, Pipe};
 use crate::stream::{Chunk, Stream};
 use bytes::Bytes;
@@ -8,7 +9,6 @@ use http1::{
     BodyDecoder, BodyError, Fields, Framing, HeadError, Limits, RequestHead, RequestKind, ResponseHead, Step,
     encode_chunk_head, encode_last_chunk,
 };
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -21,12 +21,6 @@ use tokio::time::{Instant, Sleep};
 
 /// A writer keeps its memory up to this.
 const KEPT_OUT_BYTES: usize = 8 * 1024;
-/// Writers' memory that a worker keeps for the next; more is in use only while peers are slow.
-const SPARE_OUTS: usize = 16;
-
-thread_local! {
-    static FREE_OUTS: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-}
 /// Up to this a piece of a body is copied behind what waits to be sent: one plain write costs the kernel less than a vectored one.
 const COPIED_BYTES: usize = 4 * 1024;
 
@@ -37,6 +31,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const HEAD_BYTES: usize = 8 * 1024;
 /// Read of it when the answer before was moved: most heads are shorter, and what is read of the body is copied twice.
 const BARE_HEAD_BYTES: usize = 1024;
+
+thread_local! {
+    /// Writers' memory.
+    static FREE_OUTS: Spares = const { Spares::new() };
+}
 
 /// Both halves hold the stream; each locks it for one system call. They are never polled at the same time, the lock only
 /// lets two futures borrow what one task owns.
@@ -474,19 +473,15 @@ impl Writer {
     /// Something is to be written soon: gets memory for it, which the last one to rest gave back.
     pub fn stir(&mut self) {
         if self.out.capacity() == 0 {
-            self.out = FREE_OUTS.with_borrow_mut(Vec::pop).unwrap_or_default();
+            self.out = FREE_OUTS.with(Spares::take).unwrap_or_default();
         }
     }
 
     /// Nothing is to be written until its peer has said something: holds no memory meanwhile.
     pub fn rest(&mut self) {
-        if self.out.is_empty() && self.out.capacity() > 0 {
+        if self.out.is_empty() {
             let memory = std::mem::take(&mut self.out);
-            FREE_OUTS.with_borrow_mut(|free| {
-                if free.len() < SPARE_OUTS {
-                    free.push(memory);
-                }
-            });
+            FREE_OUTS.with(|free| free.give(memory));
         }
     }
 

@@ -1,15 +1,12 @@
-//! Bytes that were read from a connection and not taken yet. The memory is the worker's: a connection has some only while bytes are in
-//! it, and the next one gets what the last one gave back, which is warm.
-use std::cell::RefCell;
+//! Bytes that were read from a connection and not taken yet. The memory is the worker's.
+use super::spares::Spares;
 use std::io;
 
 /// A whole head, or much of a body at once: with 8 KiB bulk costs nearly twice as much (docs/benchmarks.md).
 pub const CAPACITY: usize = 72 * 1024;
-/// Buffers that a worker keeps for the next; more are in use only while peers are slow.
-const SPARE: usize = 16;
 
 thread_local! {
-    static FREE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static FREE: Spares = const { Spares::new() };
 }
 
 /// What came and was not taken.
@@ -44,7 +41,7 @@ impl Inbox {
     /// Lets `read` fill free space; it says how much it did. Memory is given back when there is nothing to keep in it.
     pub fn fill<E: From<io::Error>>(&mut self, read: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<usize, E> {
         if self.memory.is_empty() {
-            self.memory = FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| vec![0; CAPACITY]);
+            self.memory = FREE.with(Spares::take).unwrap_or_else(|| vec![0; CAPACITY]);
         } else if self.start > 0 {
             self.memory.copy_within(self.start..self.end, 0);
             self.end -= self.start;
@@ -66,13 +63,7 @@ impl Inbox {
     fn release(&mut self) {
         (self.start, self.end) = (0, 0);
         let memory = std::mem::take(&mut self.memory);
-        if !memory.is_empty() {
-            FREE.with_borrow_mut(|free| {
-                if free.len() < SPARE {
-                    free.push(memory);
-                }
-            });
-        }
+        FREE.with(|free| free.give(memory));
     }
 }
 
@@ -105,7 +96,8 @@ mod tests {
         assert_eq!(inbox.bytes(), b"world!");
         inbox.take(6);
         assert!(inbox.is_empty() && inbox.memory.is_empty());
-        assert!(FREE.with_borrow(|free| free.len() == 1));
+        let given = FREE.with(|free| [free.take(), free.take()]);
+        assert!(matches!(given, [Some(memory), None] if memory.len() == CAPACITY));
         let nothing: io::Result<usize> = inbox.fill(|_| Ok(0));
         assert!(nothing.is_ok() && inbox.memory.is_empty());
     }

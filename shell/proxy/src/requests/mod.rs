@@ -20,6 +20,7 @@ mod ratelimit;
 mod record;
 mod reply;
 mod session;
+mod spares;
 mod standing;
 mod streams;
 mod upstream;
